@@ -25,7 +25,7 @@ use crate::id::{ContainerId, PodId};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 /// The protocol version of this build.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 /// The oldest monitor that a daemon of this version can still drive.
 pub const VERSION_MIN: u16 = 1;
 /// The first version that has [`Command::Attach`].
@@ -36,6 +36,9 @@ pub const VERSION_LOG_LOST: u16 = 3;
 pub const VERSION_ROOT_BINDS: u16 = 4;
 /// The first version that opens the terminal of an exec in the container.
 pub const VERSION_TERMINALS: u16 = 5;
+/// The first version that has [`Command::LastOutput`] and, of a daemon, that knows [`Event::LastOutput`] and
+/// [`Event::OutOfMemory`].
+pub const VERSION_LAST_OUTPUT: u16 = 6;
 /// Longest frame, in bytes: a plan with 2 MiB of arguments and environment fits well.
 pub const FRAME_BYTES_MAX: u32 = 16 << 20;
 /// Most descriptors with one request.
@@ -140,6 +143,12 @@ pub enum Command {
         /// The descriptors that come with the request; `tty` has no meaning here.
         streams: Streams,
     },
+    /// Asks for the end of a container's output, while it runs or after its end. Answered by
+    /// [`Response::LastOutput`]. Since version 6.
+    LastOutput {
+        /// Id of the container.
+        container: ContainerId,
+    },
 }
 
 /// Standard streams of a container.
@@ -207,6 +216,17 @@ pub enum Response {
     Started(Started),
     /// The command was executed; there is nothing to return.
     Ok,
+    /// The response to [`Command::LastOutput`].
+    LastOutput(LastOutput),
+}
+
+/// The end of what a container wrote, as it wrote it: some KiB of each stream, which may begin within a line.
+#[derive(Debug, Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct LastOutput {
+    /// Of its standard output, or of its terminal.
+    pub stdout: Vec<u8>,
+    /// Of its standard error.
+    pub stderr: Vec<u8>,
 }
 
 /// The identity of a monitor, and the state of all its processes.
@@ -303,5 +323,16 @@ pub enum Event {
         bytes: u64,
         /// The error of the last write that failed.
         errno: i32,
+    },
+    /// The end of the output of a container that failed. Sent before its [`Event::ContainerExited`], if it wrote
+    /// anything. Since version 6.
+    LastOutput(ContainerId, LastOutput),
+    /// A running container, or a cgroup above it, ran out of memory. Since version 6.
+    OutOfMemory {
+        /// Id of the container.
+        container: ContainerId,
+        /// Processes of the container that were killed since the last report. On cgroup v1 the event comes before the
+        /// kill, so it may not be counted yet.
+        oom_kills: u64,
     },
 }

@@ -154,29 +154,6 @@ impl Cgroup {
         }
     }
 
-    /// The path of the cgroup whose limit caused an out-of-memory kill in this cgroup: this one, an ancestor,
-    /// or `None` for the whole host. On v2 only; v1 does not report it.
-    ///
-    /// Each cgroup counts its own events (`memory.events.local`, Linux 5.2) and keeps them until it is
-    /// removed, so none is missed. The nearest cgroup that ever ran out of memory is returned.
-    pub fn out_of_memory(&self) -> Result<Option<String>, Error> {
-        let (Version::V2, Some(root)) = (self.host.version(), self.host.unified()) else {
-            return Err(Error::NoHierarchy);
-        };
-        let mut path = self.path.as_str();
-        loop {
-            let events = files::read_if_there(&root.join(path), "memory.events.local")?;
-            if events.is_some_and(|text| files::field(&text, "oom").is_some_and(|count| count > 0))
-            {
-                return Ok(Some(format!("/{path}")));
-            }
-            match path.rsplit_once('/') {
-                Some((above, _)) => path = above,
-                None => return Ok(None),
-            }
-        }
-    }
-
     /// Reads the exit counters. Call it after the processes have exited and before the cgroup is removed.
     pub fn exit_counters(&self) -> Result<ExitCounters, Error> {
         match (self.host.version(), self.unified()) {

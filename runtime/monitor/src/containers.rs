@@ -12,8 +12,10 @@
 use crate::attach::{CLIENTS_MAX, Clients, Unseen, clean_eof, send_stdin};
 use crate::draining::DrainingCgroup;
 use crate::event_loop::EventLoop;
+use crate::last_output::Tails;
 use crate::log::{self, Log, Stream};
 use crate::log_buffer::LogBuffer;
+use crate::memory_watch::MemoryWatch;
 use crate::pending_start::PendingStart;
 use hull_cgroup::Cgroup;
 use hull_init::plan::IdMaps;
@@ -90,6 +92,10 @@ pub(crate) struct Container {
     /// Maps of its user namespace, if that is not ours.
     pub(crate) id_maps: Option<IdMaps>,
     pub(crate) log: Log,
+    /// Reports out-of-memory kills while it runs.
+    pub(crate) memory: Option<MemoryWatch>,
+    /// The end of its output.
+    pub(crate) tails: Tails,
     pub(crate) stdout: Option<Output>,
     pub(crate) stderr: Option<Output>,
     /// While it starts: the socket over which the master of its terminal comes.
@@ -263,6 +269,7 @@ impl Container {
             Ok(got) => {
                 let bytes = &buffers.chunk[..got];
                 self.log.take(stream, bytes, &mut buffers.log);
+                self.tails.add(stream, bytes);
                 if let Some(unseen) = &mut self.unseen {
                     unseen.take(bytes);
                 }

@@ -33,6 +33,8 @@ pub(crate) enum EventSource {
     Stderr(ContainerId),
     /// A client attached to the container, with a backlog of output.
     Client(ContainerId),
+    /// The memory events of a running container's cgroup.
+    Memory(ContainerId),
     /// A cgroup that is being drained: all of them are checked after every turn.
     Draining,
 }

@@ -14,7 +14,7 @@ use crate::log::Stream;
 use crate::monitor::Monitor;
 use hull_cgroup::Cgroup;
 use hull_proto::id::ContainerId;
-use hull_proto::monitor::{Event, Exit, ExitHow, Failure};
+use hull_proto::monitor::{Event, Exit, ExitHow, Failure, VERSION_LAST_OUTPUT};
 use hull_sys::Reaped;
 use hull_sys::time::now_ns;
 use std::time::{Duration, Instant};
@@ -99,6 +99,9 @@ impl Monitor {
         let ContainerState::Running(started) = container.state else { return };
         // The status pipe may report only now that its program ran, and clocks are set back.
         let at_ns = at_ns.max(started.at_ns);
+        if let Some(watch) = container.memory.take() {
+            watch.remove(&mut self.events);
+        }
         // The rest of the container ends with its first process.
         let (cgroup, events) = (&container.cgroup, &mut self.events);
         let draining = DrainingCgroup::start(cgroup, pod.as_ref(), ENDING_MAX, events);
@@ -170,7 +173,12 @@ impl Monitor {
         };
         container.state = ContainerState::Ended(started, exit);
         let delete = container.delete;
+        let failed = exit.how != ExitHow::Code(0) || exit.oom_kills > 0;
+        let output = (failed && !container.tails.is_empty()).then(|| container.tails.copy());
         self.report_log_loss();
+        if let Some(output) = output.filter(|_| self.daemon.version() >= VERSION_LAST_OUTPUT) {
+            self.daemon.event(Event::LastOutput(id.clone(), output));
+        }
         self.daemon.event(Event::ContainerExited(id.clone(), exit));
         if delete {
             self.delete(id);

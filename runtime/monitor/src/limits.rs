@@ -39,6 +39,13 @@ pub(crate) const UNSEEN_BYTES: Budget = Budget::fixed(
     (16 << 10, Unit::Bytes),
     "older output is only in the log",
 );
+/// For the explanation of a failure.
+pub(crate) const LAST_OUTPUT_BYTES: Budget = Budget::fixed(
+    "last_output_bytes_max",
+    "bytes of the end of each output stream kept in memory to explain a failure",
+    (2 << 10, Unit::Bytes),
+    "older output is only in the log",
+);
 /// Before they have said hello.
 pub(crate) const NEWCOMERS: Budget = Budget::fixed(
     "newcomers_max",
@@ -77,6 +84,7 @@ pub fn table() -> String {
         &ATTACH_WAIT_S,
         &OWED_BYTES,
         &UNSEEN_BYTES,
+        &LAST_OUTPUT_BYTES,
         &NEWCOMERS,
         &HELLO_S,
         &WAITING_BYTES,

@@ -126,6 +126,7 @@ impl Monitor {
                         container.flush_clients(&mut self.events);
                     }
                 }
+                Some(EventSource::Memory(id)) => self.out_of_memory(&id),
                 Some(EventSource::Draining) | None => {}
             },
         }

@@ -60,6 +60,10 @@ impl Monitor {
                 Ok(Some(Response::Ok))
             }
             Command::Attach { container, streams } => self.attach(&container, streams),
+            Command::LastOutput { container } => {
+                let container = self.containers.get(&container).ok_or(Failure::NoSuchContainer)?;
+                Ok(Some(Response::LastOutput(container.tails.copy())))
+            }
             Command::Shutdown => {
                 self.begin_shutdown(id);
                 Ok(None)

@@ -7,6 +7,7 @@ use crate::connection::RequestId;
 use crate::containers::{Container, ContainerState, Output};
 use crate::event_loop::EventSource;
 use crate::execs::Exec;
+use crate::last_output::Tails;
 use crate::log::Log;
 use crate::monitor::Monitor;
 use crate::pause::Pause;
@@ -122,6 +123,8 @@ impl Monitor {
             cgroup_path: plan.cgroup.path,
             id_maps: (plan.namespaces.user != Namespace::Inherit).then_some(plan.id_maps),
             log: Log::new(log),
+            memory: None,
+            tails: Tails::default(),
             stdout,
             stderr,
             terminal,
@@ -288,7 +291,10 @@ impl Monitor {
         container.state = ContainerState::Running(started);
         let result = result.map_err(|error| step(&error)).and_then(|()| self.take_terminal(id));
         match result {
-            Ok(()) => self.daemon.reply(request, Ok(Response::Started(started))),
+            Ok(()) => {
+                self.watch_memory(id);
+                self.daemon.reply(request, Ok(Response::Started(started)));
+            }
             Err(failure) => self.abort_start(id, request, failure),
         }
     }

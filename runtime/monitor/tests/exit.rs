@@ -16,7 +16,7 @@ mod support;
 use hull_cgroup::{Cgroup, Limits};
 use hull_init::plan::Namespace;
 use hull_proto::id::ContainerId;
-use hull_proto::monitor::{Command, Event, ExitHow, Request, VERSION_LOG_LOST};
+use hull_proto::monitor::{Command, Event, ExitHow, Failure, Request, Response, VERSION_LOG_LOST};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
@@ -182,12 +182,65 @@ fn all_that_was_lost_is_told_before_the_end() {
                 events += 1;
                 told = bytes;
             }
+            Event::LastOutput(..) => {}
             Event::ContainerExited(..) => break,
             other => panic!("{other:?}"),
         }
     }
     assert_eq!(told, u64::try_from(all).unwrap());
     assert!(events <= 3, "told {events} times");
+}
+
+#[test]
+fn the_end_of_a_failures_output_comes_before_its_exit() {
+    let Some(pod) = pod() else { return };
+    let mut daemon = pod.connect();
+    daemon.hello();
+    let ended = |daemon: &mut Client, script: &str| {
+        let id = container_id();
+        pod.run(daemon, &id, script);
+        let output = daemon.event(|event| match event {
+            Event::LastOutput(of, output) if *of == id => Some(Some(output.clone())),
+            Event::ContainerExited(of, _) if *of == id => Some(None),
+            _ => None,
+        });
+        (id, output)
+    };
+    let (id, output) = ended(&mut daemon, "seq 1 5000; echo why >&2; exit 7");
+    let output = output.unwrap();
+    assert_eq!(output.stderr, b"why\n");
+    assert!(output.stdout.ends_with(b"4999\n5000\n") && output.stdout.len() <= 4096);
+    // A daemon that was not there asks for it.
+    daemon.exit(&id);
+    let kept = daemon.ask(Command::LastOutput { container: id }, &[]);
+    assert_eq!(kept, Ok(Response::LastOutput(output)));
+    assert_eq!(
+        daemon.ask(Command::LastOutput { container: container_id() }, &[]),
+        Err(Failure::NoSuchContainer)
+    );
+    for script in ["echo all is well", "exit 7"] {
+        assert_eq!(ended(&mut daemon, script).1, None, "{script}");
+    }
+}
+
+#[test]
+fn a_running_container_that_runs_out_of_memory_is_reported() {
+    let Some(pod) = pod() else { return };
+    let (mut daemon, id) = (pod.connect(), container_id());
+    daemon.hello();
+    let go = pod.shared().join("go");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &go, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    let hungry = "x=a; while true; do x=$x$x$x$x; done";
+    let mut plan = pod.plan(&id, &format!("sh -c '{hungry}'; read go < /shared/go; exit 5"));
+    plan.cgroup.limits.memory_bytes = Some(16 << 20);
+    pod.run_plan(&mut daemon, &id, &plan, PIPES);
+    daemon.event(|event| match event {
+        Event::OutOfMemory { container, .. } if *container == id => Some(()),
+        _ => None,
+    });
+    File::options().write(true).open(&go).unwrap().write_all(b"go\n").unwrap();
+    let exit = daemon.exit(&id);
+    assert_eq!((exit.how, exit.oom_kills), (ExitHow::Code(5), 1));
 }
 
 /// It could not read what comes behind a message that it does not know.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Names of capabilities and their bits, `capabilities(7)`.
 
+use crate::nearest::nearest;
 use oci_spec::runtime::Capabilities as Set;
 
 /// Names without `CAP_`, in the order of their numbers: `linux/capability.h`.
@@ -58,6 +59,13 @@ pub fn prefixed_names() -> Vec<String> {
 #[must_use]
 pub fn number(name: &str) -> Option<usize> {
     NAMES.iter().position(|known| *known == name)
+}
+
+/// The capability with nearly this name, for a name without `CAP_` that is unknown.
+#[must_use]
+pub fn meant(name: &str) -> Option<&'static str> {
+    const NAME_BYTES_MAX: usize = 64;
+    (name.len() <= NAME_BYTES_MAX).then(|| nearest(name, NAMES.into_iter())).flatten()
 }
 
 /// The bits of a set.

@@ -7,6 +7,7 @@ use crate::failure::{
     E2BIG, EACCES, EAGAIN, EINVAL, ENOENT, ENOMEM, ENOSPC, ENOTDIR, EPERM, ERANGE, EROFS, ESRCH,
     Failure, Layer, failure, reason,
 };
+use crate::refused_call;
 use hull_init::plan::{HINT, NamespaceKind, Op};
 use hull_init::{PausePlan, Plan, Process, Step, StepError};
 use mounts::{bind, mkdir, new_mount, place_hint};
@@ -263,6 +264,10 @@ fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failur
         return Failure { hint, ..of_step(process, cgroup, &error) };
     }
     let why = reason(error);
+    let refused = process.and_then(|process| refused_call::found(process, error));
+    if let Some((what, hint)) = refused {
+        return failure(Layer::Security, "seccomp", what, Some(&hint));
+    }
     if error.step == Step::Exec {
         return exec(process, error);
     }

@@ -31,7 +31,7 @@ pub struct Diagnosis {
     pub kind: String,
     /// The part of the system in which the cause is.
     pub layer: Layer,
-    /// What happened, in one clause. Certain.
+    /// The observation, in one clause. Certain.
     pub what: String,
     /// Why it happened, in one clause, if more is known than `what` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,7 +39,7 @@ pub struct Diagnosis {
     /// How sure the cause is.
     #[serde(default)]
     pub certainty: Certainty,
-    /// Observations that support it, without output of the container.
+    /// Observations that support it; output of the container only where the node's settings or the pod say so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,
     /// The change that fixes it, if one is known.

@@ -67,7 +67,7 @@ pub fn explain(process: &Process, files: &dyn Files) -> Option<Found> {
                 name(machine),
                 name(ELF_MACHINE)
             ),
-            "use an image for this node's architecture",
+            "build the program for this node's architecture (GOARCH, `docker build --platform`), or use an image for it",
         ),
         Kind::Elf { interpreter: Some(interpreter), .. } if files.read(&interpreter).is_none() => {
             found(

@@ -42,6 +42,16 @@ pub enum Error {
         /// The message of the library.
         why: String,
     },
+    /// A seccomp profile under which no program can start or end.
+    #[error("use the seccomp profile: it {answer} system call `{call}`, without which {without}")]
+    SeccompCall {
+        /// Its answer to the call, as a verb.
+        answer: &'static str,
+        /// Name of the call.
+        call: &'static str,
+        /// The consequence, after "without which".
+        without: &'static str,
+    },
     /// A profile that does not parse.
     #[error("read the seccomp profile")]
     Profile {
@@ -78,6 +88,9 @@ impl Error {
             Self::Profile { .. } | Self::Seccomp { .. } => Some(
                 "correct the profile; its form is the OCI runtime spec's `linux.seccomp`".into(),
             ),
+            Self::SeccompCall { call, .. } => {
+                Some(format!("allow `{call}` in the seccomp profile"))
+            }
             Self::Missing { .. } | Self::Bad { .. } => None,
         }
     }

@@ -2,6 +2,7 @@
 //! The process of a plan, for a container's first process and for execs.
 
 use crate::accounts::ID_MAX;
+use crate::seccomp::Verdict;
 use crate::{Error, HostFacts, Process, capabilities, schedule, seccomp};
 use hull_init::plan::{Capabilities, Rlimit, Seccomp};
 use oci_spec::runtime::{
@@ -58,7 +59,24 @@ pub fn process(process: &Oci, spec: &Spec, host: &HostFacts) -> Result<Process, 
 
 fn filter(spec: &Spec) -> Result<Option<Arc<Seccomp>>, Error> {
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    profile.map(seccomp::shared).transpose()
+    let filter = profile.map(seccomp::shared).transpose()?;
+    if let Some(filter) = &filter {
+        can_start(filter)?;
+    }
+    Ok(filter)
+}
+
+/// Refuses a filter that lets no process start or end: nothing under it could even report that.
+fn can_start(filter: &Seccomp) -> Result<(), Error> {
+    for (call, without) in [("execve", "no program starts"), ("exit_group", "no process ends")] {
+        let answer = match seccomp::verdict(filter, call) {
+            Some(Verdict::Fails(_)) => "refuses",
+            Some(Verdict::Kills) => "kills for",
+            Some(Verdict::Passes | Verdict::Depends) | None => continue,
+        };
+        return Err(Error::SeccompCall { answer, call, without });
+    }
+    Ok(())
 }
 
 fn unfiltered(process: &Oci, spec: &Spec, host: &HostFacts) -> Result<Process, Error> {

@@ -136,6 +136,10 @@ pub(crate) const KEYS: &[Key] = &[
         "Limits of resources of containers (getrlimit(2)), as in `[\"nofile=1024:524288\"]`: name, soft and hard limit. Without an entry: nofile 1048576; memlock 8 MiB; stack 8 MiB, hard unlimited; nproc and core unlimited; else those of the kernel. Nothing comes from the limits of the daemon's service.",
     ),
     key(
+        "runtime.exit_message_output",
+        "Whether the message of a container that failed ends with the last lines of its output. Readers of pods may then see what is otherwise only in logs. The pod's annotation `hull.run/exit-message-output: \"true\"` does the same for one pod.",
+    ),
+    key(
         "runtime.exec_output_bytes_max",
         "Limit on the output of one ExecSync, in bytes per stream. More is dropped, and a last line says so. Both streams together are cut to fit a response of 16 MiB, the limit of the kubelet's client. The exit code is always kept.",
     ),

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making a container: everything that can be refused is refused here, before anything runs.
 
-use super::{CachedPlan, ContainerRecord, State, User, host_paths, log, propagation, volumes};
+use super::{
+    CachedPlan, ContainerRecord, State, User, host_paths, log, propagation, remarks, volumes,
+};
 use crate::error::Error;
 use crate::history::timed;
 use crate::node::{Node, now_ns};
@@ -49,6 +51,8 @@ pub(crate) fn record(
         config,
         stop_requested: false,
         restart_cancelled: false,
+        stop_signal_ns: None,
+        remarks: Vec::new(),
         state: State::Creating,
     })
 }
@@ -67,6 +71,8 @@ fn find_image(node: &Node, config: &cri::ContainerConfig) -> Result<Arc<Image>, 
 pub(crate) struct Created {
     pub(crate) user: User,
     pub(crate) planned: CachedPlan,
+    /// Parts of its config that have no effect on this node.
+    pub(crate) remarks: Vec<String>,
     pub(crate) adjusted: Adjustment,
     /// The plugins that know of it. Held until it can be seen.
     pub(crate) plugin_set: Arc<PluginSet>,
@@ -93,7 +99,7 @@ pub(crate) async fn make(
         known.cgroup.clone_from(cgroup);
     }
     let made = make_parts(node, pod, pod_record, known, target_pid).await;
-    let (user, planned) = made.map_err(|err| {
+    let (user, planned, remarks) = made.map_err(|err| {
         // What makes no sense in the plan may be what plugins ask for.
         if matches!(err, Error::Spec { .. } | Error::Plan { .. } | Error::Adjust { .. }) {
             err.asked_by(&adjusted.plugins)
@@ -101,7 +107,7 @@ pub(crate) async fn make(
             err
         }
     })?;
-    Ok(Created { user, planned, adjusted, plugin_set })
+    Ok(Created { user, planned, remarks, adjusted, plugin_set })
 }
 
 /// Calls plugins, and returns their adjustments of the container.
@@ -134,7 +140,7 @@ async fn make_parts(
     pod_record: Arc<PodRecord>,
     record: ContainerRecord,
     target_pid: Option<i32>,
-) -> Result<(User, CachedPlan), Error> {
+) -> Result<(User, CachedPlan, Vec<String>), Error> {
     let (history, id) = (Arc::clone(&node.history), record.id.clone());
     let planned = {
         let (node, pod_record) = (Arc::clone(&node), Arc::clone(&pod_record));
@@ -156,6 +162,7 @@ struct Planned {
     image: Arc<Image>,
     user: User,
     plan: Plan,
+    remarks: Vec<String>,
 }
 
 /// Resolves its user, and plans its start once: to refuse now what could not be started later, and to keep the result
@@ -172,13 +179,12 @@ fn plan(
     node.images.check_layers(&image).map_err(of_image)?;
     let user = user_of(&image, &record.config)?;
     record.user = Some(user.clone());
-    let plan = super::start::plan(node, pod, pod_record, &record, &image, target_pid)?;
-    for remark in oci_spec::remarks(&record.config) {
-        tracing::warn!(container = record.id, "{remark}");
-    }
+    let spec = super::start::spec(node, pod, pod_record, &record, &image, target_pid)?;
+    let plan = super::start::plan_of(node, &record, &image, &spec)?;
+    let remarks = remarks::of(node, &record, &spec, &plan);
     node.plans.save(&record.id, &plan).map_err(|source| Error::Store { source })?;
     volumes::check(node, &record)?;
-    Ok(Planned { record, image, user, plan })
+    Ok(Planned { record, image, user, plan, remarks })
 }
 
 /// Creates its writable layer.
@@ -186,8 +192,8 @@ fn make_rootfs(
     node: &Node,
     pod_record: &PodRecord,
     planned: Planned,
-) -> Result<(User, CachedPlan), Error> {
-    let Planned { record, image, user, plan } = planned;
+) -> Result<(User, CachedPlan, Vec<String>), Error> {
+    let Planned { record, image, user, plan, remarks } = planned;
     let maps = pod_record.id_maps();
     let owner = |uid, gid| match &maps {
         // An id outside of the pod's ranges would be the overflow id; the pod's root gets it instead.
@@ -200,7 +206,7 @@ fn make_rootfs(
     node.images
         .create_rootfs(&record.id, &image, &owner)
         .map_err(|source| Error::Rootfs { container: record.id.clone(), source })?;
-    Ok((user, CachedPlan::of(plan)))
+    Ok((user, CachedPlan::of(plan), remarks))
 }
 
 /// The user of the first process, from the config, the image's config and the image's account files.

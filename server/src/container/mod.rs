@@ -16,6 +16,7 @@ pub(crate) mod oom_score;
 pub(crate) mod plans;
 mod propagation;
 mod record;
+mod remarks;
 pub(crate) mod remove;
 mod snapshot;
 pub(crate) mod start;

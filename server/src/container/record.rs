@@ -41,6 +41,12 @@ pub(crate) struct ContainerRecord {
     /// earlier releases.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) restart_cancelled: bool,
+    /// When the stop signal was first sent with time to end by itself, in nanoseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stop_signal_ns: Option<i64>,
+    /// Parts of its config that have no effect on this node, each in a sentence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) remarks: Vec<String>,
     pub(crate) state: State,
 }
 

@@ -2,7 +2,7 @@
 //! Starting a container: spec, plan, log, and the monitor's answer put into a sentence.
 
 use super::{CachedPlan, ContainerRecord, log, volumes};
-use crate::diagnostics::explain;
+use crate::diagnostics::{explain, program};
 use crate::error::Error;
 use crate::history::timed;
 use crate::monitors::{self, Client};
@@ -30,6 +30,16 @@ pub(crate) fn plan(
     target_pid: Option<i32>,
 ) -> Result<Plan, Error> {
     let spec = spec(node, pod, pod_record, record, image, target_pid)?;
+    plan_of(node, record, image, &spec)
+}
+
+/// The plan of a container with this spec.
+pub(crate) fn plan_of(
+    node: &Node,
+    record: &ContainerRecord,
+    image: &Image,
+    spec: &Spec,
+) -> Result<Plan, Error> {
     let rootfs = node.images.rootfs(&record.id, image);
     let mut sources = volumes::sources(node, record)?;
     sources.push((oci_spec::SHM_SOURCE.to_owned(), Source::Slot(SLOT_SHM)));
@@ -45,7 +55,7 @@ pub(crate) fn plan(
         sources,
         host: node.host.clone(),
     };
-    hull_plan::plan(&spec, &options).map_err(|source| Error::Plan { source })
+    hull_plan::plan(spec, &options).map_err(|source| Error::Plan { source })
 }
 
 /// Updates what may have changed since the plan was built: limits, and the process whose pid namespace it joins.
@@ -205,10 +215,20 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
     match started {
         Ok(started) => Ok(started),
         Err(monitors::Error::Refused { failure: MonitorFailure::Step(step) }) => {
+            let (of, known, process) =
+                (Arc::clone(&node), Arc::clone(&record), planned.process.clone());
+            let errno = exec_errno(&step);
             let failure =
                 blocking(move || explain::step(&node, &record, &image, &planned, &step)).await;
+            let failure = program::denied(&of, &known, &process, errno, failure).await;
             Err(Error::Failed { doing: DOING, failure: Box::new(failure) })
         }
         Err(source) => Err(Error::Monitor { doing: DOING, source }),
     }
+}
+
+/// The errno of a failed exec; 0 of any other step.
+pub(crate) fn exec_errno(step: &[u8]) -> i32 {
+    let error = hull_plan::decode_step(step).filter(hull_plan::is_exec);
+    error.map_or(0, |error| error.errno)
 }

@@ -63,12 +63,18 @@ pub(crate) struct ExitDetails {
     /// The limit that was reached when it ran out of memory, if the kernel reports it.
     #[serde(default)]
     pub(crate) out_of_memory: Option<OutOfMemory>,
+    /// Memory limit of the cgroup that reached it, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reached_limit_bytes: Option<u64>,
+    /// The most memory that this cgroup ever held, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reached_peak_bytes: Option<u64>,
     /// Denials by AppArmor and seccomp, in words; records of earlier versions have none.
     #[serde(default)]
     pub(crate) denials: Vec<String>,
     /// Why it ended, if more is known than its exit code says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) diagnosis: Option<Diagnosis>,
+    pub(crate) diagnosis: Option<Box<Diagnosis>>,
     /// The last lines that it wrote before it failed.
     #[serde(default, skip_serializing_if = "LastLines::is_empty")]
     pub(crate) output: LastLines,

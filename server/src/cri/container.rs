@@ -88,13 +88,13 @@ impl Cri {
         let (pod, view) = self.shown(&request.container_id)?;
         let info = if request.verbose {
             // It looks at devices and profiles, which may be on storage that does not answer.
-            let (node, shown) = (Arc::clone(&self.node), Arc::clone(&view));
+            let (node, shown, pod) = (Arc::clone(&self.node), Arc::clone(&view), Arc::clone(&pod));
             blocking(move || container_info(&node, &pod, &shown)).await
         } else {
             HashMap::new()
         };
         Ok(api::ContainerStatusResponse {
-            status: Some(termination::container_status(&self.node, &view).await),
+            status: Some(termination::container_status(&self.node, &pod, &view).await),
             info,
         })
     }
@@ -198,7 +198,7 @@ fn container_info(
         "pid": pid,
         "state": record.state,
         "exitMessage": ended(record),
-        "remarks": crate::oci_spec::remarks(&record.config),
+        "remarks": record.remarks,
         "cgroup": record.cgroup,
         "config": record.config,
         "runtimeSpec": spec,

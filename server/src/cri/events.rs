@@ -27,7 +27,7 @@ pub(super) fn stream(node: Arc<Node>, reading: Reading) -> BoxStream<api::Contai
     }))
 }
 
-async fn message(node: &Node, event: &Event) -> api::ContainerEventResponse {
+async fn message(node: &Arc<Node>, event: &Event) -> api::ContainerEventResponse {
     api::ContainerEventResponse {
         container_id: event.id.clone(),
         container_event_type: event.kind as i32,

@@ -7,12 +7,15 @@
 //! explanation is in the verbose info then, and the reason is always given.
 
 use super::convert;
-use crate::container::ContainerSnapshot;
+use crate::container::{ContainerSnapshot, State};
+use crate::diagnostics::running;
 use crate::node::Node;
 use crate::pod::PodSnapshot;
+use crate::storage::blocking;
 use hull_proto::cri as api;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Annotations by which a kubelet notes how it finds the termination message of a container.
 const PATH: &str = "io.kubernetes.container.terminationMessagePath";
@@ -22,24 +25,36 @@ const FROM_LOG: &str = "FallbackToLogsOnError";
 
 /// The status of a container for a client.
 pub(super) async fn container_status(
-    node: &Node,
+    node: &Arc<Node>,
+    pod: &PodSnapshot,
     view: &ContainerSnapshot,
 ) -> api::ContainerStatus {
     let mut status = convert::container_status(node, view);
     if !status.message.is_empty() && has_own_message(node, &status).await {
         status.message.clear();
     }
+    if matches!(view.record.state, State::Running { .. }) {
+        status.message = of_running(node, pod, view).await;
+    }
     status
+}
+
+/// The faults of a container that runs. No kubelet joins them to a message of the program, which has not ended.
+async fn of_running(node: &Arc<Node>, pod: &PodSnapshot, view: &ContainerSnapshot) -> String {
+    let (node, pod, record) = (Arc::clone(node), Arc::clone(&pod.record), Arc::clone(&view.record));
+    let faults = blocking(move || running::faults(&node, &pod, &record)).await;
+    let texts: Vec<_> = faults.iter().map(ToString::to_string).collect();
+    texts.join("; ")
 }
 
 /// The statuses of all containers of a pod for a client.
 pub(super) async fn container_statuses(
-    node: &Node,
+    node: &Arc<Node>,
     pod: &PodSnapshot,
 ) -> Vec<api::ContainerStatus> {
     let mut statuses = Vec::with_capacity(pod.containers.len());
     for view in pod.containers.values() {
-        statuses.push(container_status(node, view).await);
+        statuses.push(container_status(node, pod, view).await);
     }
     statuses
 }

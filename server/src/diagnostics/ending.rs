@@ -17,7 +17,7 @@ pub(crate) fn of_exit(record: &ContainerRecord, how: &ExitReason, at_ns: i64) ->
         ExitReason::Signal { signal, details } => (None, Some(*signal), Some(details)),
         ExitReason::StartFailed { .. } | ExitReason::Lost => (None, None, None),
     };
-    let known = details.and_then(|of| of.diagnosis.clone());
+    let known = details.and_then(|of| of.diagnosis.as_deref().cloned());
     let is_asked = details.is_some_and(|of| of.stop_requested);
     End {
         at_ns,

@@ -5,15 +5,17 @@
 //! program there, what kind of file is it, is its interpreter there?) is added here.
 
 use crate::container::ContainerRecord;
-use crate::container::state::{ExitDetails, ExitReason, OutOfMemory};
+use crate::container::state::{ExitDetails, ExitReason};
+use crate::diagnostics::ends;
+use crate::diagnostics::paths::{self, Inside};
+use crate::diagnostics::running;
 use crate::node::Node;
 use hull_image::Image;
 use hull_plan::{Failure, Plan, Process, elf};
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::AsFd as _;
 
-/// Most bytes of a program that are looked at.
-const PROGRAM_BYTES_MAX: usize = 64 << 10;
+/// No further process is allowed: errno(3).
+const EAGAIN: i32 = 11;
 
 /// A failed step of a container's start. `step` is what the monitor sent.
 pub(crate) fn step(
@@ -40,7 +42,14 @@ pub(crate) fn exec(
     step: &[u8],
 ) -> Failure {
     let Some(error) = hull_plan::decode_step(step) else { return unreadable() };
-    let failure = hull_plan::diagnose_process(process, &error);
+    let mut failure = hull_plan::diagnose_process(process, &error);
+    // A limit of processes was reached; zombies count too.
+    if error.errno == EAGAIN
+        && let Some(zombies) = running::zombies(record)
+    {
+        failure.evidence.push(zombies.what);
+        failure.hint = zombies.fix;
+    }
     match node.images.find(&record.image_id) {
         Some(image) if hull_plan::is_exec(&error) => {
             program(node, record, &image, process, failure)
@@ -67,12 +76,8 @@ fn program(
     process: &Process,
     mut failure: Failure,
 ) -> Failure {
-    // The writable layer may hold it too: looked at as the topmost, read-only layer.
-    let rootfs = node.images.rootfs(&record.id, image);
-    let layers: Vec<PathBuf> = std::iter::once(rootfs.upper).chain(rootfs.lower).collect();
-    let Ok(view) = hull_image::view(&layers) else { return failure };
-    let inside = Inside { view };
-    if let Some(found) = elf::explain(process, &inside) {
+    let Some(view) = paths::view(node, record, image) else { return failure };
+    if let Some(found) = elf::explain(process, &Inside::new(view.as_fd())) {
         failure.what = found.what;
         failure.hint = found.hint.or(failure.hint);
         failure.evidence.extend(found.evidence);
@@ -80,32 +85,25 @@ fn program(
     failure
 }
 
-/// The container's files, for `elf`.
-struct Inside {
-    view: OwnedFd,
-}
-
-impl elf::Files for Inside {
-    fn read(&self, path: &str) -> Option<Vec<u8>> {
-        hull_image::read_start_inside(self.view.as_fd(), path, PROGRAM_BYTES_MAX).ok().flatten()
-    }
-}
-
 /// Reason and message of an exit, for ContainerStatus. The message is empty where the reason and the exit code say
-/// everything: the program ended by itself, or because it was asked to stop.
+/// everything: the program ended by itself, or because it was asked to stop. It never contains lines of its output.
 pub(crate) fn end(record: &ContainerRecord, how: &ExitReason) -> (&'static str, String) {
     match how {
-        ExitReason::Code { code: 0, details } if details.oom_kills == 0 => ("Completed", String::new()),
         ExitReason::Code { details, .. } | ExitReason::Signal { details, .. } if details.oom_kills > 0 => {
-            ("OOMKilled", out_of_memory(record, details))
+            let limit = record.resources().map_or(0, |resources| resources.memory_limit_in_bytes);
+            let limit = u64::try_from(limit).unwrap_or(0);
+            ("OOMKilled", ends::memory::diagnosis(details, limit, true).to_string())
         }
         ExitReason::Code { code, details } => {
-            ("Error", noted(details, format!("exited with code {code}"), true))
+            let reason = if *code == 0 { "Completed" } else { "Error" };
+            let text = format!("exited with code {code}");
+            (reason, known(details).unwrap_or_else(|| noted(details, text, true)))
         }
         ExitReason::Signal { signal, details } => {
             let by = if details.stop_requested { ", sent because it was asked to stop" } else { "" };
             let text = format!("killed by signal {signal}{by}");
-            ("Error", noted(details, text, details.stop_requested))
+            let noted = || noted(details, text, details.stop_requested);
+            ("Error", known(details).unwrap_or_else(noted))
         }
         ExitReason::StartFailed { why } => ("StartError", why.clone()),
         ExitReason::Lost => (
@@ -116,40 +114,11 @@ pub(crate) fn end(record: &ContainerRecord, how: &ExitReason) -> (&'static str, 
     }
 }
 
-fn out_of_memory(record: &ContainerRecord, details: &ExitDetails) -> String {
-    let limit = record.resources().map_or(0, |resources| resources.memory_limit_in_bytes);
-    let peak =
-        details.memory_peak_bytes.map_or(String::new(), |peak| format!(", peak {}", mib(peak)));
-    let more = "give the pod more memory, or find out what grew in it";
-    match &details.out_of_memory {
-        Some(OutOfMemory::Pod) => {
-            return format!("out of memory: the pod reached its limit{peak} (hint: {more})");
-        }
-        Some(OutOfMemory::Above { cgroup }) => {
-            return format!(
-                "out of memory: cgroup {cgroup}, above the pod, reached its limit{peak} (hint: see what else runs in it)"
-            );
-        }
-        Some(OutOfMemory::Node) => {
-            return format!(
-                "out of memory: the node had no more{peak} (hint: request as much memory as the pod needs, so that it runs where there is enough)"
-            );
-        }
-        Some(OutOfMemory::Container) | None => {}
-    }
-    if limit > 0 {
-        let limit = u64::try_from(limit).unwrap_or(0);
-        return format!(
-            "out of memory: container limit {}{peak} (hint: raise the container's memory limit, or find out what grew)",
-            mib(limit)
-        );
-    }
-    format!(
-        "out of memory: the container has no limit of its own, so the pod or the node ran out{peak}"
-    )
+fn known(details: &ExitDetails) -> Option<String> {
+    details.diagnosis.as_ref().map(ToString::to_string)
 }
 
-/// How it ended, with the events before that may explain it. Empty if there were none and the end is `ordinary`.
+/// How it ended, by a record without a diagnosis: with the events before that may explain it. Empty if there were none and the end is `ordinary`.
 fn noted(details: &ExitDetails, mut text: String, ordinary: bool) -> String {
     if ordinary && details.pids_refused == 0 && details.denials.is_empty() {
         return String::new();
@@ -164,10 +133,6 @@ fn noted(details: &ExitDetails, mut text: String, ordinary: bool) -> String {
         text.push_str(denial);
     }
     text
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 #[cfg(test)]

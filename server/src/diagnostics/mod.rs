@@ -4,4 +4,9 @@
 
 pub(crate) mod denials;
 pub(crate) mod ending;
+pub(crate) mod ends;
 pub(crate) mod explain;
+mod paths;
+pub(crate) mod program;
+mod rights;
+pub(crate) mod running;

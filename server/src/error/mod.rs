@@ -88,8 +88,12 @@ pub(crate) enum Error {
     SetLimits { source: hull_cgroup::Error },
     #[error("read the counters of its cgroup")]
     Stats { source: hull_cgroup::Error },
-    #[error("run the command: it did not end within {limit:?}")]
-    ExecTimeout { limit: Duration },
+    #[error("run the command: it did not end within {limit:?}{}", throttled_text(*.throttled_percent))]
+    ExecTimeout {
+        limit: Duration,
+        /// Share of the CPU periods in which the container's limit held it back, if that is much.
+        throttled_percent: Option<u64>,
+    },
     #[error("{doing}: its program did not run within {waited:?}")]
     LaunchTimeout { doing: &'static str, waited: Duration },
     #[error(
@@ -115,6 +119,20 @@ pub(crate) enum Error {
     /// A bug: says which invariant broke.
     #[error("finish: {what} (this is a bug in hull)")]
     Internal { what: String },
+}
+
+/// The hint for a command that took too long.
+fn timeout_hint(throttled_percent: Option<u64>) -> String {
+    let first =
+        if throttled_percent.is_some() { "raise the container's CPU limit, or" } else { "raise" };
+    format!("{first} the probe's `timeoutSeconds`, or make the command quicker")
+}
+
+/// The part of a sentence about throttling.
+fn throttled_text(percent: Option<u64>) -> String {
+    percent.map_or(String::new(), |percent| {
+        format!("; its container was throttled by its CPU limit in {percent} % of the periods")
+    })
 }
 
 impl Error {
@@ -170,7 +188,7 @@ impl Error {
             Self::ProfileLost { .. } => Some(
                 "restart the container, or set `runtime.default_seccomp` as it was when the container was made".into(),
             ),
-            Self::ExecTimeout { .. } => Some("raise the probe's `timeoutSeconds`, or make the command quicker".into()),
+            Self::ExecTimeout { throttled_percent, .. } => Some(timeout_hint(*throttled_percent)),
             Self::CallMemory { .. } => Some(
                 "try again, have the command write less or use `kubectl exec`, or raise `runtime.call_memory_bytes_max`".into(),
             ),

@@ -12,9 +12,9 @@ use crate::limits::waits;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::frame::{FrameDecoder, FrameTooLong, encode};
 use hull_proto::monitor::{
-    Command, Event, Exit, FRAME_BYTES_MAX, Failure, HelloReply, Message, ProcessState, Request,
-    Response, Started, Streams, Target, VERSION, VERSION_ATTACH, VERSION_ROOT_BINDS,
-    VERSION_TERMINALS,
+    Command, Event, Exit, FRAME_BYTES_MAX, Failure, HelloReply, LastOutput, Message, ProcessState,
+    Request, Response, Started, Streams, Target, VERSION, VERSION_ATTACH, VERSION_LAST_OUTPUT,
+    VERSION_ROOT_BINDS, VERSION_TERMINALS,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::collections::{HashMap, VecDeque};
@@ -105,7 +105,8 @@ impl Client {
             | Command::Update { .. }
             | Command::ReopenLog { .. }
             | Command::Delete { .. }
-            | Command::Attach { .. } => false,
+            | Command::Attach { .. }
+            | Command::LastOutput { .. } => false,
         };
         let answer = self.unbounded(|answer| ClientRequest::Command { command, fds, answer });
         if takes_time {
@@ -208,6 +209,20 @@ impl Client {
             return Err(Error::CannotAttach { version: self.version });
         }
         self.command(Command::Attach { container, streams }, fds).await
+    }
+
+    /// The end of a container's output, while it runs or after its end; `None` from a monitor of an earlier release.
+    pub(crate) async fn last_output(&self, of: &ContainerId) -> Result<Option<LastOutput>, Error> {
+        if self.version < VERSION_LAST_OUTPUT {
+            return Ok(None);
+        }
+        let command = Command::LastOutput { container: of.clone() };
+        match self.request(command, Vec::new()).await? {
+            Response::LastOutput(output) => Ok(Some(output)),
+            other @ (Response::Hello(_) | Response::Started(_) | Response::Ok) => {
+                Err(wrong(&other))
+            }
+        }
     }
 
     /// The pod's pause process, which has the number `pid` if it runs.

@@ -9,7 +9,7 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 
 /// The arguments of the process. A command in the config replaces entrypoint and arguments of the image; arguments
 /// alone replace only the image's arguments.
-pub(super) fn args(
+pub(crate) fn args(
     config: &cri::ContainerConfig,
     image: &ImageConfiguration,
 ) -> Result<Vec<String>, Error> {

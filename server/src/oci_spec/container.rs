@@ -39,7 +39,7 @@ pub(crate) fn container(request: &SpecRequest<'_>) -> Result<Spec, Error> {
     check_shared(request, maps.is_some())?;
     let context =
         config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
-    let sets = security::capabilities(&context)?;
+    let sets = security::capabilities(&context, request.defaults.capabilities)?;
     let seccomp = security::seccomp(&context, &sets, request.defaults)?;
     let devices = devices::devices(config, context.privileged, maps.is_some())?;
     let hidden = security::hidden(&context, maps.is_some());

@@ -7,7 +7,9 @@ use crate::apparmor;
 /// A config from which no spec can be built.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("choose a command: neither the container's config nor the image has one")]
+    #[error(
+        "choose a command: no command is specified, neither by the container's config nor by the image"
+    )]
     NoCommand,
     #[error("take `{value}` as {field}: {why}")]
     Bad { field: &'static str, value: String, why: &'static str },
@@ -27,8 +29,14 @@ pub(crate) enum Error {
     ImageVolume { path: String, why: &'static str },
     #[error("add device `{path}`: it is not on this node")]
     NoDevice { path: String, source: std::io::Error },
-    #[error("add capability `{name}`: there is no capability with this name")]
+    #[error("add capability `{name}`: it is unknown, no capability has this name")]
     NoCapability { name: String },
+    #[error(
+        "add capability `{name}`: it is not in the bounding set of this node, which itself has no right to it"
+    )]
+    CapabilityOfNode { name: String },
+    #[error("take `{id}` as {field}: the pod's user namespace has no such id, it is not mapped")]
+    UnmappedId { field: &'static str, id: u32, ids: u32 },
     #[error("read seccomp profile `{path}`")]
     ReadProfile { path: String, source: std::io::Error },
     #[error("read seccomp profile `{path}`: it leaves {root} by `..`")]
@@ -87,9 +95,20 @@ impl Error {
             Self::NoDevice { .. } => {
                 Some("check the path on the node, or the device plugin that named it".into())
             }
-            Self::NoCapability { .. } => {
-                Some("names are those of capabilities(7), with or without CAP_, or ALL".into())
+            Self::NoCapability { name } => {
+                let upper = name.to_ascii_uppercase();
+                let meant = hull_plan::capabilities::meant(upper.trim_start_matches("CAP_"));
+                let meant = meant.map_or(String::new(), |meant| format!("did you mean {meant}? "));
+                Some(format!("{meant}names are those of capabilities(7), with or without CAP_, or ALL"))
             }
+            Self::UnmappedId { ids, .. } => Some(format!(
+                "use ids below {ids} in `runAsUser`, `runAsGroup` and `supplementalGroups`, or set `hostUsers: true`"
+            )),
+            Self::CapabilityOfNode { name } => Some(format!(
+                "remove {} from `capabilities.add`, or run the pod on a node that has it (a node that is itself a container \
+                 gets it from its own runtime)",
+                name.trim_start_matches("CAP_")
+            )),
             Self::ReadProfile { .. } => {
                 Some("put the profile on the node, below the kubelet's seccomp directory".into())
             }

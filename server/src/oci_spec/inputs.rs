@@ -37,6 +37,8 @@ pub(crate) struct Defaults {
     pub(crate) apparmor: AppArmor,
     /// The label of container processes by the node's SELinux policy; `None` on a node without SELinux.
     pub(crate) selinux: Option<String>,
+    /// The capabilities that this node can give, bit n for capability n.
+    pub(crate) capabilities: u64,
 }
 
 /// The defaults by the node's config and kernel.
@@ -52,6 +54,7 @@ pub(crate) fn defaults(
         ulimits: config.runtime.default_ulimits.clone(),
         cgroup_namespace: host.cgroup_v2,
         apparmor: apparmor.clone(),
+        capabilities: host.bounding_capabilities,
         selinux: host.selinux.then(|| selinux::default_label(Path::new("/"))),
     }
 }

@@ -25,7 +25,7 @@ mod signals;
 pub(crate) mod user;
 pub(crate) mod userns;
 
-pub(crate) use command::check_variable;
+pub(crate) use command::{args as command_line, check_variable};
 pub(crate) use container::{CONSOLE_SIZE, SpecRequest, container};
 pub(crate) use devices::keep_owners;
 pub(crate) use error::Error;

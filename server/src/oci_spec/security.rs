@@ -47,8 +47,13 @@ pub(super) struct CapabilitySets {
 }
 
 /// Default, plus what is added, minus what is dropped; `ALL` is all.
+///
+/// # Errors
+/// A capability that is asked for by its name does not exist, or this node cannot give it. Of `ALL`, of the default and
+/// of a privileged container those that the node has are given, so that these work on a node that is a container itself.
 pub(super) fn capabilities(
     context: &cri::LinuxContainerSecurityContext,
+    of_node: u64,
 ) -> Result<CapabilitySets, Error> {
     let all = || capabilities::prefixed_names().into_iter().collect::<BTreeSet<_>>();
     if context.privileged {
@@ -66,18 +71,29 @@ pub(super) fn capabilities(
             allowed.clear();
         }
         for name in change.add_capabilities.iter().filter(|name| !is_all(name)) {
-            allowed.insert(capability(name)?);
+            allowed.insert(added(name, of_node)?);
         }
         for name in change.drop_capabilities.iter().filter(|name| !is_all(name)) {
             allowed.remove(&capability(name)?);
         }
         for name in &change.add_ambient_capabilities {
-            let name = capability(name)?;
+            let name = added(name, of_node)?;
             allowed.insert(name.clone());
             ambient.insert(name);
         }
     }
     Ok(CapabilitySets { allowed, ambient })
+}
+
+/// A capability that is requested by its name.
+fn added(name: &str, of_node: u64) -> Result<String, Error> {
+    let known = capability(name)?;
+    let number = capabilities::number(known.trim_start_matches("CAP_"));
+    // Unreadable counts as all.
+    if of_node != 0 && number.is_some_and(|number| of_node >> number & 1 == 0) {
+        return Err(Error::CapabilityOfNode { name: known });
+    }
+    Ok(known)
 }
 
 fn capability(name: &str) -> Result<String, Error> {
@@ -263,7 +279,7 @@ mod tests {
         };
         let context =
             cri::LinuxContainerSecurityContext { capabilities: Some(change), ..Default::default() };
-        capabilities(&context)
+        capabilities(&context, u64::MAX)
     }
 
     #[test]
@@ -272,7 +288,21 @@ mod tests {
         let only = changed(&["net_admin"], &["ALL"]).unwrap().allowed;
         assert_eq!(only.into_iter().collect::<Vec<_>>(), ["CAP_NET_ADMIN"]);
         assert_eq!(changed(&["all"], &["CAP_CHOWN"]).unwrap().allowed.len(), 40);
-        assert!(matches!(changed(&["CAP_FLY"], &[]), Err(Error::NoCapability { .. })));
+        let misspelt = changed(&["NET_ADMON"], &[]).err().unwrap();
+        assert!(misspelt.to_string().contains("it is unknown"), "{misspelt}");
+        assert!(misspelt.hint().unwrap().starts_with("did you mean NET_ADMIN?"));
+        let unknown = changed(&["CAP_FLY"], &[]).err().unwrap();
+        assert!(!unknown.hint().unwrap().contains("did you mean"));
+        let context = cri::LinuxContainerSecurityContext {
+            capabilities: Some(cri::Capability {
+                add_capabilities: vec!["SYS_TIME".into()],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let lacking = capabilities(&context, !(1 << 25)).err().unwrap();
+        assert!(matches!(lacking, Error::CapabilityOfNode { .. }) && lacking.hint().is_some());
+        assert!(capabilities(&context, 0).is_ok(), "the node's set could not be read");
     }
 
     #[test]
@@ -296,6 +326,7 @@ mod tests {
             seccomp_root: root.clone(),
             cdi_spec_dirs: Vec::new(),
             ulimits: Vec::new(),
+            capabilities: u64::MAX,
             cgroup_namespace: false,
             apparmor: crate::apparmor::AppArmor::default(),
             selinux: None,

@@ -76,8 +76,9 @@ pub(super) fn check_user(
     let groups = groups.map(|gid| ("a group", gid, &maps.gids));
     for (field, id, ranges) in users.chain(groups) {
         if !is_inside(ranges, id) {
-            let why = "the pod's user namespace has no such id";
-            return Err(Error::Bad { field, value: id.to_string(), why });
+            let ends = ranges.iter().map(|range| range.container_id.saturating_add(range.length));
+            let ids = ends.max().unwrap_or(0);
+            return Err(Error::UnmappedId { field, id, ids });
         }
     }
     Ok(())

@@ -6,13 +6,17 @@ mod calls;
 mod compile;
 mod default;
 mod profile;
+mod spelling;
 mod unknown_calls;
+mod verdict;
 
 pub use calls::call_name;
 pub(crate) use compile::shared;
 pub use compile::{compiled, notifies};
 pub use default::runtime_default;
 pub use profile::localhost;
+pub use spelling::{UnknownCall, unknown_calls};
+pub use verdict::{Verdict, call_number, verdict};
 
 #[cfg(test)]
 mod tests;

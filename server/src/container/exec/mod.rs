@@ -8,9 +8,10 @@
 mod output;
 mod slots;
 mod terminal;
+mod throttled;
 
 use crate::container::{self, ContainerRecord, State};
-use crate::diagnostics::explain;
+use crate::diagnostics::{explain, program};
 use crate::error::{Error, Result, sentence};
 use crate::history::FailedExec;
 use crate::limits::call_memory::{self, UsedUp};
@@ -83,12 +84,15 @@ async fn run(
     let launch = start(node, id, pod, cmd, streams, vec![stdout_in, stderr_in]);
     let running = match over {
         // Dropped, it is killed on its way.
-        Some((limit, at)) => {
-            timeout_at(at, launch).await.map_err(|_| Error::ExecTimeout { limit })??
-        }
+        Some((limit, at)) => timeout_at(at, launch)
+            .await
+            .map_err(|_| Error::ExecTimeout { limit, throttled_percent: None })??,
         None => launch.await?,
     };
-    collect(node, stdout, stderr, running, over).await
+    match collect(node, stdout, stderr, running, over).await {
+        Err(failed) => Err(throttled::explain(node, id, pod, failed).await),
+        ended => ended,
+    }
 }
 
 /// A started process. Dropping this kills it, unless [`KillOnDrop::disarm`] was called.
@@ -181,7 +185,10 @@ async fn launch(
         }
         Err(monitors::Error::Refused { failure: MonitorFailure::Step(step) }) => {
             let (node, record) = (Arc::clone(node), Arc::clone(&shown.record));
+            let (of, known, started) = (Arc::clone(&node), Arc::clone(&record), process.clone());
+            let errno = container::start::exec_errno(&step);
             let failure = blocking(move || explain::exec(&node, &record, &process, &step)).await;
+            let failure = program::denied(&of, &known, &started, errno, failure).await;
             Err(Arc::new(Error::Failed { doing: DOING, failure: Box::new(failure) }))
         }
         Err(source) => Err(Arc::new(Error::Monitor { doing: DOING, source })),
@@ -367,7 +374,7 @@ async fn collect(
             // By the time the error is returned, the process is gone.
             kill.finish(ended).await;
             return Err(Arc::new(match over {
-                Over::Time(limit) => Error::ExecTimeout { limit },
+                Over::Time(limit) => Error::ExecTimeout { limit, throttled_percent: None },
                 Over::Memory(used_up) => used_up.into(),
             }));
         }

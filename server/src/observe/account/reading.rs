@@ -5,7 +5,6 @@ use crate::container::{ContainerSnapshot, State as ContainerState};
 use crate::history::Timeline;
 use crate::node::Node;
 use crate::observe::stats;
-use crate::oci_spec;
 use crate::pod::State;
 use hull_cgroup::{Cgroup, Counters};
 use std::collections::BTreeMap;
@@ -64,7 +63,7 @@ fn of_container(node: &Node, view: &ContainerSnapshot) -> Reading {
         ContainerState::Exited { at_ns, .. } => format!("exited{}", since(Some(*at_ns))),
         ContainerState::Removing => "being removed".into(),
     };
-    let remarks = oci_spec::remarks(&record.config);
+    let remarks = record.remarks.clone();
     let reading = Reading { state, remarks, ..Reading::default() };
     if !matches!(record.state, ContainerState::Running { .. }) {
         return reading;

@@ -63,6 +63,8 @@ fn held(id: &ContainerId, state: &ContainerState) -> Arc<ContainerRecord> {
         stop_signal: 15,
         stop_requested: false,
         restart_cancelled: false,
+        stop_signal_ns: None,
+        remarks: Vec::new(),
         state: state.clone(),
     })
 }

@@ -12,9 +12,8 @@ use crate::node::{Node, now_ns};
 use crate::pod::registry::Key;
 use crate::pod::state::Event as PodEvent;
 use crate::pod::{PodRecord, State, task};
-use crate::storage::blocking;
 use hull_proto::id::{ContainerId, PodId};
-use hull_proto::monitor::{Command, HelloReply, ProcessState};
+use hull_proto::monitor::{Command, ExitHow, HelloReply, ProcessState};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -127,7 +126,7 @@ async fn reconcile(
             kept.push((id, record));
             continue;
         }
-        catch_up(node, pod, &id, &mut record, fact).await;
+        catch_up(node, pod, &id, &mut record, fact, client).await;
         if let Err(err) = node.containers.save(id.as_str(), &record) {
             error!(container = %id, error = %Chain(&err), "container record not written");
         }
@@ -150,6 +149,7 @@ async fn catch_up(
     id: &ContainerId,
     record: &mut ContainerRecord,
     fact: Option<&ProcessState>,
+    client: Option<&Client>,
 ) {
     let (started, exit) = match fact {
         Some(ProcessState::Running(started)) => (*started, None),
@@ -166,10 +166,14 @@ async fn catch_up(
     advance(record, ContainerEvent::Started { pid: started.pid, at_ns: started.at_ns });
     match (exit, &mut record.state) {
         (Some(exit), _) => {
-            let (node, pod, id, known) =
-                (Arc::clone(node), Arc::clone(pod), id.clone(), record.clone());
-            let event =
-                blocking(move || exit_details::event(&node, &pod, &id, &known, &exit)).await;
+            let output = match client {
+                Some(client) if !matches!(exit.how, ExitHow::Code(0)) => {
+                    client.last_output(id).await.ok().flatten()
+                }
+                Some(_) | None => None,
+            };
+            let known = Arc::new(record.clone());
+            let event = exit_details::event(node, pod, id, &known, exit, output).await;
             advance(record, event);
         }
         // The monitor knows better than the record which process it is.

@@ -19,7 +19,7 @@ use crate::pod::Reply;
 use crate::storage::blocking;
 use hull_nri::PluginSet;
 use hull_proto::id::ContainerId;
-use hull_proto::monitor::{Command, Exit, Started};
+use hull_proto::monitor::{Command, Exit, LastOutput, Started};
 use hull_proto::{cri, nri};
 use std::sync::Arc;
 use tracing::{error, info, warn};
@@ -100,11 +100,15 @@ impl Task {
     ) {
         let Some(entry) = self.containers.get_mut(id) else { return };
         match result {
-            Ok(create::Created { user, planned, adjusted, plugin_set }) => {
+            Ok(create::Created { user, planned, remarks, adjusted, plugin_set }) => {
                 entry.planned = planned;
                 let (waiters, removal) = entry.operation.created();
                 let record = Arc::make_mut(&mut entry.record);
                 record.user = Some(user);
+                for remark in &remarks {
+                    warn!(container = %id.short(), remark, "part of a container's config has no effect on this node");
+                }
+                record.remarks = remarks;
                 record.adjust = adjusted.adjust;
                 if let Some(cgroup) = adjusted.cgroup {
                     record.cgroup = cgroup;
@@ -249,14 +253,28 @@ impl Task {
     pub(super) async fn exited(&mut self, id: &ContainerId, exit: Exit) {
         let Some(entry) = self.containers.get_mut(id) else { return };
         let Some(exit) = entry.operation.hold_exit(exit) else { return };
-        let (node, pod, record) =
-            (Arc::clone(&self.node), Arc::clone(&self.record), Arc::clone(&entry.record));
-        let of = id.clone();
-        let event = blocking(move || exit_details::event(&node, &pod, &of, &record, &exit)).await;
+        let (record, output) = (Arc::clone(&entry.record), entry.last_output.take());
+        let event = exit_details::event(&self.node, &self.record, id, &record, exit, output).await;
         info!(container = %id.short(), how = ?exit.how, oom_kills = exit.oom_kills, "container exited");
         self.advance(id, event).await;
         self.notify_exited(id);
         self.schedule_restart(id);
+    }
+
+    /// The end of a failed container's output, which comes before the word of its exit.
+    pub(super) fn keep_output(&mut self, id: &ContainerId, output: LastOutput) {
+        if let Some(entry) = self.containers.get_mut(id) {
+            entry.last_output = Some(output);
+        }
+    }
+
+    /// The container continues; its status says the same while it runs.
+    pub(super) fn out_of_memory(&self, id: &ContainerId, oom_kills: u64) {
+        warn!(
+            container = %id.short(), oom_kills,
+            hint = "raise the memory limit of the container or the pod; the container's status names the limit",
+            "running container reached a memory limit, and a process of it or of its pod is killed"
+        );
     }
 
     /// The container continues; readers of its log must know that part of it is missing.
@@ -296,6 +314,9 @@ impl Task {
         self.next_waiter += 1;
         entry.stop.wait(waiter, reply);
         if first {
+            if grace_s > 0 {
+                Arc::make_mut(&mut entry.record).stop_signal_ns = Some(now_ns());
+            }
             self.begin_container_stage(id, stage::STOP);
             self.record_stop_request(id).await;
         }

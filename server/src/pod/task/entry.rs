@@ -5,6 +5,7 @@ use super::operation::{Operation, StopRequest};
 use crate::container::{self, ContainerRecord};
 use crate::pod::Reply;
 use hull_proto::id::ContainerId;
+use hull_proto::monitor::LastOutput;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub(super) struct ContainerEntry {
     pub(super) restart: Restart,
     /// The last wait before a restart: before that of this attempt, or else before this attempt.
     pub(super) waited: Option<Duration>,
+    /// The end of its output, between its failure and the word of its exit.
+    pub(super) last_output: Option<LastOutput>,
     /// Ends when plugins have been notified of everything so far.
     pub(super) notified: Option<Notified>,
 }
@@ -74,6 +77,7 @@ impl ContainerEntry {
             },
             restart: Restart::No,
             waited: None,
+            last_output: None,
             notified: None,
         }
     }

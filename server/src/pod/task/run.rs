@@ -68,6 +68,12 @@ impl Task {
             }
             // Delivered to their callers by the connection.
             MonitorEvent::Event(monitor::Event::ExecExited(..)) => {}
+            MonitorEvent::Event(monitor::Event::LastOutput(id, output)) => {
+                self.keep_output(&id, output);
+            }
+            MonitorEvent::Event(monitor::Event::OutOfMemory { container, oom_kills }) => {
+                self.out_of_memory(&container, oom_kills);
+            }
             MonitorEvent::Event(monitor::Event::LogLost { container, bytes, errno }) => {
                 self.log_lost(&container, bytes, errno);
             }

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The table of ends (pure): what signals and exit codes usually mean, and what fixes it.
+
+use super::facts::Facts;
+use super::files;
+use super::inference::{Inference, likely};
+use hull_plan::seccomp::{Verdict, verdict};
+use hull_plan::{Layer, signals};
+
+/// A signal: the cause that is most probable, and the fix.
+type Meaning = (i32, &'static str, Layer, &'static str, &'static str);
+
+const MEANINGS: [Meaning; 13] = [
+    (
+        4,
+        "illegal-instruction",
+        Layer::Process,
+        "the program uses instructions that this node's processor does not have (x86-64-v2 or v3, AVX), or it is damaged",
+        "use an image built for this processor's level, or run the pod on another node",
+    ),
+    (
+        5,
+        "trap",
+        Layer::Process,
+        "the program stopped itself at a failed check (a breakpoint or trap)",
+        REPORT,
+    ),
+    (
+        6,
+        "abort",
+        Layer::Process,
+        "the program ended itself (abort): a failed assertion, memory that libc found corrupted, or an uncaught exception",
+        "see its log for the assertion; it is a bug in the program, or a file or limit that it does not handle",
+    ),
+    (
+        7,
+        "bus-error",
+        Layer::Filesystem,
+        "a file that it had mapped was truncated, or the file system behind it is full or failed",
+        "check that /dev/shm and the volumes that it maps have space (an emptyDir with `medium: Memory` at /dev/shm)",
+    ),
+    (8, "arithmetic", Layer::Process, "a division by zero or an overflow in the program", REPORT),
+    (
+        9,
+        "killed",
+        Layer::Process,
+        "somebody on the node, or a process in the pod, sent it: neither Hull nor the memory limit did",
+        "see the node's kernel log (dmesg) for the node's out-of-memory killer, and what kills processes on the node",
+    ),
+    (
+        11,
+        "invalid-memory",
+        Layer::Process,
+        "the program accessed invalid memory: a bug in it or in a library",
+        REPORT,
+    ),
+    (
+        13,
+        "broken-pipe",
+        Layer::Process,
+        "it wrote to a pipe or socket whose other end was closed",
+        "have the program handle a closed connection (ignore SIGPIPE), and see why its peer closed it",
+    ),
+    (
+        15,
+        "terminated",
+        Layer::Process,
+        "another process in the pod or on the node sent it: no stop was requested",
+        "see what stops it: a supervisor or script in the container, or a tool on the node",
+    ),
+    (
+        24,
+        "cpu-time",
+        Layer::Process,
+        "its limit of CPU time (RLIMIT_CPU) is used up",
+        "raise `cpu` in `ulimit -t` or `runtime.default_ulimits`",
+    ),
+    (
+        25,
+        "file-size",
+        Layer::Process,
+        "it wrote a file beyond its limit of file sizes (RLIMIT_FSIZE)",
+        "raise `fsize` in `ulimit -f` or `runtime.default_ulimits`",
+    ),
+    (
+        31,
+        "seccomp-kills",
+        Layer::Security,
+        "its seccomp profile kills it for a system call",
+        "allow the call in the profile; the node's audit log names it (`type=1326`)",
+    ),
+    (
+        1,
+        "hang-up",
+        Layer::Process,
+        "its terminal was closed, or another process sent it",
+        "run it without a terminal, or have it handle SIGHUP",
+    ),
+];
+
+const REPORT: &str =
+    "run the program under a debugger or take a core dump, and report the bug to its maker";
+
+/// Calls without which no C library starts a program.
+const START_CALLS: [&str; 14] = [
+    "arch_prctl",
+    "brk",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "set_tid_address",
+    "read",
+    "openat",
+    "close",
+    "fstat",
+    "rt_sigprocmask",
+    "rt_sigaction",
+    "futex",
+    "write",
+];
+/// How long a program lives at most that fails while its C library starts, in milliseconds.
+const START_MS_MAX: i64 = 2000;
+
+/// `SIGSEGV`; the number for a signal without a name.
+pub(super) fn signal_name(signal: i32) -> String {
+    signals::name(signal).map_or(signal.to_string(), |name| format!("SIG{name}"))
+}
+
+/// The usual cause of an end by a signal.
+pub(super) fn of_signal(signal: i32, facts: Option<&Facts>) -> Option<Inference> {
+    const SIGBUS: i32 = 7;
+    if signal == SIGBUS
+        && let Some(facts) = facts.filter(|facts| facts.shm_full.is_some())
+    {
+        return Some(files::shared_memory(facts));
+    }
+    if let Some(facts) = facts
+        && matches!(signal, 4 | 5 | 6 | 11)
+        && let Some(refused) = start_refused(facts)
+    {
+        return Some(refused);
+    }
+    let (_, kind, layer, cause, fix) = MEANINGS.iter().find(|(number, ..)| *number == signal)?;
+    let mut inference = likely(kind, *layer, *cause, *fix);
+    if signal == 31
+        && let Some(facts) = facts
+    {
+        inference.cause =
+            format!("its seccomp profile ({}) kills it for a system call", facts.profile);
+    }
+    Some(inference)
+}
+
+/// A profile under which the C library cannot start the program: it dies without a word.
+pub(super) fn start_refused(facts: &Facts) -> Option<Inference> {
+    let filter = facts.process.seccomp.as_ref()?;
+    if facts.lived_ms.is_none_or(|lived| lived > START_MS_MAX) {
+        return None;
+    }
+    let is_refused =
+        |call: &&&str| matches!(verdict(filter, call), Some(Verdict::Fails(_) | Verdict::Kills));
+    let refused: Vec<&str> = START_CALLS.iter().filter(is_refused).copied().collect();
+    if refused.is_empty() {
+        return None;
+    }
+    let calls = refused.join(", ");
+    Some(likely(
+        "seccomp-refuses",
+        Layer::Security,
+        format!(
+            "its seccomp profile ({}) refuses {calls}, which the C library needs to start a program",
+            facts.profile
+        ),
+        format!("allow {calls} in the profile"),
+    ))
+}
+
+/// The usual cause of an end by an exit code, where nothing else is known.
+pub(super) fn of_code(code: i32, facts: &Facts) -> Option<Inference> {
+    match code {
+        126 => Some(likely(
+            "command-not-executable",
+            Layer::Process,
+            "a shell found a command that it could not execute: not executable, or for another architecture",
+            "chmod +x the file in the image, or build it for this node's architecture; the log names it",
+        )),
+        127 => start_refused(facts).or_else(|| {
+            Some(likely(
+                "command-missing",
+                Layer::Process,
+                "a shell did not find a command, or the dynamic loader a library",
+                "install it in the image; the log names it",
+            ))
+        }),
+        130..=191 => child(code - 128),
+        _ => None,
+    }
+}
+
+/// A shell ends with 128 and the number of the signal that ended its last command.
+fn child(signal: i32) -> Option<Inference> {
+    // Of these programs end themselves: INT and TERM.
+    if matches!(signal, 2 | 15) {
+        return None;
+    }
+    let name = signals::name(signal)?;
+    let (cause, fix) = match MEANINGS.iter().find(|(number, ..)| *number == signal) {
+        Some((.., cause, fix)) => (*cause, *fix),
+        None => ("see its log", REPORT),
+    };
+    let (cause, fix) = if signal == 9 {
+        (
+            "the out-of-memory killer, or a command of the script, sent it",
+            "raise the memory limit, or see what kills it",
+        )
+    } else {
+        (cause, fix)
+    };
+    Some(likely(
+        "child-killed",
+        Layer::Process,
+        format!("a command that it ran was killed by SIG{name}: {cause}"),
+        fix,
+    ))
+}
+
+/// A program that goes to the background, and the option that keeps it in the foreground.
+const SERVERS: [(&str, &[&str], &str); 16] = [
+    ("httpd", &["-f", "-DFOREGROUND", "FOREGROUND"], "-f (busybox) or -DFOREGROUND"),
+    ("nginx", &["daemon off"], "-g 'daemon off;'"),
+    ("crond", &["-f", "-n"], "-f"),
+    ("cron", &["-f"], "-f"),
+    ("sshd", &["-D", "-d"], "-D"),
+    ("apachectl", &["FOREGROUND"], "-D FOREGROUND"),
+    ("apache2ctl", &["FOREGROUND"], "-D FOREGROUND"),
+    ("apache2", &["FOREGROUND"], "-D FOREGROUND"),
+    ("service", &["--foreground"], "the program itself in the foreground"),
+    ("php-fpm", &["-F", "--nodaemonize"], "-F"),
+    ("supervisord", &["-n", "nodaemon"], "-n"),
+    ("rsyslogd", &["-n"], "-n"),
+    ("syslogd", &["-n"], "-n"),
+    ("ntpd", &["-n", "-d"], "-n"),
+    ("telnetd", &["-F"], "-F"),
+    ("dnsmasq", &["-k", "-d", "--keep-in-foreground"], "-k"),
+];
+
+/// A first process that ended successfully and left its work in the background, which ended with it. By the command of
+/// the spec alone.
+pub(super) fn background(args: &[Vec<u8>]) -> Option<Inference> {
+    let args: Vec<_> = args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect();
+    let foreground = |how: &str| {
+        likely(
+            "background",
+            Layer::Process,
+            "its main process ended while its work was in the background, and all of a container ends with its first process",
+            format!("run the program in the foreground: {how}"),
+        )
+    };
+    let program = args.first()?.rsplit('/').next().unwrap_or_default();
+    if let Some((_, options, how)) = SERVERS.iter().find(|(name, ..)| *name == program) {
+        let stays = options.iter().any(|option| args[1..].iter().any(|arg| arg.contains(option)));
+        return (!stays).then(|| foreground(how));
+    }
+    if args[1..].iter().any(|arg| {
+        matches!(arg.as_str(), "--daemon" | "--daemonize" | "--daemonize=yes" | "--fork")
+    }) {
+        return Some(foreground("without its option for a daemon"));
+    }
+    let is_shell = matches!(program, "sh" | "bash" | "ash" | "dash" | "zsh" | "busybox");
+    let script = args.iter().skip_while(|arg| !is_shell_option(arg)).nth(1).filter(|_| is_shell)?;
+    let waits = script
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .any(|word| matches!(word, "wait" | "fg"));
+    (has_background_job(script) && !waits).then(|| {
+        foreground("without `&`, with `exec` in front of it, or end the script with `wait`")
+    })
+}
+
+/// `-c`, also among others as in `-ec`.
+fn is_shell_option(arg: &str) -> bool {
+    arg.starts_with('-') && !arg.starts_with("--") && arg.ends_with('c')
+}
+
+/// Whether a shell script has an `&` that is a command's end: not of `&&`, `>&`, `&>` or `<&`.
+fn has_background_job(script: &str) -> bool {
+    let bytes = script.as_bytes();
+    let at =
+        |index: Option<usize>| index.and_then(|index| bytes.get(index)).copied().unwrap_or(b' ');
+    (0..bytes.len()).any(|index| {
+        let (before, after) = (at(index.checked_sub(1)), at(index.checked_add(1)));
+        bytes[index] == b'&' && !b"&><\\".contains(&before) && !b"&>".contains(&after)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(args: &[&str]) -> bool {
+        background(&args.iter().map(|arg| arg.as_bytes().to_vec()).collect::<Vec<_>>()).is_some()
+    }
+
+    #[test]
+    fn work_in_the_background_is_seen_in_the_command() {
+        for args in [
+            &["sh", "-c", "sleep 100 & echo started; exit 0"][..],
+            &["/bin/bash", "-ec", "server -p 80&"],
+            &["httpd", "-p", "80"],
+            &["/usr/sbin/nginx"],
+            &["redis-server", "--daemonize=yes"],
+        ] {
+            assert!(left(args), "{args:?}");
+        }
+        for args in [
+            &["sh", "-c", "a && b > x 2>&1; c &> y"][..],
+            &["sh", "-c", "a & b & wait"],
+            &["sh", "-c", "echo done"],
+            &["httpd", "-f", "-p", "80"],
+            &["nginx", "-g", "daemon off;"],
+            &["curl", "http://x/?a=1&b=2"],
+            &["true"],
+            &[],
+        ] {
+            assert!(!left(args), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn every_signal_of_the_table_has_its_name_and_a_fix() {
+        for (signal, kind, _, cause, fix) in MEANINGS {
+            assert!(signal_name(signal).starts_with("SIG"), "{signal}");
+            let found = of_signal(signal, None).unwrap();
+            assert_eq!((found.kind, found.cause.as_str(), found.fix.as_str()), (kind, cause, fix));
+        }
+        assert_eq!(signal_name(11), "SIGSEGV");
+        assert_eq!(of_signal(10, None), None);
+        assert!(child(11).unwrap().cause.contains("SIGSEGV"));
+        assert_eq!(child(15), None);
+    }
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Causes in the network (pure): ports, names, peers.
+
+use super::clues::{Clue, Phrase};
+use super::facts::Facts;
+use super::inference::{Inference, likely};
+use hull_plan::Layer;
+
+/// A bind to a port below the first free one, without the capability.
+pub(super) fn privileged_port(clue: &Clue, facts: &Facts) -> Option<Inference> {
+    let binds = ["bind", "listen", "socket", "binding", "listener", "sock_bind"]
+        .iter()
+        .any(|word| clue.has_word(word));
+    if !binds || facts.has_capability("NET_BIND_SERVICE") || facts.first_free_port <= 1 {
+        return None;
+    }
+    let is_low = |port: &u16| u32::from(*port) < facts.first_free_port;
+    let in_spec = |port: &u16| facts.spec_contains(&port.to_string());
+    let of_spec = facts.command_words().iter().filter_map(|word| word.parse().ok()).find(is_low);
+    let port = clue.ports().find(|port| is_low(port) && in_spec(port)).or(of_spec);
+    let names_only_others = port.is_none() && !clue.has_word("bind") && !clue.has_word("listen");
+    if names_only_others {
+        return None;
+    }
+    let port = port.map_or("a privileged port".to_owned(), |port| format!("port {port}"));
+    let who = without_capability(facts, "NET_BIND_SERVICE");
+    Some(likely(
+        "privileged-port",
+        Layer::Security,
+        format!(
+            "{who} may not bind {port}: ports below {} need CAP_NET_BIND_SERVICE",
+            facts.first_free_port
+        ),
+        "use a port above 1024, add NET_BIND_SERVICE to `capabilities.add` (effective for root), or set the pod's sysctl \
+         `net.ipv4.ip_unprivileged_port_start` to 0",
+    ))
+}
+
+/// The process, with the reason why it lacks a capability.
+pub(super) fn without_capability(facts: &Facts, capability: &str) -> String {
+    match facts.process.uid {
+        0 => format!("root without CAP_{capability} (dropped)"),
+        uid => format!("uid {uid} without CAP_{capability}"),
+    }
+}
+
+/// A port that somebody else listens on.
+pub(super) fn address_in_use(clue: &Clue, facts: &Facts) -> Inference {
+    let named: Vec<u16> = clue.ports().collect();
+    let of_spec: Vec<u16> =
+        facts.command_words().iter().filter_map(|word| word.parse().ok()).collect();
+    let held =
+        |ports: &[u16]| facts.listeners.iter().find(|listener| ports.contains(&listener.port));
+    let found = held(&named).or_else(|| held(&of_spec));
+    let (place, fix) = if facts.host_network {
+        (
+            "on the node",
+            "choose another port, stop its holder, or run the pod without `hostNetwork`",
+        )
+    } else {
+        ("in the pod", "choose another port for one of the pod's containers, or stop the other one")
+    };
+    let cause = match found {
+        Some(listener) => {
+            let holder =
+                listener.holder.as_ref().map_or(String::new(), |holder| format!(", by {holder}"));
+            format!("port {} is in use {place} already{holder}", listener.port)
+        }
+        None => {
+            let port =
+                of_spec.iter().chain(&named).find(|port| facts.spec_contains(&port.to_string()));
+            let port = port.map_or("the port".to_owned(), |port| format!("port {port}"));
+            format!("{port} was in use {place}, or the program opens it twice")
+        }
+    };
+    likely("port-taken", Layer::Namespace, cause, fix)
+}
+
+/// Phrases about peers: kind, cause and fix.
+const PEERS: [(Phrase, &str, &str, &str); 5] = [
+    (
+        Phrase::HostUnknown,
+        "name-unknown",
+        "the DNS of the pod does not know the name, or does not answer",
+        "check the name (service.namespace), the cluster's DNS pods, `dnsPolicy`, and network policies for port 53",
+    ),
+    (
+        Phrase::ConnectionRefused,
+        "peer-refused",
+        "nothing listens at the address and port that it connects to",
+        "check that the service it needs is up and has ready endpoints, and the port; retry until then",
+    ),
+    (
+        Phrase::Unreachable,
+        "no-route",
+        "the pod has no route to the address that it connects to",
+        "check the pod's network plugin and its routes, and the address family (IPv4, IPv6)",
+    ),
+    (
+        Phrase::TimedOut,
+        "peer-silent",
+        "the address that it connects to does not answer: a network policy or firewall drops packets, or it is gone",
+        "check network policies, firewalls, and that the service has ready endpoints",
+    ),
+    (
+        Phrase::Certificate,
+        "certificate",
+        "the image does not trust the CA of the server that it connects to, or the certificate is not valid",
+        "install the CA in the image (ca-certificates) or mount it, and check name and dates of the certificate",
+    ),
+];
+
+/// A peer that was not reached, or not trusted.
+pub(super) fn peer(clue: &Clue, facts: &Facts) -> Option<Inference> {
+    let (_, kind, cause, fix) = PEERS.into_iter().find(|(known, ..)| *known == clue.phrase)?;
+    let servers = match facts.dns.as_slice() {
+        _ if clue.phrase != Phrase::HostUnknown => String::new(),
+        [] => "; the pod's spec names no DNS server".to_owned(),
+        servers => format!(
+            "; the pod's DNS servers are {}",
+            hull_sys::text::shown(servers.join(", "), 256)
+        ),
+    };
+    Some(likely(kind, Layer::Namespace, format!("{cause}{servers}"), fix))
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Causes in the confinement of the process (pure): capabilities, seccomp, no-new-privileges, user namespaces.
+
+use super::clues::{Clue, Phrase, words};
+use super::facts::Facts;
+use super::inference::{Inference, likely};
+use super::network::without_capability;
+use super::operations::{self, Operation};
+use hull_plan::Layer;
+
+/// The right that a refused operation lacks. The filter is asked first: what it refuses the kernel does not look at.
+pub(super) fn missing(clue: &Clue, facts: &Facts) -> Option<Inference> {
+    let operation = operation(clue, facts);
+    if let Some(operation) = operation
+        && let Some((call, errno)) = facts.refused_call(operation.calls)
+    {
+        let matches = (errno == 13) == (clue.phrase == Phrase::PermissionDenied);
+        if matches {
+            return Some(filter_refuses(call, facts));
+        }
+    }
+    if let Some(unmapped) = unmapped_id(clue, facts) {
+        return Some(unmapped);
+    }
+    if let Some(operation) = operation
+        && !operation.capability.is_empty()
+        && !facts.has_capability(operation.capability)
+    {
+        return Some(capability(operation, facts));
+    }
+    if clue.phrase == Phrase::NotPermitted && facts.program_is_setuid && facts.process.no_new_privs
+    {
+        return Some(no_new_privs(facts));
+    }
+    if clue.phrase != Phrase::NotPermitted {
+        return None;
+    }
+    // A name of a call in the line that the filter refuses, although no operation of the table has it.
+    refused_call(clue, facts).or_else(|| general(facts))
+}
+
+/// The operation that the error names, or else the program of the spec.
+fn operation(clue: &Clue, facts: &Facts) -> Option<&'static Operation> {
+    let table = &operations::OPERATIONS;
+    let in_line = table.iter().flat_map(|of| of.words).filter(|word| clue.is_about(word)).copied();
+    operations::named(in_line).or_else(|| {
+        // A script may do several things; only if it does one of them, that is the one.
+        let of_spec = facts.command_words();
+        let is_in_spec =
+            |of: &&Operation| of.words.iter().any(|word| of_spec.iter().any(|known| known == word));
+        let mut found = operations::OPERATIONS.iter().filter(is_in_spec);
+        found.next().filter(|_| found.next().is_none())
+    })
+}
+
+fn filter_refuses(call: &str, facts: &Facts) -> Inference {
+    let fix = if facts.profile.starts_with("Localhost") {
+        format!("allow `{call}` in the profile")
+    } else {
+        format!(
+            "allow `{call}` in a Localhost profile of the pod; RuntimeDefault allows calls of administration only with \
+             their capability"
+        )
+    };
+    likely(
+        "seccomp-refuses",
+        Layer::Security,
+        format!("its seccomp profile ({}) refuses system call `{call}`", facts.profile),
+        fix,
+    )
+}
+
+/// A call that the error names and the filter refuses.
+pub(super) fn refused_call(clue: &Clue, facts: &Facts) -> Option<Inference> {
+    let filter = facts.process.seccomp.as_ref()?;
+    let refused = |word: &&str| {
+        matches!(
+            hull_plan::seccomp::verdict(filter, word),
+            Some(hull_plan::seccomp::Verdict::Fails(_))
+        )
+    };
+    let call = words(clue.line()).find(refused)?;
+    Some(filter_refuses(call, facts))
+}
+
+fn capability(operation: &Operation, facts: &Facts) -> Inference {
+    let name = operation.capability;
+    let who = without_capability(facts, name);
+    let instead = if operation.instead.is_empty() {
+        String::new()
+    } else {
+        format!("; or: {}", operation.instead)
+    };
+    let fix = if facts.process.uid == 0 {
+        format!("add {name} to `securityContext.capabilities.add`{instead}")
+    } else {
+        format!(
+            "run it as root (`runAsUser: 0`) with {name} in `capabilities.add`: users other than root have no \
+             capabilities{instead}"
+        )
+    };
+    likely(
+        "capability-missing",
+        Layer::Security,
+        format!(
+            "{who} may not do this ({})",
+            operation.words.first().copied().unwrap_or("the operation")
+        ),
+        fix,
+    )
+}
+
+/// Not permitted, and nothing says what: the confinement is named.
+fn general(facts: &Facts) -> Option<Inference> {
+    let filtered = facts.process.seccomp.is_some();
+    let few = facts.process.capabilities.effective.count_ones() < 14;
+    let cause = match (filtered, few) {
+        (_, true) => format!(
+            "uid {} has {} capabilities, and the operation needs another one",
+            facts.process.uid,
+            match facts.process.capabilities.effective.count_ones() {
+                0 => "no".to_owned(),
+                some => format!("only {some}"),
+            }
+        ),
+        (true, false) => {
+            format!(
+                "its seccomp profile ({}) or a missing capability refuses the operation",
+                facts.profile
+            )
+        }
+        (false, false) => return None,
+    };
+    Some(likely(
+        "not-permitted",
+        Layer::Security,
+        cause,
+        "find the operation in the program's log, and add its capability to `capabilities.add`, or allow its system call \
+         in a Localhost profile",
+    ))
+}
+
+fn no_new_privs(facts: &Facts) -> Inference {
+    likely(
+        "no-new-privileges",
+        Layer::Security,
+        format!(
+            "setuid programs have no effect under no_new_privs (`allowPrivilegeEscalation: false`), so `{}` runs as uid {}",
+            facts.program(),
+            facts.process.uid
+        ),
+        "set `allowPrivilegeEscalation: true`, or start as the wanted user with `runAsUser` and without the setuid tool",
+    )
+}
+
+/// A setuid program without its owner's rights.
+pub(super) fn setuid(clue: &Clue, facts: &Facts) -> Inference {
+    if facts.process.no_new_privs {
+        return no_new_privs(facts);
+    }
+    if let Some(volume) = clue.paths().find_map(|path| facts.volume_of(path)) {
+        return likely(
+            "nosuid",
+            Layer::Filesystem,
+            format!(
+                "volume `{}` may be mounted nosuid",
+                hull_sys::text::shown(&volume.target, 256)
+            ),
+            "put the setuid program into the image, or start as that user with `runAsUser`",
+        );
+    }
+    if !facts.may_gain("SETUID") {
+        return likely(
+            "capability-missing",
+            Layer::Security,
+            "CAP_SETUID was dropped, so a setuid program cannot change its user",
+            "add SETUID and SETGID to `capabilities.add`, or start as that user with `runAsUser`",
+        );
+    }
+    likely(
+        "not-setuid",
+        Layer::Process,
+        format!(
+            "the program is not setuid root in the image, and uid {} starts it",
+            facts.process.uid
+        ),
+        "set the setuid bit when the image is built (chmod u+s), or start as the wanted user with `runAsUser`",
+    )
+}
+
+/// An id outside of the user namespace's range.
+pub(super) fn unmapped_id(_clue: &Clue, facts: &Facts) -> Option<Inference> {
+    let mapped = facts.mapped_ids?;
+    let words = facts.command_words();
+    let ids = words
+        .iter()
+        .flat_map(|word| word.split([':', '.', '=']))
+        .filter_map(|word| word.parse::<u32>().ok());
+    let id = ids.into_iter().find(|id| *id >= mapped)?;
+    let last = mapped.saturating_sub(1);
+    Some(likely(
+        "id-unmapped",
+        Layer::Security,
+        format!("id {id} is not mapped in the pod's user namespace, which has ids 0-{last}"),
+        format!("use ids 0-{last} (below {mapped}), or `hostUsers: true`"),
+    ))
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A program that the kernel refuses to execute (`EACCES`): the part of its path that is the reason. `execve(2)`.
+
+use super::paths::{Walked, open_path, view, walk};
+use super::rights::{Identity, Owner, Right};
+use crate::container::ContainerRecord;
+use crate::node::Node;
+use crate::storage::blocking;
+use hull_plan::{Failure, Process};
+use hull_sys::text::shown;
+use rustix::fs::{StatVfsMountFlags, fstatvfs};
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Longest path in a message, in bytes.
+const PATH_BYTES_MAX: usize = 256;
+
+/// Where a program is.
+struct Place {
+    walked: Walked,
+    /// Mount point of the volume that it is in; `None` for the image.
+    volume: Option<String>,
+    /// The volume is mounted noexec on the node.
+    noexec: bool,
+}
+
+/// Says why a program may not be executed. Any other failure stays as it is.
+pub(crate) async fn denied(
+    node: &Arc<Node>,
+    record: &ContainerRecord,
+    process: &Process,
+    errno: i32,
+    mut failure: Failure,
+) -> Failure {
+    const EACCES: i32 = 13;
+    if errno != EACCES {
+        return failure;
+    }
+    let identity = Identity {
+        uid: process.uid,
+        gid: process.gid,
+        groups: process.groups.clone(),
+        capabilities: process.capabilities.effective,
+    };
+    for path in candidates(process) {
+        let Some(place) = find(node, record, &path).await else { continue };
+        if let Some((what, hint)) = reason(&place, &identity) {
+            (failure.what, failure.hint) = (what, Some(hint));
+            return failure;
+        }
+    }
+    failure.hint = Some(
+        "the interpreter of a script, or a security module (AppArmor, SELinux) denies it: check the first line of the \
+         script, and the node's kernel log (dmesg)"
+            .into(),
+    );
+    failure
+}
+
+/// The paths at which the kernel may have found it.
+fn candidates(process: &Process) -> Vec<String> {
+    let Some(program) =
+        process.args.first().map(|program| String::from_utf8_lossy(program).into_owned())
+    else {
+        return Vec::new();
+    };
+    if program.starts_with('/') {
+        return vec![program];
+    }
+    if program.contains('/') {
+        return vec![format!("{}/{program}", process.cwd.trim_end_matches('/'))];
+    }
+    let path = process.env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
+    let path = path.map_or(DEFAULT_PATH.into(), String::from_utf8_lossy);
+    path.split(':')
+        .filter(|dir| dir.starts_with('/'))
+        .map(|dir| format!("{dir}/{program}"))
+        .collect()
+}
+
+/// Looks for the program in the volume that covers its path, else in the image.
+async fn find(node: &Arc<Node>, record: &ContainerRecord, path: &str) -> Option<Place> {
+    let covers = |mount: &&hull_proto::cri::Mount| {
+        let rest = path.strip_prefix(mount.container_path.trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let mounts = record.config.mounts.iter().filter(covers);
+    let path = path.to_owned();
+    match mounts.max_by_key(|mount| mount.container_path.len()) {
+        Some(mount) if mount.host_path.is_empty() => None,
+        Some(mount) => {
+            let (source, target) = (PathBuf::from(&mount.host_path), mount.container_path.clone());
+            let look = move || {
+                let top = open_path(source)?;
+                let walked = walk(top.as_fd(), &target, &path).filter(|walked| walked.complete)?;
+                let flags = fstatvfs(&top).ok().map(|space| space.f_flag);
+                let noexec = flags.is_some_and(|flags| flags.contains(StatVfsMountFlags::NOEXEC));
+                Some(Place { walked, volume: Some(target), noexec })
+            };
+            node.storage.within("look at a volume", &mount.host_path, look).await.ok().flatten()
+        }
+        None => {
+            let (node, record) = (Arc::clone(node), record.clone());
+            let look = move || {
+                let image = node.images.find(&record.image_id)?;
+                let view = view(&node, &record, &image)?;
+                let walked = walk(view.as_fd(), "", &path).filter(|walked| walked.complete)?;
+                Some(Place { walked, volume: None, noexec: false })
+            };
+            blocking(look).await
+        }
+    }
+}
+
+/// The sentence and the hint; `None` if owners, modes and mounts allow the execution.
+fn reason(place: &Place, identity: &Identity) -> Option<(String, String)> {
+    let (last, before) = place.walked.parts.split_last()?;
+    let path = shown(&place.walked.path, PATH_BYTES_MAX);
+    let uid = identity.uid;
+    let change = |owner: &Owner, what: &str| match &place.volume {
+        None => format!("{what} in the image, or set `runAsUser: {}`", owner.uid),
+        Some(volume) => format!(
+            "{what} in volume `{}` on the node, or set `runAsUser: {}`",
+            shown(volume, PATH_BYTES_MAX),
+            owner.uid
+        ),
+    };
+    if let Some((directory, owner)) =
+        before.iter().find(|(_, owner)| !identity.may(Right::Enter, owner))
+    {
+        let directory = shown(directory, PATH_BYTES_MAX);
+        let what = format!(
+            "`{path}` may not be executed: uid {uid} may not enter `{directory}` ({owner})"
+        );
+        return Some((what, change(owner, &format!("chmod o+x `{directory}`"))));
+    }
+    let owner = &last.1;
+    if owner.is_directory {
+        let what = format!("`{path}` may not be executed: it is a directory");
+        return Some((what, "set `command` to the path of the program inside it".into()));
+    }
+    if let Some(volume) = place.volume.as_ref().filter(|_| place.noexec) {
+        let volume = shown(volume, PATH_BYTES_MAX);
+        let what = format!(
+            "`{path}` may not be executed: volume `{volume}` is mounted noexec on the node"
+        );
+        let hint = "copy the program into the image, start it from another volume, or remount this one without noexec";
+        return Some((what, hint.into()));
+    }
+    if owner.mode & 0o111 == 0 {
+        let what = format!(
+            "`{path}` may not be executed: permission denied, it is not executable ({owner})"
+        );
+        return Some((what, match &place.volume {
+            None => "chmod +x it in the image".into(),
+            Some(_) => "chmod +x it in the volume (`defaultMode: 0755` of a ConfigMap), or start it by its interpreter".into(),
+        }));
+    }
+    if !identity.may(Right::Enter, owner) {
+        let what = format!("`{path}` may not be executed: uid {uid} has no right to ({owner})");
+        return Some((what, change(owner, "chmod o+rx it")));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(volume: Option<&str>, noexec: bool, parts: &[(&str, u32, bool)]) -> Place {
+        let owner = |mode, is_directory| Owner { uid: 0, gid: 0, mode, is_directory };
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|(path, mode, is_directory)| ((*path).to_owned(), owner(*mode, *is_directory)))
+            .collect();
+        let path = parts.last().unwrap().0.clone();
+        Place {
+            walked: Walked { path, parts, complete: true },
+            volume: volume.map(str::to_owned),
+            noexec,
+        }
+    }
+
+    fn text(place: &Place, uid: u32) -> String {
+        let capabilities = if uid == 0 { 1 << 1 } else { 0 };
+        let identity = Identity { uid, gid: uid, groups: Vec::new(), capabilities };
+        reason(place, &identity)
+            .map_or(String::new(), |(what, hint)| format!("{what} (hint: {hint})"))
+    }
+
+    #[test]
+    fn the_reason_is_the_first_part_that_denies_it() {
+        let root = ("/", 0o755, true);
+        let directory = text(&place(None, false, &[root, ("/opt/x", 0o755, true)]), 0);
+        assert!(
+            directory.contains("is a directory") && !directory.contains("chmod"),
+            "{directory}"
+        );
+        let plain = text(&place(None, false, &[root, ("/opt/x", 0o644, false)]), 0);
+        assert!(plain.contains("not executable (owner 0:0, mode 0644) (hint: chmod +x"), "{plain}");
+        let private = text(&place(None, false, &[root, ("/opt/x", 0o700, false)]), 1000);
+        assert!(
+            private.contains("uid 1000 has no right to") && private.contains("runAsUser: 0"),
+            "{private}"
+        );
+        let closed = text(
+            &place(None, false, &[root, ("/srv", 0o700, true), ("/srv/x", 0o755, false)]),
+            1000,
+        );
+        assert!(closed.contains("may not enter `/srv` (owner 0:0, mode 0700)"), "{closed}");
+        let noexec = text(
+            &place(Some("/data"), true, &[("/data", 0o755, true), ("/data/x", 0o755, false)]),
+            0,
+        );
+        assert!(
+            noexec.contains("volume `/data` is mounted noexec") && !noexec.contains("chmod"),
+            "{noexec}"
+        );
+        assert_eq!(text(&place(None, false, &[root, ("/opt/x", 0o755, false)]), 1000), "");
+    }
+}
