@@ -8,7 +8,7 @@ use crate::apparmor;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(
-        "choose a command: no command is specified, neither by the container's config nor by the image"
+        "choose a command: no command is specified, neither the container's config nor the image has one"
     )]
     NoCommand,
     #[error("take `{value}` as {field}: {why}")]
@@ -29,7 +29,7 @@ pub(crate) enum Error {
     ImageVolume { path: String, why: &'static str },
     #[error("add device `{path}`: it is not on this node")]
     NoDevice { path: String, source: std::io::Error },
-    #[error("add capability `{name}`: it is unknown, no capability has this name")]
+    #[error("add capability `{name}`: it is unknown, there is no capability with this name")]
     NoCapability { name: String },
     #[error(
         "add capability `{name}`: it is not in the bounding set of this node, which itself has no right to it"
