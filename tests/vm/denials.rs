@@ -92,7 +92,13 @@ async fn the_system_call_that_seccomp_refused_or_killed_for_has_its_name() {
             vec!["SECCOMP_FILTER_FLAG_LOG"],
             "its seccomp profile denied system call mkdir",
         ),
-        ("refuses-silently", "SCMP_ACT_ERRNO", vec![], ""),
+        // Not in the kernel's log: what the program printed, joined with the profile.
+        (
+            "refuses-silently",
+            "SCMP_ACT_ERRNO",
+            vec![],
+            "likely: its seccomp profile (Localhost profile `refuses-silently.json`) refuses system call `mkdir`",
+        ),
     ] {
         let rules = serde_json::json!({
             "defaultAction": "SCMP_ACT_ALLOW",
@@ -107,6 +113,5 @@ async fn the_system_call_that_seccomp_refused_or_killed_for_has_its_name() {
         let status = cri.ended(&made).await;
         let told = &status.message;
         assert!(told.contains(wanted), "{name}: {told}");
-        assert_eq!(told.contains("seccomp"), !wanted.is_empty(), "{name}: {told}");
     }
 }
