@@ -129,6 +129,22 @@ async fn a_container_starts_with_very_little_memory() {
 }
 
 #[tokio::test]
+async fn a_limit_that_no_process_can_start_with_is_the_reason() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    for bytes in [1, 4096] {
+        let mut config = shell(&format!("tiny-{bytes}"), &image, "echo runs");
+        resources(&mut config).memory_limit_in_bytes = bytes;
+        let made = cri.make(&pod, config).await;
+        let err = cri.start(&made).await.unwrap_err();
+        let wanted =
+            format!("it ran out of memory before its program ran: its limit is {bytes} bytes");
+        assert!(err.message().contains(&wanted), "{err:?}");
+        assert!(err.message().contains("raise the memory limit"), "{err:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_own_cgroup_view_shows_no_path_of_the_host() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;

@@ -15,7 +15,7 @@ use crate::pending_start::{self, PendingStart};
 use crate::requests::{Answer, decode};
 use crate::stdio::{Pipes, copy, null, receive_terminal};
 use hull_cgroup::{Cgroup, Version};
-use hull_init::plan::{Namespace, Op, Source};
+use hull_init::plan::{Namespace, Op, Source, Step};
 use hull_init::{
     ExecTarget, Io, LaunchOptions, NewTerminal, PausePlan, PendingProcess, Plan, Process,
     StartedPause, StepError,
@@ -25,6 +25,7 @@ use hull_proto::monitor::{Event, Failure, Response, SLOT_SHM, Started, Stdio, St
 use hull_sys::time::now_ns;
 use rustix::event::epoll::EventFlags;
 use rustix::fs::FileType;
+use rustix::io::Errno;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 impl Monitor {
@@ -315,6 +316,7 @@ impl Monitor {
     fn abort_start(&mut self, id: &ContainerId, request: RequestId, failure: Failure) {
         let Some(mut container) = self.containers.remove(id) else { return };
         container.close_unread(&mut self.events);
+        let failure = of_memory(failure, &container.cgroup);
         // Its process ends by itself; killed, in case it hangs before that.
         pending_start::kill(&container.pidfd);
         self.drain_failed_start(container.cgroup, request, failure);
@@ -334,8 +336,9 @@ impl Monitor {
             }
             Err(error) => {
                 let Some(pause) = self.pause.take() else { return };
+                let failure = of_memory(step(&error), &pause.cgroup);
                 pending_start::kill(&pause.pidfd);
-                self.drain_failed_start(pause.cgroup, pending.request, step(&error));
+                self.drain_failed_start(pause.cgroup, pending.request, failure);
             }
         }
     }
@@ -375,6 +378,19 @@ fn step(error: &StepError) -> Failure {
         Ok(bytes) => Failure::Step(bytes),
         Err(err) => Failure::System(err.to_string()),
     }
+}
+
+/// The failure of a start whose process ended without a report. If the kernel killed it for its cgroup's memory, that is
+/// the reason.
+fn of_memory(failure: Failure, cgroup: &Cgroup) -> Failure {
+    let Failure::Step(bytes) = &failure else { return failure };
+    let is_silent = borsh::from_slice::<StepError>(bytes)
+        .is_ok_and(|error| error.step == Step::Pipe && error.errno == Errno::CHILD.raw_os_error());
+    if !is_silent || !cgroup.exit_counters().is_ok_and(|of| of.oom_kills > 0) {
+        return failure;
+    }
+    let call = "read(status): the process was killed, its cgroup had no more memory".to_owned();
+    step(&StepError { step: Step::Pipe, errno: Errno::NOMEM.raw_os_error(), call })
 }
 
 /// The name of a new session keyring. Random: a process that knew it could create a keyring of that name first.

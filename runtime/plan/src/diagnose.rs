@@ -33,6 +33,9 @@ pub fn diagnose(plan: &Plan, error: &StepError) -> Failure {
         None
     };
     match found {
+        _ if error.step == Step::Pipe && error.errno == ENOMEM => {
+            memory(plan.cgroup.limits.memory_bytes)
+        }
         Some((earlier, op)) => of_op(earlier, op, error),
         None => of_step(Some(&plan.process), &plan.cgroup.path, error),
     }
@@ -307,6 +310,15 @@ fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failur
     }
 }
 
+/// The kernel killed the process before its program ran.
+fn memory(limit_bytes: Option<i64>) -> Failure {
+    let limit = limit_bytes.filter(|bytes| *bytes >= 0);
+    let limit = limit.map_or_else(String::new, |bytes| format!(": its limit is {bytes} bytes"));
+    let what = format!("it ran out of memory before its program ran{limit}");
+    let hint = "raise the memory limit of the container, or of its pod; a number without a unit is one of bytes";
+    failure(Layer::Cgroup, "memory", what, Some(hint))
+}
+
 fn exec(process: Option<&Process>, error: &StepError) -> Failure {
     let program = process.and_then(|process| process.args.first());
     let program =
@@ -360,6 +372,17 @@ mod tests {
         }
         let error = StepError { step: Step::Clone, errno: EPERM, call: "clone3".into() };
         assert!(of_step(None, "/x", &error).hint.unwrap().contains("hull check"));
+    }
+
+    #[test]
+    fn a_start_without_memory_names_its_limit() {
+        let failure = memory(Some(1));
+        let wanted = "it ran out of memory before its program ran: its limit is 1 bytes";
+        assert_eq!(failure.what, wanted);
+        assert!(failure.hint.unwrap().contains("of bytes"));
+        for none in [None, Some(-1)] {
+            assert!(memory(none).what.ends_with("before its program ran"));
+        }
     }
 
     #[test]
