@@ -9,7 +9,9 @@ use common::{TestStore, can_run, told};
 use hull_image::{Image, view};
 use hull_tests::image::{self, oci_archive};
 use hull_tests::layer::Layer;
+use hull_tests::random::{self, Random};
 use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
@@ -347,4 +349,76 @@ async fn an_opaque_root_hides_all_layers_below() {
     std::io::Write::write_all(&mut spool, &archive).unwrap();
     let err = store.store.import(spool, None).await.unwrap_err();
     assert!(told(&err).contains("hard link to `d/low`"), "{}", told(&err));
+}
+
+/// The paths that a stack of layers shows: the content of each file, or `None` for a directory.
+type Model = BTreeMap<String, Option<String>>;
+
+/// A layer of random files, hard links and directories, whose entries change `model` in their order.
+fn random_layer(random: &mut Random, model: &mut Model, number: usize) -> Layer {
+    const NAMES: [&str; 9] = ["a", "b", "c", "d", "e", "d/a", "d/b", "e/a", "e/b"];
+    let (mut layer, mut gone) = (Layer::new(), BTreeSet::new());
+    for turn in 0..2 + random.below(8) {
+        let name = *random.pick(&NAMES);
+        let parent = name.split_once('/').map(|(parent, _)| parent);
+        let has_no_parent = |of| matches!(model.get(of), Some(Some(_)));
+        // A directory that comes again shows what is below, unlike with tar.
+        if parent.is_some_and(|of| has_no_parent(of) || gone.contains(of)) {
+            continue;
+        }
+        let files: Vec<String> =
+            model.iter().filter(|(_, of)| of.is_some()).map(|(name, _)| name.clone()).collect();
+        let (next, content) = match random.below(5) {
+            0 if parent.is_none() && !gone.contains(name) => (layer.dir(name, 0o755), None),
+            1 | 2 if !files.is_empty() => {
+                let target = random.pick(&files);
+                let content = model[target].clone();
+                if target == name || target.starts_with(&format!("{name}/")) {
+                    continue;
+                }
+                (layer.hard_link(name, target), content)
+            }
+            _ => {
+                let text = format!("{number}.{turn}");
+                (layer.file(name, 0o644, &text), Some(text))
+            }
+        };
+        layer = next;
+        if content.is_some() {
+            if model.get(name) == Some(&None) {
+                gone.insert(name);
+            }
+            model.retain(|path, _| !path.starts_with(&format!("{name}/")));
+        }
+        model.insert(name.to_owned(), content);
+        if let Some(parent) = parent {
+            model.insert(parent.to_owned(), None);
+        }
+    }
+    layer
+}
+
+#[tokio::test]
+async fn a_stack_shows_what_its_entries_make_in_their_order() {
+    let test = "a_stack_shows_what_its_entries_make_in_their_order";
+    if !can_run(test) {
+        return;
+    }
+    let (store, random) = (TestStore::new(), Random::new(random::seed(test)));
+    for round in 0..80 {
+        let (mut random, mut model) = (random.fork(round), Model::new());
+        let layers: Vec<Layer> =
+            (0..3).map(|number| random_layer(&mut random, &mut model, number)).collect();
+        let image = import(&store, layers).await;
+        let view = View::of(&image);
+        for (name, content) in &model {
+            let is_directory = fs::symlink_metadata(view.at(name)).unwrap().is_dir();
+            assert_eq!(is_directory, content.is_none(), "round {round}: {name}");
+            let found = fs::read_to_string(view.at(name)).ok();
+            assert_eq!(&found, content, "round {round}: {name}");
+        }
+        let top = hull_tests::shell::names(&view.at("."));
+        let known: Vec<_> = model.keys().filter(|name| !name.contains('/')).collect();
+        assert_eq!(top.iter().collect::<Vec<_>>(), known, "round {round}");
+    }
 }

@@ -202,8 +202,11 @@ impl Maker<'_> {
     fn know(&mut self, path: &str, kind: EntryType) {
         self.own.insert(path.to_owned());
         let layer = self.layer;
-        let is_directory =
-            |of: &Known| of.path == path && of.layer == layer && of.kind == EntryType::Directory;
+        let beneath = format!("{path}/");
+        let is_directory = |of: &Known| {
+            let is_there = of.path == path || of.path.starts_with(&beneath);
+            is_there && of.layer == layer && of.kind == EntryType::Directory
+        };
         if kind != EntryType::Directory && self.known.iter().any(is_directory) {
             self.traits.were_directories.insert(PathBuf::from(path));
         }

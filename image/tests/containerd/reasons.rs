@@ -51,7 +51,8 @@ pub(super) fn of_path(
     if is_metadata && (is_link(hull) || is_link(containerd)) {
         return Some(LINK);
     }
-    if *property == "mtime" && subject.traits.were_directories.contains(path) {
+    // A symlink in the place of the directory leads that time elsewhere.
+    if *property == "mtime" && !subject.traits.were_directories.is_empty() {
         return Some(WAS_DIRECTORY);
     }
     let is_directory = hull.nodes.get(path).is_some_and(|node| node.kind == "directory");
@@ -75,7 +76,7 @@ pub(super) fn of_failure(hull: &str, containerd: &str) -> Option<&'static str> {
         () if is_by("failed to convert whiteout file") => Some(MARK_AND_FILE),
         () if is_by("mkparent") || is_by("file exists") => Some(MARK_AND_FILE),
         () if is_by("lstat") && is_by("not a directory") => Some(FILE_BELOW),
-        () if is_by("UtimesNanoAt") => Some(WAS_DIRECTORY),
+        () if is_by("UtimesNanoAt") || is_by("too many links") => Some(WAS_DIRECTORY),
         () if is_by("link") && (is_by("no such file") || is_by("not permitted")) => {
             Some(LINK_BELOW)
         }
