@@ -208,7 +208,11 @@ fn link_to_known(links: &Links, at: u64, place: Place<'_>, target: &[u8]) -> sys
         return Ok(true);
     }
     let make = || linkat(&from.fd, &last, place.parent, place.last, AtFlags::empty());
-    replace::remove_conflicting(place.parent, place.last, &mut false, make).map(|()| true)
+    match replace::remove_conflicting(place.parent, place.last, &mut false, make) {
+        // It was in the directory that the link takes the place of.
+        Err(err) if err.errno() == Errno::NOENT => Ok(false),
+        linked => linked.map(|()| true),
+    }
 }
 
 fn make_placeholder(place: Place<'_>, at: u64) -> sys::Result<()> {
