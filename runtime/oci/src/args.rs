@@ -11,9 +11,12 @@ use std::time::Duration;
 
 mod exec;
 mod update;
+mod words;
 
 pub(crate) use exec::Exec;
 pub(crate) use update::Update;
+pub(crate) use words::Streams;
+use words::{Words, given, switch, usage};
 
 /// Options before the command.
 #[derive(Debug)]
@@ -73,17 +76,6 @@ pub(crate) enum Command {
     Text(String),
 }
 
-/// Where the streams of a process go, and what else it gets.
-#[derive(Debug, Default)]
-pub(crate) struct Streams {
-    pub(crate) console_socket: Option<PathBuf>,
-    pub(crate) pid_file: Option<PathBuf>,
-    /// Where the pidfd of the process goes.
-    pub(crate) pidfd_socket: Option<PathBuf>,
-    pub(crate) preserve_fds: u32,
-    pub(crate) detach: bool,
-}
-
 /// `create`, and `run`.
 #[derive(Debug, Default)]
 pub(crate) struct Create {
@@ -128,7 +120,6 @@ pub(crate) struct Ps {
 }
 
 const ROOT_DEFAULT: &str = "/run/hull-oci";
-const DESCRIPTORS_MAX: u32 = 1024;
 /// The default of runc.
 const EVENTS_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -154,18 +145,6 @@ hull oci [GLOBAL OPTIONS] COMMAND [OPTIONS] ID: an OCI runtime with runc's comma
   --systemd-cgroup      cgroups are scopes of systemd; `linux.cgroupsPath` is slice:prefix:name
   --debug               writes what is done, to the file of --log or to stderr
 ";
-
-type Words = lexopt::Parser;
-
-fn usage(what: impl Into<String>) -> Error {
-    Error::Usage { what: what.into() }
-}
-
-impl From<lexopt::Error> for Error {
-    fn from(err: lexopt::Error) -> Self {
-        usage(err.to_string())
-    }
-}
 
 fn refuse<T>(what: &str, hint: &'static str) -> Result<T> {
     Err(Error::NotSupported { what: what.into(), hint })
@@ -253,16 +232,6 @@ fn command(name: &str, words: &mut Words) -> Result<Command> {
     })
 }
 
-/// A switch, which Go's programs pass as `--x=true` too.
-fn switch(words: &mut Words) -> Result<bool> {
-    match words.optional_value() {
-        None => Ok(true),
-        Some(value) if value == "true" || value == "1" => Ok(true),
-        Some(value) if value == "false" || value == "0" => Ok(false),
-        Some(value) => Err(usage(format!("{value:?} is neither true nor false"))),
-    }
-}
-
 fn is_json(value: &OsString, other: &str) -> Result<bool> {
     match value {
         value if value == "json" => Ok(true),
@@ -278,10 +247,6 @@ fn take_id(id: &mut String, word: OsString) -> Result<()> {
     }
     *id = word;
     Ok(())
-}
-
-fn given(id: String) -> Result<String> {
-    if id.is_empty() { Err(usage("the container's id is missing")) } else { Ok(id) }
 }
 
 fn only_id(words: &mut Words) -> Result<String> {
@@ -313,25 +278,6 @@ fn id_and_switch(words: &mut Words, long: &str, short: char) -> Result<(String, 
         }
     }
     Ok((given(id)?, on))
-}
-
-impl Streams {
-    /// Takes an option that `create`, `run` and `exec` share; its name otherwise.
-    fn take(&mut self, name: &str, words: &mut Words) -> Result<bool> {
-        match name {
-            "console-socket" => self.console_socket = Some(words.value()?.into()),
-            "pid-file" => self.pid_file = Some(words.value()?.into()),
-            "preserve-fds" => {
-                self.preserve_fds = words.value()?.parse()?;
-                if self.preserve_fds > DESCRIPTORS_MAX {
-                    return Err(usage(format!("--preserve-fds is at most {DESCRIPTORS_MAX}")));
-                }
-            }
-            "pidfd-socket" => self.pidfd_socket = Some(words.value()?.into()),
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
 }
 
 fn create(words: &mut Words, runs: bool) -> Result<Create> {

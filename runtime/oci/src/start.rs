@@ -25,7 +25,14 @@ pub(crate) fn start(global: &Global, id: &str) -> Result<()> {
         return Err(Error::WrongState { action: "start", id: id.into(), status });
     }
     // A frozen parent: the process would not answer, and the lock would be held meanwhile.
-    status::check_thawed(&status::cgroup(&record)?, id)?;
+    match status::check_thawed(&status::cgroup(&record)?, id) {
+        // As with runc: what is frozen with its parent is paused, also while it is being frozen.
+        Err(Error::Frozen { .. }) => {
+            let status = Status::Paused;
+            return Err(Error::WrongState { action: "start", id: id.into(), status });
+        }
+        other => other?,
+    }
     match start_socket::release(dir.as_fd()).map_err(Error::call)? {
         Some(Ok(())) => {}
         Some(Err(error)) => return Err(described(&record, &error)?),

@@ -340,6 +340,26 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_masked_once() {
+        let spec = json!({
+            "ociVersion": "1.2.1", "root": {"path": "rootfs"},
+            "process": {"cwd": "/", "args": ["true"], "user": {"uid": 0, "gid": 0}},
+            "linux": {
+                "cgroupsPath": "/x", "namespaces": [{"type": "mount"}],
+                "maskedPaths": ["/a", "/b", "/a", "//a/"],
+            },
+        });
+        let options = Options {
+            root: Root::Bundle("/bundle".into()),
+            sources: Vec::new(),
+            host: HostFacts::default(),
+        };
+        let plan = plan(&serde_json::from_value(spec).unwrap(), &options).unwrap();
+        let masks = plan.ops.iter().filter(|op| matches!(op, Op::Mask { .. })).count();
+        assert_eq!(masks, 2);
+    }
+
+    #[test]
     fn devices_that_every_container_has_may_be_asked_for() {
         let asked = json!([
             {"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2},

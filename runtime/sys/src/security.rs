@@ -19,7 +19,7 @@ pub fn install_seccomp(program: &[u8], flags: u32) -> Result<()> {
 pub fn install_seccomp_listener(program: &[u8], flags: u32) -> Result<OwnedFd> {
     const TSYNC: u32 = 1;
     const NEW_LISTENER: u32 = 8;
-    /// Without it the number of a thread and that of a descriptor could not be told apart.
+    /// Without it the number of a thread and that of a descriptor could not be distinguished.
     const TSYNC_ESRCH: u32 = 16;
     let more = if flags & TSYNC == 0 { NEW_LISTENER } else { NEW_LISTENER | TSYNC_ESRCH };
     let number = set_filter(program, flags | more)?;

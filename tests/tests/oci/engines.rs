@@ -3,6 +3,7 @@
 
 use crate::{bind_scratch, refused};
 use hull_tests::bundle::Bundle;
+use hull_tests::expect::ExpectExt as _;
 use hull_tests::host;
 use hull_tests::shell::finish;
 use serde_json::json;
@@ -176,4 +177,77 @@ fn a_failed_update_changes_nothing() {
     let words = ["update", "--pids-limit", "1", "--memory", "32m", "--cpu-quota", "7", "one"];
     refused(&bundle.oci(&words), &["cpu", "7"]);
     assert_eq!(pids(), 0, "the limit of processes is still 50");
+}
+
+/// The process that starts it has more descriptors than that.
+#[test]
+fn a_container_with_few_descriptors_starts() {
+    let bundle = Bundle::shell("ulimit -n");
+    bundle.change(|config| {
+        config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "hard": 8, "soft": 8}]);
+    });
+    let ran = bundle.oci(&["run", "-b", &bundle.path(), "one"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "8\n"), "{ran:?}");
+}
+
+/// Below its root is the host's then, whose procfs must not be there: the kernel would let it mount another.
+#[test]
+fn without_a_pivot_no_unmasked_procfs_can_be_mounted() {
+    let bundle = Bundle::new();
+    bundle.change(|config| {
+        let script = "mount -t proc none /proc && echo mounted";
+        config["process"]["args"] = json!(["unshare", "-m", "-r", "-p", "-f", "sh", "-c", script]);
+        for set in ["bounding", "permitted", "effective"] {
+            let set = config["process"]["capabilities"][set].as_array_mut();
+            set.or_fail("find the capabilities").push("CAP_SETFCAP".into());
+        }
+    });
+    let ran = bundle.oci(&["run", "--no-pivot", "-b", &bundle.path(), "one"]);
+    assert!(ran.stderr.contains("ermission denied"), "{ran:?}");
+    assert!(!ran.stdout.contains("mounted"), "{ran:?}");
+}
+
+#[test]
+fn an_ambient_capability_that_cannot_be_one_is_left_out_with_a_warning() {
+    let bundle = Bundle::shell("grep CapAmb /proc/self/status");
+    bundle.change(|config| {
+        config["process"]["capabilities"]["ambient"] = json!(["CAP_KILL"]);
+        config["process"]["capabilities"]["inheritable"] = json!([]);
+    });
+    let ran = bundle.oci(&["run", "-b", &bundle.path(), "one"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "CapAmb:\t0000000000000000\n"), "{ran:?}");
+    assert!(ran.stderr.contains("ambient capability CAP_KILL"), "{ran:?}");
+}
+
+/// Of a user namespace that is joined, and one of the network that belongs to another.
+#[test]
+fn namespaces_of_different_owners_are_joined() {
+    let bundle = Bundle::new();
+    let ours = |namespace: &str| format!("/proc/{}/ns/{namespace}", std::process::id());
+    let user = json!([{"containerID": 0, "hostID": 500_000, "size": 65536}]);
+    bundle.change(|config| {
+        let linux = &mut config["linux"];
+        linux["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        linux["uidMappings"] = user.clone();
+        linux["gidMappings"] = user.clone();
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["destination"] != "/dev/mqueue");
+    });
+    bundle.up("owner");
+    let owner = format!("/proc/{}/ns/user", bundle.state("owner")["pid"]);
+    bundle.change(|config| {
+        let linux = &mut config["linux"];
+        linux["cgroupsPath"] = format!("{}b", bundle.cgroup()).into();
+        let namespaces = linux["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|of| of["type"] != "user" && of["type"] != "network");
+        namespaces.push(json!({"type": "user", "path": owner}));
+        namespaces.push(json!({"type": "network", "path": ours("net")}));
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        // Only the owner of the network may mount a sysfs of it.
+        mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/sys"));
+        config["process"]["args"] = json!(["readlink", "/proc/self/ns/net"]);
+    });
+    let ran = bundle.oci(&["run", "-b", &bundle.path(), "joined"]);
+    let net = fs::read_link(ours("net")).unwrap().display().to_string();
+    assert_eq!((ran.code, ran.stdout.trim_end()), (0, net.as_str()), "{ran:?}");
 }

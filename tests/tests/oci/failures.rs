@@ -60,7 +60,9 @@ fn invalid_input_is_named_with_a_hint_and_takes_no_id() {
     refused(&bundle.oci(&["create", "-b", "/nowhere", "one"]), &["/nowhere", "bundle", "hint:"]);
     refused(&bundle.create("a/b"), &["`a/b`", "id"]);
     refused(&bundle.oci(&["create", "--wrong", "one"]), &["--wrong", "hint:"]);
-    refused(&bundle.oci(&["--systemd-cgroup", "create", "one"]), &["--systemd-cgroup", "cgroupfs"]);
+    // Its path is that of a cgroup, and not slice, prefix and name.
+    let words = ["--systemd-cgroup", "create", "-b", &bundle.path(), "one"];
+    refused(&bundle.oci(&words), &["--systemd-cgroup", "slice:prefix:name"]);
     refused(&bundle.oci(&["start", "none"]), &["container does not exist", "--root"]);
     let log = bundle.scratch().join("log").display().to_string();
     let words = ["--log", &log, "--log-format", "json", "start", "none"];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The options of `exec`.
 
-use super::{Streams, Words, given, switch, usage};
+use super::words::{Streams, Words, given, switch, usage};
 use crate::error::{Error, Result};
 use hull_plan::accounts;
 use lexopt::prelude::*;
