@@ -72,7 +72,7 @@ async fn what_a_program_printed_is_joined_with_its_spec() {
     let mut read_only = shell("ro", &image, "touch /new-file");
     security(&mut read_only).readonly_rootfs = true;
     let background = shell("bg", &image, "sleep 100 & exit 0");
-    let segv = shell("segv", &image, "kill -SEGV $$");
+    let segv = shell("segv", &image, "sh -c 'kill -SEGV $$'; exit $?");
     for (config, wanted) in [
         (
             writes,
@@ -87,7 +87,7 @@ async fn what_a_program_printed_is_joined_with_its_spec() {
         ),
         (read_only, &["readOnlyRootFilesystem", "emptyDir"]),
         (background, &["foreground"]),
-        (segv, &["killed by signal 11 (SIGSEGV)", "core dump"]),
+        (segv, &["exited with code 139", "killed by SIGSEGV", "core dump"]),
     ] {
         contains(&message(&cri, &pod, config).await, wanted);
     }

@@ -81,7 +81,7 @@ pub(crate) fn reached(
     cgroup.out_of_memory().ok()
 }
 
-/// Whose limit it is.
+/// The owner of the limit: the container, its pod, a cgroup above, or the node.
 pub(crate) fn out_of_memory(
     node: &Node,
     pod: &PodRecord,
