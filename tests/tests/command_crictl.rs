@@ -41,7 +41,7 @@ async fn pods_and_containers_are_made_of_the_files_of_crictl() {
     let _named = node.hull(&["stopp", "made"]).good();
     assert_eq!(json(&node, &["pods", "-o", "json"])[0]["state"], "notready");
     let forward = node.hull(&["port-forward", "made", ":80"]);
-    assert!(forward.code == 1 && forward.stderr.contains("made"), "{forward:?}");
+    assert!(forward.code == 1 && forward.stderr.contains("made: it is stopped"), "{forward:?}");
     let _named = node.hull(&["rmp", "made"]).good();
     node.nothing_is_left().await;
 }
@@ -62,7 +62,7 @@ fn ended(mut child: Child) {
 #[tokio::test]
 async fn exposed_ports_user_namespaces_logs_and_stats_are_those_of_docker() {
     let node = Node::start().await;
-    let image = fixture::pushed("exposing:1", || {
+    let image = fixture::pushed("exposing", || {
         let ports = serde_json::json!({"80/tcp": {}, "81-82/udp": {}});
         fixture::busybox_image().set("ExposedPorts", ports)
     });

@@ -80,10 +80,23 @@ async fn failures_are_counted_and_a_restarting_container_is_shown_stopped_and_re
     let node = Node::start().await;
     let image = fixture::busybox();
     let run = |name: &str, policy: &str| {
-        let run = ["run", "-d", "--name", name, "--restart", policy, &image, "sh", "-c", "exit 3"];
+        let run = [
+            "run",
+            "-d",
+            "--name",
+            name,
+            "--restart",
+            policy,
+            &image,
+            "sh",
+            "-c",
+            "echo run; exit 3",
+        ];
         node.hull(&run).good()
     };
     let _id = run("twice", "on-failure:2");
+    // The log goes on with each attempt, and ends with the last.
+    assert_eq!(node.hull(&["logs", "-f", "twice"]).good(), "run\nrun\nrun\n");
     let last = reaches(&node, "twice", "exited", 2).await;
     assert_eq!((&last["exitCode"], &last["restarts"]), (&3.into(), &2.into()), "{last}");
     let _id = run("ever", "always");
@@ -99,6 +112,13 @@ async fn failures_are_counted_and_a_restarting_container_is_shown_stopped_and_re
     assert_eq!(state["state"], "exited", "{state}");
     let _named = node.hull(&["start", "ever"]).good();
     let _named = node.hull(&["rm", "-f", "ever"]).good();
+    let _id = node.hull(&["create", "--rm", "--name", "brief", &image, "true"]).good();
+    let _named = node.hull(&["start", "brief"]).good();
+    eventually("the daemon removes a pod of `create --rm`", || async {
+        let listed = node.hull(&["ps", "-a", "-q", "--filter", "pod=brief"]).good();
+        if listed.is_empty() { Ok(()) } else { Err(listed) }
+    })
+    .await;
     for (options, word) in [(&["--rm", "-d"][..], "--rm"), (&[], "-d")] {
         let run = [&["run", "--restart", "always"][..], options, &[&image, "true"]].concat();
         let refused = node.hull(&run);

@@ -9,7 +9,7 @@ pub(crate) struct AbsentFlag {
     pub(crate) flags: &'static [&'static str],
     /// The reason, a sentence.
     pub(crate) why: &'static str,
-    /// What to use, a sentence.
+    /// The way to do it in Hull, a sentence.
     pub(crate) instead: &'static str,
 }
 

@@ -26,12 +26,28 @@ pub(crate) async fn start(mut client: Client, names: &[String]) -> Result<()> {
             api::ContainerState::ContainerRunning => {}
             api::ContainerState::ContainerCreated => begin(&mut client, &container.id).await?,
             api::ContainerState::ContainerExited | api::ContainerState::ContainerUnknown => {
-                again(&mut client, container).await?;
+                match again(&mut client, container).await {
+                    // The daemon was quicker: it is what was requested.
+                    Err(_) if is_restarted(&mut client, container).await? => {}
+                    started => started?,
+                }
             }
         }
         output::line(name)?;
     }
     Ok(())
+}
+
+/// Whether the daemon has begun the next attempt of a container with a restart policy.
+async fn is_restarted(client: &mut Client, of: &api::Container) -> Result<bool> {
+    if !of.annotations.contains_key(run_pods::RESTART) {
+        return Ok(false);
+    }
+    let objects = Objects::fetch(client).await?;
+    let is_next = |new: &&api::Container| {
+        container_name(new) == container_name(of) && attempt(new) > attempt(of)
+    };
+    Ok(objects.newest_of(&of.pod_sandbox_id).iter().any(is_next))
 }
 
 /// Stops containers, and starts them as new attempts.
