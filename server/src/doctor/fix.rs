@@ -8,8 +8,6 @@ use crate::node::Node;
 use crate::pod::recover;
 use crate::storage::blocking;
 use hull_proto::id::PodId;
-use rustix::mount::{UnmountFlags, unmount};
-use std::path::Path;
 use std::sync::Arc;
 use tracing::info;
 
@@ -30,7 +28,9 @@ pub(super) async fn remove(node: &Arc<Node>, leak: Leak) -> Result<(), String> {
             let released = blocking(move || shared.network.release(&pod)).await;
             released.map_err(|err| format!("cannot release it: {}", Chain(&err)))
         }
-        Leak::Mount { path, .. } => blocking(move || detach(&path)).await,
+        Leak::Mount { .. } => {
+            Err("Hull has not mounted it: unmount it by hand if it is not needed".into())
+        }
         Leak::WritableLayer { container } | Leak::Plan { container } => {
             if recover::remove_container(node, &container).await {
                 Ok(())
@@ -48,10 +48,4 @@ async fn take_down(node: &Arc<Node>, pod: &PodId) -> Result<(), String> {
     } else {
         Err("it could not be removed: the daemon's log says why".into())
     }
-}
-
-/// Detaches a mount in a directory that only root can change. Links in its path are not followed.
-fn detach(path: &Path) -> Result<(), String> {
-    let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
-    unmount(path, flags).map_err(|errno| format!("umount2({}): {errno}", path.display()))
 }

@@ -163,8 +163,10 @@ fn cgroups(node: &Node) -> Vec<Leak> {
         let pod_path = view.record.cgroup.clone();
         for name in children(&pod_path) {
             // That of pause has the name of its pod.
+            // In a cgroup of the kubelet there are other sandboxes, and maybe containers of other runtimes.
             if let Ok(container) = ContainerId::parse(&name)
                 && name != view.id.as_str()
+                && view.record.cgroup_is_ours
             {
                 let (path, pod_path) = (format!("{pod_path}/{name}"), pod_path.clone());
                 found.push(Leak::ContainerCgroup { container, path, pod_path });

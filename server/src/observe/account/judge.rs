@@ -65,7 +65,8 @@ fn container(of: &Timeline, reading: &Reading, now_ns: i64, findings: &mut Vec<F
     if let Some(exec) = &of.failed_exec {
         let is_recent = reading.runs && now_ns.saturating_sub(exec.at_ns) < RECENT_NS;
         let weight = if is_recent { Weight::Warning } else { Weight::Note };
-        let what = format!("the command `{}` failed in it: {}", exec.command, exec.outcome);
+        // The command itself may hold secrets: it is in `failed_exec`, for readers on the node.
+        let what = format!("the last command that failed in it: {}", exec.outcome);
         let fix = "if it is a probe, run it by hand with `hull exec`, and compare its time limit and its address with what the program serves";
         let mut finding = finding(of, weight, exec.at_ns, diagnosis("exec-failed", what, fix));
         finding.failed_exec = Some(exec.clone());
