@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Configs from which no spec can be built. Texts read after "cannot".
 
-use super::user;
+use super::{fields, user};
 use crate::apparmor;
 
 /// A config from which no spec can be built.
@@ -133,7 +133,8 @@ impl Error {
                 "an `image` volume is mounted `readOnly`, with a `subPath` inside the image and no other source".into(),
             ),
             Self::ImageVolumes { .. } => Some("define fewer volumes in the image".into()),
-            Self::Bad { .. } | Self::Form { .. } => None,
+            Self::Bad { field, .. } => fields::hint(field),
+            Self::Form { .. } => None,
         }
     }
 }

@@ -11,6 +11,7 @@ mod container;
 mod devices;
 pub(crate) mod edit;
 mod error;
+mod fields;
 mod inputs;
 mod mounts;
 mod namespaces;
