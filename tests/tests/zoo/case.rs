@@ -42,8 +42,10 @@ pub(crate) enum After {
     Update(api::LinuxContainerResources),
     /// Changes its limits once it has this file.
     UpdateOnce(&'static str, api::LinuxContainerResources),
-    /// Stops it, with so many seconds of grace.
-    Stop(i64),
+    /// Waits until it has this file, and its status a message.
+    Once(&'static str),
+    /// Stops it once it has this file, with so many seconds of grace.
+    StopOnce(&'static str, i64),
 }
 
 /// The pod and the container of a case, and a directory of its own on the host.

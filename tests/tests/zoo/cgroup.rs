@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Limits that the kernel refuses, at the start and of a container that runs.
+//! Limits that the kernel refuses, and limits that are reached.
 
 use crate::case::{After, Case, Set};
 use hull_proto::cri as api;
 
-pub(crate) static CASES: [Case; 6] = [
+/// A program for awk whose memory doubles until it is killed.
+const GROWS: &str = "BEGIN{s=\"xxxxxxxx\"; while(1) s=s s}";
+
+pub(crate) static CASES: [Case; 8] = [
     Case {
         name: "CPUs that the node does not have",
         set: Set::Configs(|setup| setup.resources().cpuset_cpus = "1000-1001".into()),
@@ -70,6 +73,30 @@ pub(crate) static CASES: [Case; 6] = [
         place: &["hugetlb.3MB"],
         cause: &["controller is not available"],
         fix: &["choose a page size that the kernel has"],
+        never: &[],
+    },
+    Case {
+        name: "more memory than the limit",
+        set: Set::Configs(|setup| {
+            setup.resources().memory_limit_in_bytes = 32 << 20;
+            setup.command(&["awk", GROWS]);
+        }),
+        place: &["container limit 32 MiB"],
+        cause: &["out of memory"],
+        fix: &["raise the container's memory limit"],
+        never: &[],
+    },
+    Case {
+        name: "more memory than the limit, in a child",
+        set: Set::Configs(|setup| {
+            setup.resources().memory_limit_in_bytes = 32 << 20;
+            let script = format!("awk '{GROWS}'; touch /tmp/killed; sleep 100");
+            setup.script(&script);
+            setup.after = After::Once("/tmp/killed");
+        }),
+        place: &["container limit 32 MiB"],
+        cause: &["out of memory"],
+        fix: &["raise the container's memory limit"],
         never: &[],
     },
 ];

@@ -62,21 +62,35 @@ async fn container(
                 keep(said, update(cri, &id, limits).await);
             }
             After::UpdateOnce(file, limits) => {
-                eventually("the container is as far", || async {
-                    let found = cri.exec_for(&id, &["test", "-e", file], 10).await;
-                    let found = found.map_err(|status| status.to_string())?;
-                    if found.code == 0 { Ok(()) } else { Err(format!("no {file}")) }
-                })
-                .await;
+                once(cri, &id, file).await;
                 keep(said, update(cri, &id, limits).await);
             }
-            After::Stop(grace_s) => {
+            After::Once(file) => {
+                once(cri, &id, file).await;
+                eventually("its status has a message", || async {
+                    let status = cri.status(&id).await;
+                    if status.message.is_empty() { Err(format!("{status:?}")) } else { Ok(()) }
+                })
+                .await;
+            }
+            After::StopOnce(file, grace_s) => {
+                once(cri, &id, file).await;
                 keep(said, cri.stop(&id, *grace_s).await);
             }
         }
     }
     let status = cri.status(&id).await;
     said.extend([status.reason, status.message].into_iter().filter(|text| !text.is_empty()));
+}
+
+/// Waits until the container has the file.
+async fn once(cri: &Cri, id: &str, file: &str) {
+    eventually("the container is as far", || async {
+        let found = cri.exec_for(id, &["test", "-e", file], 10).await;
+        let found = found.map_err(|status| status.to_string())?;
+        if found.code == 0 { Ok(()) } else { Err(format!("no {file}")) }
+    })
+    .await;
 }
 
 async fn update(cri: &Cri, id: &str, limits: &api::LinuxContainerResources) -> Result<(), Status> {

@@ -8,6 +8,7 @@ use hull_tests::shell::run;
 use hull_tests::{ExpectExt as _, fixture};
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 /// An image whose only file is `data/f`.
 fn volume_image() -> String {
@@ -38,7 +39,7 @@ fn propagating(setup: &mut crate::case::Setup, propagation: api::MountPropagatio
     setup.container().mounts[0].propagation = propagation.into();
 }
 
-pub(crate) static CASES: [Case; 12] = [
+pub(crate) static CASES: [Case; 14] = [
     Case {
         name: "a file is mounted over a directory",
         set: Set::Configs(|setup| {
@@ -171,5 +172,39 @@ pub(crate) static CASES: [Case; 12] = [
         cause: &["not a directory"],
         fix: &["choose another `workingDir`"],
         never: &[],
+    },
+    Case {
+        name: "a volume that the user may not write to",
+        set: Set::Configs(|setup| {
+            let dir = setup.host_dir("d");
+            setup.mount(&dir, "/data", false);
+            setup.user(1000);
+            setup.script("echo x > /data/f");
+        }),
+        place: &["`/data`"],
+        cause: &["uid 1000 may not write"],
+        fix: &["fsGroup"],
+        never: &[],
+    },
+    Case {
+        name: "a program on a volume that is mounted noexec",
+        set: Set::Configs(|setup| {
+            let dir = setup.host_dir("noexec");
+            let path = dir.display().to_string();
+            let options = "size=1m,noexec";
+            assert_eq!(run("mount", ["-t", "tmpfs", "-o", options, "zoo", path.as_str()]).code, 0);
+            setup.undo.push(["umount", "-l", path.as_str()].map(str::to_owned).to_vec());
+            let file = dir.join("run");
+            let written = fs::write(&file, "#!/bin/sh\nexit 0\n");
+            written
+                .and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(0o755)))
+                .or_fail("write a program");
+            setup.mount(&dir, "/data", false);
+            setup.command(&["/data/run"]);
+        }),
+        place: &["`/data/run`"],
+        cause: &["mounted noexec"],
+        fix: &["copy the program into the image"],
+        never: &["chmod"],
     },
 ];

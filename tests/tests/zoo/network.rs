@@ -29,7 +29,7 @@ fn target(setup: &mut Setup, id: &str) {
     id.clone_into(&mut options.target_id);
 }
 
-pub(crate) static CASES: [Case; 6] = [
+pub(crate) static CASES: [Case; 7] = [
     Case {
         name: "a sysctl of the node in a pod",
         set: Set::Configs(|setup| setup.sysctl("vm.max_map_count", "262144")),
@@ -79,6 +79,18 @@ pub(crate) static CASES: [Case; 6] = [
         place: &["publish host port tcp"],
         cause: &["the port is in use"],
         fix: &["use another `hostPort`"],
+        never: &[],
+    },
+    Case {
+        name: "a port of the node that another process has",
+        set: Set::Configs(|setup| {
+            let port = held_port().to_string();
+            setup.host_network();
+            setup.command(&["httpd", "-f", "-p", &port]);
+        }),
+        place: &["port "],
+        cause: &["is in use on the node"],
+        fix: &["run the pod without `hostNetwork`"],
         never: &[],
     },
 ];
