@@ -117,7 +117,7 @@ impl Unreachable {
                 "check the port of {host}; if it speaks TLS, remove `plain_http = true` under `[[image.registry]]`"
             ),
             Self::Certificate => format!(
-                "set `ca_file` under `[[image.registry]]` with host = \"{host}\" to the CA that signed it (one that is self-signed is its own), or install it on this machine"
+                "set `ca_file` under `[[image.registry]]` with host = \"{host}\" to the CA that signed it (one that is self-signed is its own), or install this CA on this machine"
             ),
             Self::BadCertificate => format!("have {host} get another certificate"),
             Self::Expired => {
