@@ -342,6 +342,12 @@ async fn an_opaque_root_hides_all_layers_below() {
         let mode = fs::metadata(view.at("d")).unwrap().mode() & 0o7777;
         assert_eq!(mode, 0o755, "{what}: and not the directories in it");
         verify(&store).await;
+        // Records of an earlier Hull do not say so.
+        let record = format!("{}.json", image.id.trim_start_matches("sha256:"));
+        let record = store.at("images").join(record);
+        let text = fs::read_to_string(&record).unwrap();
+        assert!(text.contains("\"hides_below\":true"), "{text}");
+        fs::write(&record, text.replace(",\"hides_below\":true", "")).unwrap();
         let store = store.again();
         let image = store.store.find("example.org/stack:1").unwrap();
         assert_eq!(hull_tests::shell::names(&View::of(&image).at("d")), ["mid"], "{what}: again");

@@ -3,7 +3,9 @@
 
 use data_encoding::HEXLOWER;
 use hull_sys::{Error, Result};
-use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, fstat, open, syncfs};
+use rustix::fs::{
+    Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, fgetxattr, fstat, open, syncfs,
+};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::Read as _;
@@ -18,6 +20,12 @@ pub(crate) const DIRECTORY: OFlags =
 pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd> {
     open(path, DIRECTORY, Mode::empty())
         .map_err(Error::of(|| format!("open({}, DIRECTORY)", path.display())))
+}
+
+/// Whether a directory of a layer hides what the layers below have in it: the opaque mark of overlayfs.
+pub(crate) fn hides_below(dir: impl AsFd) -> bool {
+    let mut value = [0; 1];
+    fgetxattr(dir, "trusted.overlay.opaque", value.as_mut_slice()).is_ok_and(|_| value == *b"y")
 }
 
 /// Makes a directory if it is not there. Its mode is `mode` whatever the umask.

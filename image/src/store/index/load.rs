@@ -9,11 +9,12 @@ use hull_records::{SetAside, Unusable};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Checks that the layers of a record are there. The layer of directories may be missing, and is then added to
+/// Checks that the layers of a record are there, and reads from each whether it hides those below: records of an earlier
+/// Hull do not say so. The layer of directories may be missing, and is then added to
 /// `missing`: an earlier Hull does not know it and removes it, and the next pull makes it again.
 pub(super) fn check_layers(
     layout: &Layout,
-    record: Record,
+    mut record: Record,
     missing: &mut BTreeSet<String>,
 ) -> Result<Record, Unusable> {
     if let Some(layer) = &record.directories
@@ -22,10 +23,14 @@ pub(super) fn check_layers(
     {
         missing.insert(layer.name.clone());
     }
-    for layer in record.all_layers().filter(|layer| !missing.contains(&layer.name)) {
-        if let Err(err) = files::open_dir(&layout.layer(&layer.name)) {
-            let why = format!("its layer {} cannot be opened: {err}", layer.name);
-            return Err(Unusable::Content { why });
+    let all = record.layers.iter_mut().chain(&mut record.directories);
+    for layer in all.filter(|layer| !missing.contains(&layer.name)) {
+        match files::open_dir(&layout.layer(&layer.name)) {
+            Ok(root) => layer.hides_below = files::hides_below(&root),
+            Err(err) => {
+                let why = format!("its layer {} cannot be opened: {err}", layer.name);
+                return Err(Unusable::Content { why });
+            }
         }
     }
     Ok(record)

@@ -66,6 +66,7 @@ pub(crate) struct Layer {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_implied_known: bool,
     /// Whether it hides all layers below: its archive has an opaque mark at the root, which overlayfs does not look at.
+    /// Read from the layer itself when the store is opened.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) hides_below: bool,
 }

@@ -10,6 +10,7 @@
 //! (whiteouts, opaque directories, files) is hidden here too.
 
 use crate::error::Cause;
+use crate::fs::files;
 use crate::limits::{IMPLIED_NAME_BYTES, Shift};
 use crate::unpack::{self, charge, cost, split, target};
 use hull_sys as sys;
@@ -25,7 +26,6 @@ use tar::{Builder, EntryType, Header};
 const LINKS_MAX: u32 = 40;
 /// The largest value and the largest list of names of extended attributes. `xattr(7)`
 const XATTR_BYTES_MAX: usize = 64 << 10;
-const OPAQUE: &str = "trusted.overlay.opaque";
 /// The mode that a directory has which no layer lists.
 const DEFAULT_MODE: u32 = 0o755;
 
@@ -137,7 +137,7 @@ fn find(layers: &[Below], path: &[u8], search: Search) -> sys::Result<Option<Fou
             let mut is_opaque = false;
             let mut done = 0;
             for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
-                is_opaque |= hides_below(&dir);
+                is_opaque |= files::hides_below(&dir);
                 match step(&dir, part)? {
                     Step::Into(next) => dir = next,
                     Step::Symlink(to) if search == Search::Listed => {
@@ -198,12 +198,6 @@ fn step(dir: &OwnedFd, part: &[u8]) -> sys::Result<Step> {
         | FileType::BlockDevice
         | FileType::Unknown => Ok(Step::Hidden),
     }
-}
-
-/// Whether a directory hides what the layers below have in it.
-fn hides_below(dir: &OwnedFd) -> bool {
-    let mut value = [0; 1];
-    fgetxattr(dir, OPAQUE, value.as_mut_slice()).is_ok_and(|_| value == *b"y")
 }
 
 /// Reads the metadata of directories, and counts what it takes of the memory before it is kept.
