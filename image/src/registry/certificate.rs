@@ -16,11 +16,15 @@ const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1d, 0x13];
 /// The bit `keyCertSign` in the first byte of a key usage.
 const CERT_SIGN: u8 = 0x04;
 
-/// Whether a certificate is that of a CA; `None` if it is not a certificate in DER form.
+/// Whether a certificate is that of a CA. One that is not in DER form is not.
 ///
 /// One of version 1 has no extensions, and is a CA's if its owner says so, as for Go's clients. Without the extension
 /// `basicConstraints`, one of version 3 is not a CA's.
-pub(super) fn may_sign(certificate: &[u8]) -> Option<bool> {
+pub(super) fn may_sign(certificate: &[u8]) -> bool {
+    read(certificate).unwrap_or(false)
+}
+
+fn read(certificate: &[u8]) -> Option<bool> {
     let (mut certificate, _) = expect(certificate, SEQUENCE)?;
     let mut fields = take(&mut certificate, SEQUENCE)?;
     let has_version = fields.first() == Some(&VERSION);
@@ -40,9 +44,9 @@ pub(super) fn may_sign(certificate: &[u8]) -> Option<bool> {
             let value = take(&mut extension, OCTET_STRING)?;
             if id == BASIC_CONSTRAINTS {
                 let (mut constraints, _) = expect(value, SEQUENCE)?;
-                // It is false where it is left out.
+                // It is false where it is left out, and DER has one form of true.
                 is_ca = constraints.first() == Some(&BOOLEAN)
-                    && take(&mut constraints, BOOLEAN)?.iter().any(|byte| *byte != 0);
+                    && take(&mut constraints, BOOLEAN)? == [0xff];
             } else if id == KEY_USAGE {
                 let (bits, _) = expect(value, BIT_STRING)?;
                 may_use_key = bits.get(1).is_some_and(|byte| byte & CERT_SIGN != 0);
@@ -123,11 +127,18 @@ mod tests {
             (vec![ca.clone(), usage(CERT_SIGN | 2)], true),
             (vec![usage(0xa0), ca.clone()], false),
             (vec![usage(CERT_SIGN)], false),
+            // Not as the standard has them.
+            (vec![(true, KEY_USAGE, value(BOOLEAN, &[0xff])), ca.clone()], false),
+            (vec![ca.clone(), (true, KEY_USAGE, value(BIT_STRING, &[]))], false),
+            (vec![constraints(&value(BOOLEAN, &[1]))], false),
+            (vec![constraints(&value(BOOLEAN, &[]))], false),
+            (vec![(true, BASIC_CONSTRAINTS, value(BOOLEAN, &[0xff]))], false),
             (vec![(false, [0x55, 0x1d, 0x11], value(SEQUENCE, &[])), ca], true),
         ] {
-            assert_eq!(may_sign(&certificate(&third, &extensions)), Some(wanted), "{extensions:?}");
+            assert_eq!(may_sign(&certificate(&third, &extensions)), wanted, "{extensions:?}");
         }
-        assert_eq!(may_sign(&certificate(&[], &[])), Some(true), "of version 1");
+        assert!(may_sign(&certificate(&[], &[])), "of version 1");
+        assert!(!may_sign(b"") && !may_sign(&certificate(&third, &[])[..9]));
     }
 
     proptest! {

@@ -71,8 +71,9 @@ fn verifier(
     own: &[CertificateDer<'static>],
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, Error> {
-    // What cannot be read here is refused by the verifier, which says why.
-    let anchors: Vec<_> = own.iter().filter(|of| may_sign(of).unwrap_or(true)).cloned().collect();
+    let (anchors, others): (Vec<_>, Vec<_>) = own.iter().cloned().partition(|of| may_sign(of));
+    // What is not a certificate at all is a wrong setting.
+    others.iter().try_for_each(|of| ParsedCertificate::try_from(of).map(drop))?;
     let has_none = anchors.is_empty();
     match rustls_platform_verifier::Verifier::new_with_extra_roots(anchors, Arc::clone(provider)) {
         Ok(verifier) => Ok(Arc::new(verifier)),
