@@ -84,12 +84,15 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// The path from the root without symlinks: an entry may replace those by something else.
-    fn resolved(&self) -> Vec<u8> {
-        let above = parents::place_of(self.root, self.parent);
-        let above = above.unwrap_or_else(|| names::split(self.name).0.to_owned());
+    /// The path from the root without symlinks: an entry may replace those by something else. The kernel does not tell
+    /// a path of more than a page.
+    fn resolved(&self) -> Result<Vec<u8>, Error> {
+        let above = parents::place_of(self.root, self.parent).ok_or_else(|| {
+            let why = "as a hard link to a layer below, its path is too long".into();
+            Error::Refused { entry: shown(self.name), why }
+        })?;
         let slash: &[u8] = if above.is_empty() { b"" } else { b"/" };
-        [above.as_slice(), slash, self.last.as_bytes()].concat()
+        Ok([above.as_slice(), slash, self.last.as_bytes()].concat())
     }
 }
 
@@ -151,7 +154,7 @@ impl Links {
     fn push(&mut self, place: Place<'_>, target: &[u8]) -> Result<(), Error> {
         let made = |source| Error::Make { entry: shown(place.name), source };
         charge(&WAITING_LINKS, &mut self.count, 1, WAITING_LINKS.default)?;
-        let pushed = self.list.push(&[&place.resolved(), target]);
+        let pushed = self.list.push(&[&place.resolved()?, target]);
         pushed
             .map(drop)
             .map_err(sys::Error::of_io(|| "write(the list of hard links)"))
