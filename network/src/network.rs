@@ -268,6 +268,15 @@ impl Network {
         }
     }
 
+    /// Whether the rules of the built-in network are there as its pods need them. Blocks.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn has_rules(&self) -> Result<bool, Error> {
+        // A table of the same name may be another daemon's.
+        if self.owns_bridge { Ok(self.builtin.has_rules()?) } else { Ok(true) }
+    }
+
     /// Checks the pod's attachment, as far as the network supports that. Blocks.
     ///
     /// # Errors

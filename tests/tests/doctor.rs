@@ -2,6 +2,7 @@
 //! `hull doctor` and `hull top`: leaks are found with their owners and removed, pods that come and go are none, and the
 //! load of what runs.
 
+use hull_tests::shell::run;
 use hull_tests::{ExpectExt as _, Node, eventually, fixture, host};
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
@@ -63,6 +64,12 @@ async fn leaks_are_found_with_their_owners_and_removed() {
     fs::remove_file(node.state_dir().join("pods/odd.bad")).or_fail("remove the record");
     let (found, code) = findings(&node, &[]);
     assert_eq!((found.len(), code), (0, 0), "{found:#?}");
+    // Rules that somebody else removed are named, and nothing is changed by looking.
+    let table = node.names().table.clone();
+    let _flushed = run("nft", ["delete", "table", "inet", &table]).good();
+    let (found, code) = findings(&node, &[]);
+    assert_eq!((found.len(), code), (1, 1), "{found:#?}");
+    assert_eq!((&found[0]["subject"], &found[0]["outcome"]), (&"rules".into(), &"left".into()));
     let still = node.hull(&["exec", "web", "echo", "there"]).good();
     assert_eq!(still.trim(), "there", "the pod that has a record runs on");
 }
@@ -92,6 +99,45 @@ async fn pods_that_come_and_go_are_no_leaks() {
     let ((), looks) = tokio::join!(others, looks);
     for found in looks.or_fail("run doctor") {
         assert_eq!(found.trim(), "[]", "something that comes or goes is reported");
+    }
+}
+
+#[tokio::test]
+async fn sandboxes_and_containers_of_others_below_the_kubelets_cgroup_are_left_alone() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let parent = format!("{}/kubepods/pod1", node.names().cgroup);
+    let other = "ef".repeat(32);
+    let mut pods = Vec::new();
+    for name in ["one", "two"] {
+        let mut config = cri.pod_config(name);
+        config.linux.get_or_insert_default().cgroup_parent = parent.clone();
+        pods.push(cri.run_pod_with(config).await.or_fail("run a pod"));
+    }
+    let dirs: Vec<_> = host::hierarchies()
+        .into_iter()
+        .map(|top| top.join(parent.trim_start_matches('/')))
+        .filter(|dir| dir.is_dir())
+        .collect();
+    for dir in &dirs {
+        fs::create_dir(dir.join(&other)).or_fail("make another runtime's cgroup");
+    }
+    let (found, code) = findings(&node, &["--fix"]);
+    for dir in &dirs {
+        fs::remove_dir(dir.join(&other)).or_fail("find the other's cgroup as it was");
+    }
+    assert_eq!((found.len(), code), (0, 0), "{found:#?}");
+    for pod in &pods {
+        assert_eq!(
+            cri.pod_status(pod).await.or_fail("get the status").status.or_fail("read it").state,
+            0
+        );
+    }
+    cri.remove_all_pods().await.or_fail("remove the pods");
+    // The kubelet has made that parent and removes it; here the test does.
+    for dir in dirs {
+        let _gone = fs::remove_dir(&dir);
+        let _gone = dir.parent().map(fs::remove_dir);
     }
 }
 
@@ -154,13 +200,16 @@ async fn the_load_of_running_containers_is_read_once_and_a_bundle_has_no_secrets
     let processes = node.hull(&["top", "busy"]).good();
     assert!(processes.contains("while true"), "with a name it lists processes: {processes}");
 
+    let container = node.hull(&["ps", "-q", "--filter", "pod=busy"]).good().trim().to_owned();
+    let secret = ["sh", "-c", "echo hunter2; exit 3 # hunter2"];
+    let _failed = node.cri().exec(&container, &secret).await;
     let bundle = node.state_dir().join("report.tar");
     let path = bundle.to_string_lossy().into_owned();
     let made = node.hull(&["doctor", "--bundle", &path]);
     assert_eq!(made.code, 0, "{made:?}");
     let bytes = fs::read(&bundle).or_fail("read the archive");
     let text = String::from_utf8_lossy(&bytes);
-    for part in ["hull-bundle/config.toml", "hull-bundle/check.json", "hull-bundle/pods/"] {
+    for part in ["hull-bundle/config.json", "hull-bundle/check.json", "hull-bundle/pods/"] {
         assert!(text.contains(part), "{part}");
     }
     assert!(!text.contains("hunter2") && !text.contains("while true"));

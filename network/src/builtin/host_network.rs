@@ -326,9 +326,7 @@ impl HostNetwork {
     /// Rewrites the table if pods are attached and it is incomplete: reloading a firewall can flush all
     /// rules.
     pub(crate) fn repair_table(&self) -> Result<(), Error> {
-        let (subnets, unused) = (self.served(), self.ipam().pods().next().is_none());
-        let rules = host::layout(&self.config, &subnets).rule_counts();
-        if unused || host::has_table(&self.netfilter, &self.config, rules)? {
+        if self.has_rules()? {
             return Ok(());
         }
         info!(
@@ -336,6 +334,13 @@ impl HostNetwork {
             "nftables table was removed while pods are attached; rewriting it"
         );
         self.write_table()
+    }
+
+    /// Whether the table is there with as many rules as it needs; without pods it need not be.
+    pub(crate) fn has_rules(&self) -> Result<bool, Error> {
+        let (subnets, unused) = (self.served(), self.ipam().pods().next().is_none());
+        let rules = host::layout(&self.config, &subnets).rule_counts();
+        Ok(unused || host::has_table(&self.netfilter, &self.config, rules)?)
     }
 
     /// Rewrites the table with the host ports of all leases.

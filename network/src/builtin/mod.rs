@@ -262,6 +262,14 @@ impl BuiltinNetwork {
         Ok(())
     }
 
+    /// Whether the nftables table is as the pods that are attached need it.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub fn has_rules(&self) -> Result<bool, Error> {
+        self.host.has_rules()
+    }
+
     /// Repairs the table for pods that are attached, and removes what only pods needed that are gone.
     ///
     /// # Errors

@@ -64,8 +64,11 @@ fn of_finding(of: &Finding, account: &Account) -> String {
     for seen in &diagnosis.evidence {
         line("evidence", seen);
     }
-    if let Some(exec) = of.failed_exec.as_ref().filter(|exec| !exec.output.is_empty()) {
-        line("output", &exec.output);
+    if let Some(exec) = &of.failed_exec {
+        line("command", &exec.command);
+        if !exec.output.is_empty() {
+            line("output", &exec.output);
+        }
     }
     for (name, written) in [("stdout", &of.output.stdout), ("stderr", &of.output.stderr)] {
         for written in written {

@@ -3,7 +3,7 @@
 
 use crate::diagnostics::ending;
 use crate::error::Chain;
-use crate::history::History;
+use crate::history::{End, History};
 use crate::node::{Node, now_ns};
 use hull_image::{Error, Image};
 use std::sync::Arc;
@@ -48,7 +48,9 @@ impl Caller<'_> {
 impl Drop for Caller<'_> {
     fn drop(&mut self) {
         if self.waits {
-            self.history.end_stage(self.id, STAGE, "its caller did not wait for it".into());
+            let why = "its caller did not wait for it";
+            self.history.end_stage(self.id, STAGE, why.into());
+            self.history.end(self.id, End::interrupted(now_ns(), why));
             self.history.gone(self.id);
         }
     }

@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Removes leaks, by the same functions as the recovery of a daemon.
 
+use super::cgroups;
 use super::leaks::Leak;
 use crate::container::cgroup::clear_cgroup;
 use crate::error::Chain;
+use crate::history::Kind;
 use crate::node::Node;
 use crate::pod::recover;
 use crate::storage::blocking;
 use hull_proto::id::PodId;
+use rustix::mount::{UnmountFlags, unmount};
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use tracing::info;
 
@@ -28,9 +33,7 @@ pub(super) async fn remove(node: &Arc<Node>, leak: Leak) -> Result<(), String> {
             let released = blocking(move || shared.network.release(&pod)).await;
             released.map_err(|err| format!("cannot release it: {}", Chain(&err)))
         }
-        Leak::Mount { .. } => {
-            Err("Hull has not mounted it: unmount it by hand if it is not needed".into())
-        }
+        Leak::Netns { path, .. } => blocking(move || detach(&path)).await,
         Leak::WritableLayer { container } | Leak::Plan { container } => {
             if recover::remove_container(node, &container).await {
                 Ok(())
@@ -41,11 +44,28 @@ pub(super) async fn remove(node: &Arc<Node>, leak: Leak) -> Result<(), String> {
     }
 }
 
-/// All that a pod without a record has. A part that is not there counts as removed, so it may run once for each.
+/// All that a pod without a record has. A part that is not there counts as removed, so it may run once for each. Its
+/// cgroups are searched for by name, because the record that said where they are is gone.
 async fn take_down(node: &Arc<Node>, pod: &PodId) -> Result<(), String> {
+    let (shared, id) = (Arc::clone(node), pod.to_string());
+    let cleared = blocking(move || {
+        let all = shared.history.all().unwrap_or_default();
+        let containers = all.into_iter().filter(|of| of.kind == Kind::Container && of.pod == id);
+        let mut names: BTreeSet<String> = containers.map(|of| of.id).collect();
+        names.extend([format!("pod{id}"), format!("hull-{id}.scope"), id]);
+        let found = cgroups::named(&shared.cgroups, &names);
+        found.iter().try_for_each(|path| clear_cgroup(&shared.cgroups, path, path))
+    });
+    cleared.await.map_err(|err| format!("cannot clear its cgroups: {}", Chain(&err)))?;
     if recover::sweep_pod(node, pod).await {
         Ok(())
     } else {
         Err("it could not be removed: the daemon's log says why".into())
     }
+}
+
+/// Detaches a mount in a directory that only root can change. Links in its path are not followed.
+fn detach(path: &Path) -> Result<(), String> {
+    let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+    unmount(path, flags).map_err(|errno| format!("umount2({}): {errno}", path.display()))
 }

@@ -23,8 +23,8 @@ pub(super) enum Leak {
     ContainerCgroup { container: ContainerId, path: String, pod_path: String },
     /// Addresses, links or a record of plugins.
     Network { pod: String },
-    /// A mount in a directory of Hull's.
-    Mount { pod: Option<PodId>, path: PathBuf },
+    /// The network namespace that was pinned for plugins.
+    Netns { pod: PodId, path: PathBuf },
     /// The layer that a container writes to.
     WritableLayer { container: ContainerId },
     /// The plan that was resolved when a container was made.
@@ -78,12 +78,15 @@ impl Known {
                 self.pods.contains(pod.as_str())
             }
             Leak::Network { pod } => self.networked.contains(pod),
-            Leak::Mount { pod, .. } => {
-                pod.as_ref().is_some_and(|pod| self.networked.contains(pod.as_str()))
+            Leak::Netns { pod, .. } => self.networked.contains(pod.as_str()),
+            // Sandboxes of one pod may have one parent, where the pause process of another has its cgroup.
+            Leak::ContainerCgroup { container, .. } => {
+                self.containers.contains(container.as_str())
+                    || self.pods.contains(container.as_str())
             }
-            Leak::ContainerCgroup { container, .. }
-            | Leak::WritableLayer { container }
-            | Leak::Plan { container } => self.containers.contains(container.as_str()),
+            Leak::WritableLayer { container } | Leak::Plan { container } => {
+                self.containers.contains(container.as_str())
+            }
         }
     }
 }
@@ -99,9 +102,7 @@ impl Leak {
                 ("cgroup", path.clone(), container.as_str())
             }
             Self::Network { pod } => ("network", pod.clone(), pod.as_str()),
-            Self::Mount { pod, path } => {
-                ("mount", shown(path), pod.as_ref().map_or("", PodId::as_str))
-            }
+            Self::Netns { pod, path } => ("mount", shown(path), pod.as_str()),
             Self::WritableLayer { container } => {
                 ("writable layer", container.to_string(), container.as_str())
             }
@@ -115,7 +116,7 @@ impl Leak {
             | Self::Monitor { .. }
             | Self::PodCgroup { .. }
             | Self::Network { .. }
-            | Self::Mount { .. } => "pod",
+            | Self::Netns { .. } => "pod",
         };
         Finding {
             class: "leak".into(),
@@ -129,8 +130,9 @@ impl Leak {
     }
 }
 
-/// Everything on the host that has the name of a pod or container.
-pub(super) fn on_host(node: &Node) -> Vec<Leak> {
+/// Everything on the host that has the name of a pod or container, and is proven to be Hull's: by the directory where
+/// it lies, which is Hull's alone, or by `proof`, ids that Hull has given.
+pub(super) fn on_host(node: &Node, proof: &BTreeSet<String>) -> Vec<Leak> {
     let mut found = Vec::new();
     for dir in [node.run_dir(), node.pod_files_dir()] {
         let of_pods = names_in(&dir).into_iter().filter_map(|name| PodId::parse(&name).ok());
@@ -138,9 +140,13 @@ pub(super) fn on_host(node: &Node) -> Vec<Leak> {
     }
     let monitors = monitors::running(&node.run_dir()).into_iter();
     found.extend(monitors.map(|pod| Leak::Monitor { pod }));
-    found.extend(cgroups(node));
+    found.extend(cgroups(node, proof));
     found.extend(node.network.attachments().into_iter().map(|pod| Leak::Network { pod }));
-    found.extend(mounts(&node.config.state_dir));
+    let pinned = pinned(&node.config.network.cni.netns_dir).into_iter();
+    found
+        .extend(pinned.filter(
+            |leak| matches!(leak, Leak::Netns { pod, .. } if proof.contains(pod.as_str())),
+        ));
     let layers = node.images.rootfs_ids().into_iter();
     let layers = layers.filter_map(|name| ContainerId::parse(&name).ok());
     found.extend(layers.map(|container| Leak::WritableLayer { container }));
@@ -148,8 +154,15 @@ pub(super) fn on_host(node: &Node) -> Vec<Leak> {
     found
 }
 
-/// The cgroups of pods that named no parent, and those of containers in the cgroups of known pods.
-fn cgroups(node: &Node) -> Vec<Leak> {
+/// The ids that Hull has given to pods and containers, as far as it remembers.
+pub(super) fn proof(node: &Node) -> BTreeSet<String> {
+    let remembered = node.history.all().unwrap_or_default().into_iter().map(|of| of.id);
+    remembered.chain(node.plans.ids().iter().map(ToString::to_string)).collect()
+}
+
+/// The cgroups of pods that named no parent, and those of containers in the cgroups of known pods. A cgroup that
+/// Hull has not made is the kubelet's: containers of other runtimes may lie there.
+fn cgroups(node: &Node, proof: &BTreeSet<String>) -> Vec<Leak> {
     let parent = node.driver.default_parent();
     let children = |path: &str| hull_cgroup::children(&node.cgroups, path).unwrap_or_default();
     let mut found: Vec<Leak> = children(&parent)
@@ -162,11 +175,8 @@ fn cgroups(node: &Node) -> Vec<Leak> {
     for view in node.registry.views() {
         let pod_path = view.record.cgroup.clone();
         for name in children(&pod_path) {
-            // That of pause has the name of its pod.
-            // In a cgroup of the kubelet there are other sandboxes, and maybe containers of other runtimes.
             if let Ok(container) = ContainerId::parse(&name)
-                && name != view.id.as_str()
-                && view.record.cgroup_is_ours
+                && (view.record.cgroup_is_ours || proof.contains(&name))
             {
                 let (path, pod_path) = (format!("{pod_path}/{name}"), pod_path.clone());
                 found.push(Leak::ContainerCgroup { container, path, pod_path });
@@ -176,21 +186,21 @@ fn cgroups(node: &Node) -> Vec<Leak> {
     found
 }
 
-/// Mounts in directories where only Hull mounts.
-fn mounts(state_dir: &Path) -> Vec<Leak> {
+/// The network namespaces that are mounted in `netns_dir` with the id of a pod as their name.
+fn pinned(netns_dir: &Path) -> Vec<Leak> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounted(&table, state_dir)
+    mounted(&table, netns_dir)
 }
 
-fn mounted(table: &str, state_dir: &Path) -> Vec<Leak> {
-    let dirs = ["rootfs", "run", "netns"].map(|name| state_dir.join(name));
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    // Blanks in paths are written as octal numbers; Hull's have none.
-    let points = points.map(PathBuf::from);
-    let ours = points.filter(|path| dirs.iter().any(|dir| path.starts_with(dir)));
-    ours.map(|path| {
-        let mut names = path.iter().filter_map(|name| PodId::parse(name.to_str()?).ok());
-        Leak::Mount { pod: names.next_back(), path }
+/// `proc_pid_mountinfo(5)`: the mount point is the fifth field, the type follows a hyphen.
+fn mounted(table: &str, netns_dir: &Path) -> Vec<Leak> {
+    let namespaces = table.lines().filter(|line| line.contains(" - nsfs "));
+    // Blanks in paths are written as octal numbers; ids have none.
+    let points = namespaces.filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    let ours = points.filter(|path| path.parent() == Some(netns_dir));
+    ours.filter_map(|path| {
+        let pod = PodId::parse(path.file_name()?.to_str()?).ok()?;
+        Some(Leak::Netns { pod, path })
     })
     .collect()
 }
@@ -222,31 +232,27 @@ mod tests {
         assert!(!known.has(&Leak::Monitor { pod: other.clone() }));
         assert!(!known.has(&Leak::Network { pod: pod.to_string() }), "a stopped pod has none");
         assert!(known.has(&Leak::Plan { container: container.clone() }));
-        let path = PathBuf::from("/x");
-        assert!(!known.has(&Leak::Mount { pod: None, path }), "nobody's mount");
+        let own = |id: &str| ContainerId::parse(id).unwrap();
+        let cgroup = |id: &str| {
+            let (path, pod_path) = (String::new(), String::new());
+            Leak::ContainerCgroup { container: own(id), path, pod_path }
+        };
+        assert!(known.has(&cgroup(container.as_str())));
+        assert!(known.has(&cgroup(pod.as_str())), "the pause process of another sandbox");
+        assert!(!known.has(&cgroup(other.as_str())));
     }
 
     #[test]
-    fn mounts_in_hulls_own_directories_belong_to_the_pod_in_their_path() {
+    fn only_pinned_namespaces_with_the_id_of_a_pod_are_hulls() {
         let pod = PodId::from_random([1; 32]);
         let table = format!(
-            "36 28 0:31 / /run/hull/netns/{pod} rw - nsfs nsfs rw\n\
-             37 28 0:31 / /run/hull/rootfs rw - tmpfs tmpfs rw\n\
-             38 28 0:31 / /run/hullo/rootfs rw - tmpfs tmpfs rw\n\
-             39 28 0:31 / /run/hull rw - tmpfs tmpfs rw\nodd\n"
+            "36 28 0:31 / /run/netns/{pod} rw - nsfs nsfs rw\n\
+             37 28 0:31 / /run/netns/cni-1234 rw - nsfs nsfs rw\n\
+             38 28 0:31 / /run/netns/{pod} rw - tmpfs tmpfs rw\n\
+             39 28 0:31 / /run/netns/x/{pod} rw - nsfs nsfs rw\nodd\n"
         );
-        let found = mounted(&table, Path::new("/run/hull"));
-        let path = |text: &str| PathBuf::from(text);
-        assert_eq!(
-            found,
-            [
-                Leak::Mount {
-                    pod: Some(pod.clone()),
-                    path: path(&format!("/run/hull/netns/{pod}"))
-                },
-                Leak::Mount { pod: None, path: path("/run/hull/rootfs") },
-            ]
-        );
+        let path = PathBuf::from(format!("/run/netns/{pod}"));
+        assert_eq!(mounted(&table, Path::new("/run/netns")), [Leak::Netns { pod, path }]);
     }
 
     #[test]

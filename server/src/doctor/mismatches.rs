@@ -6,15 +6,20 @@ use crate::container::{ContainerSnapshot, State as ContainerState};
 use crate::error::Chain;
 use crate::node::Node;
 use crate::pod::{PodSnapshot, State};
+use crate::storage::blocking;
 use hull_cgroup::Cgroup;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// Directories of records, where those that cannot be used are set aside.
 const RECORDS: [&str; 6] = ["pods", "containers", "node", "network", "history", "history/ended"];
+
+/// How long all network plugins together may take.
+const PLUGINS_MAX: Duration = Duration::from_secs(10);
 
 /// How long a monitor may take to answer here: it needs less than a millisecond.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -51,16 +56,17 @@ fn mismatch(subject: &str, name: String, found: String, hint: String) -> Finding
     }
 }
 
-/// The mismatches of all pods and containers.
+/// The mismatches of all pods and containers. A pod that this daemon has not adopted yet has no connection; what is
+/// known of it is that of the last daemon.
 pub(super) fn of(node: &Node) -> BTreeSet<Mismatch> {
     let attached: BTreeSet<String> = node.network.attachments().into_iter().collect();
     let layers: BTreeSet<String> = node.images.rootfs_ids().into_iter().collect();
     let mut found = BTreeSet::new();
-    for view in node.registry.views() {
+    for view in node.registry.views().iter().filter(|view| view.client.is_some()) {
         if let State::Ready { pause_pid, ips } = &view.record.state {
             // Without a network, or on the host's, a pod has no addresses of its own.
             let is_attached = ips.is_empty() || attached.contains(view.id.as_str());
-            of_pod(node, &view, *pause_pid, is_attached, &mut found);
+            of_pod(node, view, *pause_pid, is_attached, &mut found);
         }
         for container in view.containers.values() {
             of_container(node, container, &layers, &mut found);
@@ -80,9 +86,6 @@ fn of_pod(
         found.insert(Mismatch { subject, id: view.id.to_string(), name, found: text, hint });
     };
     let again = "delete the pod: its controller makes it again";
-    if view.client.is_none() {
-        add("monitor", view.id.to_string(), "there is no connection to it", again);
-    }
     let cgroup = format!("{}/{}", view.record.cgroup, view.id);
     if !has_process(node, &cgroup, pause_pid) {
         add("process", format!("pause, {pause_pid}"), "it is not in the cgroup of the pod", again);
@@ -92,12 +95,17 @@ fn of_pod(
     }
 }
 
+/// Whether the pod is ready now: what was found of one that goes is nothing.
+fn is_ready(node: &Node, view: &PodSnapshot) -> bool {
+    node.registry.pod(view.id.as_str()).is_some_and(|pod| pod.view().record.state.is_ready())
+}
+
 /// The monitors that do not answer.
-pub(super) async fn unresponsive(node: &Node) -> Vec<Mismatch> {
+pub(super) async fn unresponsive(node: &Arc<Node>) -> Vec<Mismatch> {
     let ask = |view: Arc<PodSnapshot>| async move {
         let client = view.client.clone().filter(|_| view.record.state.is_ready())?;
         let answered = tokio::time::timeout(ANSWER_MAX, client.is_alive()).await;
-        if matches!(answered, Ok(Ok(()))) {
+        if matches!(answered, Ok(Ok(()))) || !is_ready(node, &view) {
             return None;
         }
         Some(Mismatch {
@@ -143,21 +151,39 @@ fn has_process(node: &Node, cgroup: &str, pid: i32) -> bool {
     processes.is_ok_and(|all| all.contains(&pid))
 }
 
+/// The pods whose attachment network plugins do not confirm (CNI CHECK), asked side by side.
+pub(super) async fn refused_by_plugins(node: &Arc<Node>) -> Vec<Finding> {
+    let attached: BTreeSet<String> = node.network.attachments_by_plugins().into_iter().collect();
+    let until = Instant::now() + PLUGINS_MAX;
+    let ask = |view: Arc<PodSnapshot>| async move {
+        let (shared, id) = (Arc::clone(node), view.id.clone());
+        let checked = blocking(move || shared.network.check_pod(id.as_str()));
+        let (found, hint) = match timeout_at(until, checked).await {
+            Ok(Ok(())) => return None,
+            Ok(Err(err)) => (Chain(&err).to_string(), err.hint().unwrap_or_default()),
+            Err(_) => {
+                let hint = "see whether the network plugin and its agent answer";
+                ("not checked: the plugins took too long".to_owned(), hint.to_owned())
+            }
+        };
+        let name = view.record.full_name();
+        is_ready(node, &view).then(|| mismatch("network", name, found, hint))
+    };
+    let views = node.registry.views().into_iter();
+    let views =
+        views.filter(|view| view.record.state.is_ready() && attached.contains(view.id.as_str()));
+    futures_util::future::join_all(views.map(ask)).await.into_iter().flatten().collect()
+}
+
 /// The mismatches of the node as a whole: they do not come and go with pods.
 pub(super) fn of_node(node: &Node) -> Vec<Finding> {
     let mut found = Vec::new();
-    if let Err(err) = node.network.check() {
-        let hint = err.hint().unwrap_or_default();
-        found.push(mismatch("network", "of the node".into(), Chain(&err).to_string(), hint));
-    }
-    for view in node.registry.views() {
-        if view.record.state.is_ready()
-            && let Err(err) = node.network.check_pod(view.id.as_str())
-        {
-            let hint = err.hint().unwrap_or_default();
-            let name = view.record.full_name();
-            found.push(mismatch("network", name, Chain(&err).to_string(), hint));
-        }
+    if let Ok(false) = node.network.has_rules() {
+        let text = "rules of pods were removed by somebody else";
+        let name = format!("nftables table {}", node.config.network.table);
+        let hint = "the next status of the node writes them again; find out what flushes the node's rules, such as \
+                    a restart of a firewall";
+        found.push(mismatch("rules", name, text.into(), hint.into()));
     }
     for image in node.images.list() {
         if !node.images.is_whole(&image) {

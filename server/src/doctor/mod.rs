@@ -10,6 +10,7 @@
 //! for again until it is gone or [`CONFIRM_MAX`] is over: what is still there then is neither on its way in nor out.
 //! Only names that follow from ids of Hull's are taken for Hull's, so `--fix` takes nothing away from others.
 
+mod cgroups;
 mod finding;
 mod fix;
 mod leaks;
@@ -40,12 +41,7 @@ struct Survey {
 
 impl Survey {
     fn of(node: &Node) -> Self {
-        let listed = leaks::on_host(node);
-        let known = leaks::Known::of(node);
-        Self {
-            leaks: listed.into_iter().filter(|leak| !known.has(leak)).collect(),
-            mismatches: mismatches::of(node),
-        }
+        Self { leaks: leaks_of(node), mismatches: mismatches::of(node) }
     }
 
     /// The findings that both have.
@@ -61,8 +57,30 @@ impl Survey {
     }
 }
 
-/// Looks for leaks and mismatches; with `fix`, removes leaks.
+/// The leaks at this moment.
+fn leaks_of(node: &Node) -> BTreeSet<Leak> {
+    let listed = leaks::on_host(node, &leaks::proof(node));
+    let known = leaks::Known::of(node);
+    listed.into_iter().filter(|leak| !known.has(leak)).collect()
+}
+
+/// Looks for leaks and mismatches; with `fix`, removes leaks. One caller at a time, and to the end also if the caller
+/// disconnects: a removal is not left halfway.
 pub(crate) async fn examine(node: &Arc<Node>, fix: bool) -> Vec<Finding> {
+    let node = Arc::clone(node);
+    let examined = tokio::spawn(async move {
+        // It is never closed.
+        let _turn = node.doctor.acquire().await;
+        examine_alone(&node, fix).await
+    });
+    match examined.await {
+        Ok(findings) => findings,
+        // The runtime only gives it up when it is being dropped itself.
+        Err(err) => std::panic::resume_unwind(err.into_panic()),
+    }
+}
+
+async fn examine_alone(node: &Arc<Node>, fix: bool) -> Vec<Finding> {
     let survey = || {
         let node = Arc::clone(node);
         blocking(move || Survey::of(&node))
@@ -73,23 +91,30 @@ pub(crate) async fn examine(node: &Arc<Node>, fix: bool) -> Vec<Finding> {
         tokio::time::sleep(LOOK).await;
         found = found.confirmed(&survey().await);
     }
-    found.mismatches.extend(mismatches::unresponsive(node).await);
     let names = names(node).await;
     let mut findings = Vec::new();
     for leak in found.leaks {
         let mut finding = leak.finding(&names);
         if fix {
-            finding.outcome = match fix::remove(node, leak).await {
-                Ok(()) => "removed".into(),
-                Err(why) => why,
-            };
+            finding.outcome = removed(node, leak).await;
         }
         findings.push(finding);
     }
     findings.extend(found.mismatches.into_iter().map(|of| of.finding(&names)));
+    findings.extend(mismatches::unresponsive(node).await.into_iter().map(|of| of.finding(&names)));
+    findings.extend(mismatches::refused_by_plugins(node).await);
     let shared = Arc::clone(node);
     findings.extend(blocking(move || mismatches::of_node(&shared)).await);
     findings
+}
+
+/// Removes a leak that is still one. Removing another one may have taken it along.
+async fn removed(node: &Arc<Node>, leak: Leak) -> String {
+    let (shared, looked_for) = (Arc::clone(node), leak.clone());
+    if !blocking(move || leaks_of(&shared).contains(&looked_for)).await {
+        return "removed".into();
+    }
+    fix::remove(node, leak).await.map_or_else(|why| why, |()| "removed".into())
 }
 
 /// Full names by id, of what is there and of what is gone.

@@ -8,8 +8,8 @@ use crate::records::{Error, Store};
 use crate::storage::blocking;
 use hull_sys::time::now_ns;
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -18,11 +18,18 @@ use tracing::{debug, warn};
 /// How long changes are collected before they are written: a pod with its container starts in less.
 const COLLECT: Duration = Duration::from_millis(250);
 
+/// The reason for which something has no end of its own.
+const INTERRUPTED: &str = "the daemon ended meanwhile";
+
 /// The timelines of this node.
 #[derive(Debug)]
 pub(crate) struct History {
     present: Mutex<BTreeMap<String, Entry>>,
     changed: Notify,
+    /// Held while files are written.
+    writing: Mutex<()>,
+    /// How many pulls this daemon has begun.
+    pulls: AtomicU64,
     /// `None` where the directory cannot be used: then nothing is written, and what is gone is forgotten.
     disk: Option<Disk>,
 }
@@ -72,13 +79,22 @@ impl History {
             }
         };
         let entry = |mut timeline: Timeline| {
-            timeline.end_all_stages(now_ns(), "the daemon ended meanwhile");
+            timeline.end_all_stages(now_ns(), INTERRUPTED);
+            if timeline.kind == Kind::Image {
+                timeline.set_end(End::interrupted(now_ns(), INTERRUPTED));
+            }
             // A daemon that was killed may have moved the file of something that is gone only halfway.
             let is_changed = timeline.gone_ns.is_some();
             (timeline.id.clone(), Entry { timeline, is_changed })
         };
         let present = timelines.into_iter().map(entry).collect();
-        Self { present: Mutex::new(present), changed: Notify::new(), disk }
+        Self {
+            present: Mutex::new(present),
+            changed: Notify::new(),
+            writing: Mutex::new(()),
+            pulls: AtomicU64::new(0),
+            disk,
+        }
     }
 
     /// Begins a timeline.
@@ -88,18 +104,17 @@ impl History {
         self.present().insert(entry.timeline.id.clone(), entry);
     }
 
-    /// Begins the timeline of a pull, and returns its id. It takes the place of the last pull of that image.
+    /// Begins the timeline of a pull, and returns its id.
     pub(crate) fn begin_pull(&self, image: &str, namespace: &str, pod_name: &str) -> String {
-        let mut hasher = DefaultHasher::new();
-        image.hash(&mut hasher);
-        let id = format!("pull-{:016x}", hasher.finish());
+        let (began_ns, number) = (now_ns(), self.pulls.fetch_add(1, Ordering::Relaxed));
+        let id = format!("pull-{began_ns:016x}-{number}");
         self.begin(Timeline {
             kind: Kind::Image,
             id: id.clone(),
             namespace: namespace.to_owned(),
             pod_name: pod_name.to_owned(),
             image: image.to_owned(),
-            began_ns: now_ns(),
+            began_ns,
             ..Timeline::default()
         });
         self.begin_stage(&id, "", "pull");
@@ -197,6 +212,7 @@ impl History {
 
     /// Writes what has changed. What is gone leaves memory.
     pub(crate) fn write(&self) {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let changed: Vec<Timeline> = {
             let mut present = self.present();
             let changed = present.values_mut().filter(|entry| entry.is_changed);
@@ -211,6 +227,9 @@ impl History {
             if let Err(err) = self.write_one(&timeline) {
                 // Only answers about the past lack something.
                 debug!(id = timeline.id, error = %Chain(&err), "timeline not written");
+                if let Some(entry) = self.present().get_mut(&timeline.id) {
+                    entry.is_changed = true;
+                }
             }
         }
     }
@@ -329,18 +348,22 @@ mod tests {
     }
 
     #[test]
-    fn a_pull_takes_the_place_of_the_last_one_of_its_image() {
+    fn pulls_of_one_image_have_timelines_of_their_own_and_few_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let history = History::open(dir.path().join("history"));
-        for _ in 0..3 {
-            let id = history.begin_pull("registry/app:1", "ns", "web");
-            history.end_stage(&id, "pull", String::new());
-            history.gone(&id);
+        let (one, two) = (history.begin_pull("app:1", "", ""), history.begin_pull("app:1", "", ""));
+        assert_ne!(one, two);
+        history.gone(&one);
+        history.write();
+        assert!(history.of(&two).is_some(), "the other one goes on");
+        for _ in 0..40 {
+            history.gone(&history.begin_pull("app:1", "ns", "web"));
             history.write();
         }
-        let id = history.begin_pull("registry/app:1", "", "");
-        history.write();
-        let all = history.all().unwrap();
-        assert_eq!((all.len(), all[0].gone_ns), (1, None), "{id}: it goes on");
+        let kept = history.all().unwrap().len();
+        assert!(kept < 20, "{kept}");
+        let next = History::open(dir.path().join("history"));
+        let end = next.of(&two).unwrap().end.unwrap();
+        assert_eq!(end.diagnosis.unwrap().what, INTERRUPTED);
     }
 }

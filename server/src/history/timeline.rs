@@ -3,7 +3,7 @@
 //!
 //! Every text in it is escaped and shortened when it is added, so a timeline has a largest size, and can be printed.
 
-use hull_plan::{Diagnosis, LastLines};
+use hull_plan::{Certainty, Diagnosis, LastLines, Layer};
 use hull_sys::text::shown;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -208,6 +208,22 @@ impl Stage {
     }
 }
 
+impl End {
+    /// The end of a pull that nobody waited for.
+    pub(crate) fn interrupted(at_ns: i64, why: &str) -> Self {
+        let diagnosis = Diagnosis {
+            kind: "interrupted".into(),
+            layer: Layer::Image,
+            what: why.to_owned(),
+            cause: None,
+            certainty: Certainty::Certain,
+            evidence: Vec::new(),
+            fix: Some("pull it again".into()),
+        };
+        Self { at_ns, reason: "Interrupted".into(), diagnosis: Some(diagnosis), ..Self::default() }
+    }
+}
+
 impl FailedExec {
     /// The end of what a command wrote, as it is kept.
     pub(crate) fn tail(stdout: &[u8], stderr: &[u8]) -> String {
@@ -239,7 +255,6 @@ fn bound(text: &mut String, bytes_max: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hull_plan::{Certainty, Layer};
 
     #[test]
     fn a_stage_ends_with_its_duration_and_error() {

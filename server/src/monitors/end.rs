@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// How long a killed monitor is waited for. One that is stuck in the kernel is left to it: its connection
@@ -41,7 +42,7 @@ pub(crate) fn running(run_dir: &Path) -> Vec<PodId> {
         let mut arguments = arguments.split(|byte| *byte == 0);
         let is_monitor = arguments.next() == Some(b"hull-monitor");
         let pod = PodId::parse(std::str::from_utf8(arguments.next()?).ok()?).ok();
-        let pod = pod.filter(|_| is_monitor)?;
+        let pod = pod.filter(|_| is_monitor && is_root_here(pid))?;
         let socket = fs::read_link(format!("/proc/{pid}/fd/{LISTEN_FD}")).ok()?;
         let inode = socket.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
         path_of(&inode)?.starts_with(run_dir).then_some(pod)
@@ -64,11 +65,25 @@ fn open(pid: i32, pod: &PodId) -> Option<OwnedFd> {
     is_monitor(pid, pod).then_some(held)
 }
 
+/// Whether a process is root's, in the user and pid namespaces of the daemon: any user can give a process any command
+/// line.
+fn is_root_here(pid: i32) -> bool {
+    let is_root = fs::metadata(format!("/proc/{pid}")).is_ok_and(|of| of.uid() == 0);
+    let is_same = |kind: &str| {
+        let own = fs::read_link(format!("/proc/self/ns/{kind}"));
+        let its = fs::read_link(format!("/proc/{pid}/ns/{kind}"));
+        matches!((own, its), (Ok(own), Ok(its)) if own == its)
+    };
+    is_root && is_same("user") && is_same("pid")
+}
+
 /// `proc_pid_cmdline(5)`: the arguments, each ended by a zero byte.
 fn is_monitor(pid: i32, pod: &PodId) -> bool {
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let mut arguments = arguments.split(|byte| *byte == 0);
-    arguments.next() == Some(b"hull-monitor") && arguments.next() == Some(pod.as_str().as_bytes())
+    arguments.next() == Some(b"hull-monitor")
+        && arguments.next() == Some(pod.as_str().as_bytes())
+        && is_root_here(pid)
 }
 
 #[cfg(test)]

@@ -70,6 +70,8 @@ pub(crate) struct Node {
     pub(crate) storage: crate::storage::Storage,
     /// The memory budget of all calls together.
     pub(crate) call_memory: Arc<Budget>,
+    /// One permit: `hull doctor` runs for one caller at a time.
+    pub(crate) doctor: tokio::sync::Semaphore,
     /// How many commands of ExecSync run at a time.
     pub(crate) exec_slots: Arc<ExecSlots>,
     execs: AtomicU64,
@@ -132,6 +134,7 @@ impl Node {
         Self {
             storage: crate::storage::Storage::default(),
             call_memory: Budget::new(config.runtime.call_memory_bytes_max),
+            doctor: tokio::sync::Semaphore::new(1),
             exec_slots: ExecSlots::new(config.runtime.exec_syncs_max),
             config,
             images,

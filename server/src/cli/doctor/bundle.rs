@@ -6,6 +6,9 @@ use super::super::error::{Error, Result};
 use super::redact;
 use crate::check;
 use crate::config::Config;
+use crate::history::{End, Stage};
+use crate::observe::account::Account;
+use hull_plan::Diagnosis;
 use hull_proto::{admin, cri as api};
 use serde_json::{Value, json};
 use std::fs::OpenOptions;
@@ -82,8 +85,10 @@ pub(super) async fn write(
 /// Adds answers of the daemon: its configuration, its state, and the accounts of its pods.
 async fn from_daemon(bundle: &mut Bundle, mut client: Client) -> Result<()> {
     let config = client.admin.config(admin::ConfigRequest {}).await?.into_inner().toml;
-    let config = redact::toml(&config, &bundle.hostname);
-    bundle.files.push(("config.toml".into(), config));
+    // One that cannot be parsed cannot be searched for secrets either.
+    if let Ok(config) = toml::from_str::<Value>(&config) {
+        bundle.json("config.json", config);
+    }
     let status = client.runtime.status(api::StatusRequest { verbose: false }).await?.into_inner();
     bundle.serialized("status.json", &status)?;
     let request = api::ListPodSandboxRequest::default();
@@ -92,14 +97,67 @@ async fn from_daemon(bundle: &mut Bundle, mut client: Client) -> Result<()> {
         let request = admin::ExplainRequest { name: pod.id.clone() };
         // A pod that has gone meanwhile has no account here.
         if let Ok(answer) = client.admin.explain(request).await {
-            let account: Value = serde_json::from_str(&answer.into_inner().account)
+            let account: Account = serde_json::from_str(&answer.into_inner().account)
                 .map_err(|source| Error::Json { source })?;
-            bundle.json(&format!("pods/{}.json", pod.id), account);
+            bundle.json(&format!("pods/{}.json", pod.id), summary(&account));
         }
     }
     let request = api::ListImagesRequest::default();
     let images = client.images.list_images(request).await?.into_inner();
     bundle.serialized("images.json", &images)
+}
+
+/// The parts of an account that cannot hold anything of the container's: kinds, layers, stages and durations.
+fn summary(account: &Account) -> Value {
+    let diagnosis = |of: &Diagnosis| json!({"kind": of.kind, "layer": of.layer.name(), "certainty": format!("{:?}", of.certainty)});
+    let findings = account.findings.iter().map(|of| {
+        json!({
+            "about": of.about,
+            "weight": of.weight,
+            "atNs": of.at_ns,
+            "diagnosis": diagnosis(&of.diagnosis),
+        })
+    });
+    let stage = |of: &Stage| {
+        json!({
+            "name": of.name,
+            "partOf": of.part_of,
+            "beganNs": of.began_ns,
+            "tookUs": of.took_us,
+            "failed": !of.error.is_empty(),
+        })
+    };
+    let end = |of: &End| {
+        json!({
+            "atNs": of.at_ns,
+            "reason": of.reason,
+            "exitCode": of.exit_code,
+            "signal": of.signal,
+            "ordinary": of.ordinary,
+            "diagnosis": of.diagnosis.as_ref().map(diagnosis),
+        })
+    };
+    let timelines = account.timelines.iter().map(|of| {
+        json!({
+            "kind": of.kind,
+            "id": of.id,
+            "name": of.full_name(),
+            "attempt": of.attempt,
+            "image": of.image,
+            "beganNs": of.began_ns,
+            "goneNs": of.gone_ns,
+            "execs": of.execs,
+            "stages": of.stages.iter().map(stage).collect::<Vec<_>>(),
+            "end": of.end.as_ref().map(end),
+        })
+    });
+    json!({
+        "name": account.name,
+        "state": account.state,
+        "isWell": account.is_well,
+        "findings": findings.collect::<Vec<_>>(),
+        "timelines": timelines.collect::<Vec<_>>(),
+    })
 }
 
 impl Bundle {
@@ -133,7 +191,50 @@ fn archive(files: &[(String, String)], out: impl std::io::Write) -> std::io::Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::{FailedExec, Timeline};
+    use crate::observe::account::{Finding, Weight};
+    use hull_plan::{Certainty, LastLines, Layer};
     use std::io::Read as _;
+
+    #[test]
+    fn a_summary_has_nothing_of_the_container() {
+        let secret = || "hunter2".to_owned();
+        let exec = FailedExec { command: secret(), outcome: secret(), output: secret(), at_ns: 1 };
+        let diagnosis = Diagnosis {
+            kind: "exec-failed".into(),
+            layer: Layer::Process,
+            what: secret(),
+            cause: Some(secret()),
+            certainty: Certainty::Likely,
+            evidence: vec![secret()],
+            fix: Some(secret()),
+        };
+        let output = LastLines { stdout: vec![secret()], stderr: vec![secret()] };
+        let end =
+            End { diagnosis: Some(diagnosis.clone()), output: output.clone(), ..End::default() };
+        let stages = vec![Stage { name: "launch".into(), error: secret(), ..Stage::default() }];
+        let failed_exec = Some(exec.clone());
+        let timeline = Timeline {
+            stages,
+            end: Some(end),
+            failed_exec,
+            name: "app".into(),
+            ..Timeline::default()
+        };
+        let finding = Finding {
+            about: "ns/web/app".into(),
+            weight: Weight::Warning,
+            at_ns: 1,
+            diagnosis,
+            output,
+            failed_exec: Some(exec),
+        };
+        let account =
+            Account { findings: vec![finding], timelines: vec![timeline], ..Account::default() };
+        let text = summary(&account).to_string();
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(text.contains("exec-failed") && text.contains("launch"), "{text}");
+    }
 
     #[test]
     fn an_archive_has_the_files_as_they_were() {

@@ -67,14 +67,14 @@ pub(crate) async fn doctor(
     let answer = client.admin.doctor(admin::DoctorRequest { fix: args.fix }).await?.into_inner();
     let parsed: Vec<Finding> =
         serde_json::from_str(&answer.findings).map_err(|source| Error::Json { source })?;
-    if let Some(path) = &args.bundle {
-        let found = serde_json::to_value(&parsed).map_err(|source| Error::Json { source })?;
-        bundle::write(path, Some(client), config, &found).await?;
-    }
     if args.output.selected() == Format::default() {
         output::print(&text(&parsed))?;
     } else {
         format::print(&FINDINGS, &parsed.iter().map(as_row).collect::<Vec<_>>(), &args.output)?;
+    }
+    if let Some(path) = &args.bundle {
+        let found = serde_json::to_value(&parsed).map_err(|source| Error::Json { source })?;
+        bundle::write(path, Some(client), config, &found).await?;
     }
     let is_well = parsed.iter().all(|of| of.outcome == "removed");
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -59,7 +59,19 @@ pub(super) async fn show(client: &mut Client, interval: Duration) -> Result<()> 
                 Some(_) | None => return Ok(()),
             },
         }
-        let after = read(client).await?;
+        let reading = read(client);
+        tokio::pin!(reading);
+        // A daemon that does not answer keeps nobody here.
+        let after = loop {
+            tokio::select! {
+                after = &mut reading => break after?,
+                _ = signals.next() => return Ok(()),
+                key = keys.next() => match key? {
+                    Some(key) if !ends(&key) => {}
+                    Some(_) | None => return Ok(()),
+                },
+            }
+        };
         let size = size();
         output::raw(&frame(&table(&rates::rows(&before, &after), size.0), size))?;
         before = after;

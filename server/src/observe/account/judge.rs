@@ -33,7 +33,10 @@ pub(super) fn findings(
                 findings.extend(restarts(timelines, of, &reading, now_ns));
             }
             Kind::Container => {}
-            Kind::Image => findings.extend(pull(timelines, of)),
+            Kind::Image => {
+                findings.extend(pull(timelines, of));
+                findings.extend(reading.fault.as_ref().map(|fault| of_image(of, fault, now_ns)));
+            }
         }
         findings.extend(reading.remarks.iter().map(|remark| remarked(of, remark)));
         findings.extend(slow(of, now_ns));
@@ -139,12 +142,22 @@ fn restarts(
 
 /// A pull that failed. A container of that image that was made later got it after all.
 fn pull(timelines: &[Timeline], of: &Timeline) -> Option<Finding> {
-    let end = of.end.as_ref()?;
+    let is_newer = |other: &Timeline| {
+        other.kind == Kind::Image && other.image == of.image && other.began_ns > of.began_ns
+    };
+    let end = of.end.as_ref().filter(|_| !timelines.iter().any(is_newer))?;
     let has_it = |other: &Timeline| {
         other.kind == Kind::Container && other.image == of.image && other.began_ns > end.at_ns
     };
     let weight = if timelines.iter().any(has_it) { Weight::Note } else { Weight::Failure };
     Some(Finding { weight, ..ended(of, end) })
+}
+
+/// An image that cannot be used as it is.
+fn of_image(of: &Timeline, fault: &str, now_ns: i64) -> Finding {
+    let fix = format!("`hull pull {}`", of.image);
+    let fault = Diagnosis { layer: Layer::Image, ..diagnosis("image", fault.to_owned(), &fix) };
+    finding(of, Weight::Failure, now_ns, fault)
 }
 
 /// A part of the config that has no effect.
@@ -344,8 +357,19 @@ mod tests {
     fn a_failed_pull_counts_until_a_container_has_the_image() {
         let pull = Timeline { kind: Kind::Image, name: String::new(), end: failed(5), ..app(0) };
         assert_eq!(found(std::slice::from_ref(&pull), Reading::default())[0].0, Weight::Failure);
+        let better = Timeline { end: None, began_ns: 9, id: "later".into(), ..pull.clone() };
+        assert!(found(&[better, pull.clone()], Reading::default()).is_empty(), "it came later");
         let later = Timeline { began_ns: 6, ..app(0) };
         assert_eq!(found(&[later, pull], runs())[0].0, Weight::Note);
+    }
+
+    #[test]
+    fn an_image_that_is_broken_or_absent_is_a_failure() {
+        let image = Timeline { kind: Kind::Image, name: String::new(), ..app(0) };
+        let fault = Some("a layer of it is broken".to_owned());
+        let all = found(std::slice::from_ref(&image), Reading { fault, ..Reading::default() });
+        assert_eq!(all, [(Weight::Failure, "a layer of it is broken".to_owned())]);
+        assert!(found(&[image], Reading::default()).is_empty());
     }
 
     #[test]

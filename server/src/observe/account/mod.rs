@@ -63,14 +63,10 @@ pub(crate) fn account(node: &Node, name: &str) -> Result<Account, Unknown> {
         }
     };
     let readings = reading::of(node, &timelines);
-    let mut account = told(timelines, &readings, now_ns());
-    if let (Kind::Image, Some(own)) = (account.kind, account.timelines.first()) {
-        account.state = reading::of_image(node, own);
-    }
-    Ok(account)
+    Ok(told(timelines, &readings, now_ns()))
 }
 
-/// Objects without a timeline: made by an earlier release.
+/// Adds objects without a timeline, which an earlier release has made, and ends that only the records have.
 fn add_unrecorded(node: &Node, all: &mut Vec<Timeline>) {
     for view in node.registry.views() {
         let metadata = view.record.config.metadata.clone().unwrap_or_default();
@@ -85,9 +81,6 @@ fn add_unrecorded(node: &Node, all: &mut Vec<Timeline>) {
             ..Timeline::default()
         };
         for (id, container) in &view.containers {
-            if all.iter().any(|of| of.id == id.as_str()) {
-                continue;
-            }
             let record = &container.record;
             let (name, attempt) = record.metadata();
             let end = match &record.state {
@@ -99,6 +92,10 @@ fn add_unrecorded(node: &Node, all: &mut Vec<Timeline>) {
                 | ContainerState::Running { .. }
                 | ContainerState::Removing => None,
             };
+            if let Some(known) = all.iter_mut().find(|of| of.id == id.as_str()) {
+                known.end = known.end.take().or(end);
+                continue;
+            }
             all.push(Timeline {
                 kind: Kind::Container,
                 id: id.to_string(),

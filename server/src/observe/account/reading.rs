@@ -2,7 +2,7 @@
 //! The present state of pods and containers, for their account: from snapshots and cgroups.
 
 use crate::container::{ContainerSnapshot, State as ContainerState};
-use crate::history::Timeline;
+use crate::history::{Kind, Timeline};
 use crate::node::Node;
 use crate::observe::stats;
 use crate::pod::State;
@@ -25,11 +25,17 @@ pub(super) struct Reading {
     pub(super) cpu_throttled_periods: u64,
     /// Parts of its config that have no effect, in sentences.
     pub(super) remarks: Vec<String>,
+    /// Why an image cannot be used, a clause.
+    pub(super) fault: Option<String>,
 }
 
 /// The readings of those that are there, by id.
 pub(super) fn of(node: &Node, timelines: &[Timeline]) -> BTreeMap<String, Reading> {
     let mut readings = BTreeMap::new();
+    // Only the image that was asked for: those of a pod are judged by its containers.
+    if let Some(own) = timelines.first().filter(|own| own.kind == Kind::Image) {
+        readings.insert(own.id.clone(), of_image(node, own));
+    }
     for view in node.registry.views() {
         if timelines.iter().any(|of| of.id == view.id.as_str()) {
             let state = match &view.record.state {
@@ -82,18 +88,18 @@ fn of_container(node: &Node, view: &ContainerSnapshot) -> Reading {
     }
 }
 
-/// The state of an image, in words.
-pub(super) fn of_image(node: &Node, own: &Timeline) -> String {
-    let state = match node.images.find(&own.image).or_else(|| node.images.find(&own.id)) {
-        Some(image) if !node.images.is_whole(&image) => {
-            "on this node with a broken layer, which the next pull repairs"
-        }
-        Some(_) => "on this node",
-        None => "not on this node",
-    };
+/// The reading of an image.
+fn of_image(node: &Node, own: &Timeline) -> Reading {
     let pulls = own.gone_ns.is_none() && !own.stages.is_empty();
+    let (state, fault) = match node.images.find(&own.image).or_else(|| node.images.find(&own.id)) {
+        Some(image) if node.images.is_whole(&image) => ("on this node", None),
+        Some(_) => ("on this node", Some("a layer of it is broken")),
+        None if pulls => ("not on this node", None),
+        None => ("not on this node", Some("it is not on this node")),
+    };
     let pulls = if pulls { "; it is being pulled" } else { "" };
-    format!("{state}{pulls}")
+    let fault = fault.map(str::to_owned);
+    Reading { state: format!("{state}{pulls}"), fault, ..Reading::default() }
 }
 
 /// When the last verb of CRI on it ended.

@@ -5,6 +5,7 @@ use super::records::Containers;
 use super::remove::{clear, remove_container};
 use crate::container::state::{Event as ContainerEvent, ExitReason};
 use crate::container::{ContainerRecord, State as ContainerState, exit_details};
+use crate::diagnostics::ending;
 use crate::error::Chain;
 use crate::limits::waits;
 use crate::monitors::{self, Client};
@@ -62,6 +63,7 @@ pub(super) async fn pod(
             *pause_pid = started.pid
         }
         (State::Ready { .. }, _) => {
+            node.history.end(id.as_str(), ending::of_lost_sandbox(now_ns()));
             if let Ok(state) = record.state.clone().next(&PodEvent::SandboxLost) {
                 record.enter(state, &PodEvent::SandboxLost);
             }

@@ -96,11 +96,13 @@ impl Task {
         self.node.history.end(id.as_str(), ending::of_error(error, reason, now_ns()));
     }
 
-    /// Records the exit of a container, if that is its state. A failed start has been recorded with its error.
+    /// Records the exit of a container, if that is its state. A failed start has been recorded with its error, unless
+    /// an earlier daemon was killed before that was written.
     pub(super) fn record_exit(&self, id: &ContainerId) {
         let Some(entry) = self.containers.get(id) else { return };
         if let State::Exited { how, at_ns, .. } = &entry.record.state
-            && !matches!(how, ExitReason::StartFailed { .. })
+            && (!self.node.history.has_end(id.as_str())
+                || !matches!(how, ExitReason::StartFailed { .. }))
         {
             let end = ending::of_exit(&entry.record, how, *at_ns);
             if let Some(why) = end.diagnosis.as_ref().filter(|_| !end.ordinary) {
