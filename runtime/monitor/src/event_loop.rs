@@ -95,7 +95,12 @@ impl EventLoop {
 
     /// Waits again for reading from a suspended descriptor.
     pub(crate) fn resume(&self, fd: BorrowedFd<'_>, token: u64) {
-        let _exists = epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN);
+        self.resume_for(fd, token, EventFlags::IN);
+    }
+
+    /// Waits again for the events of a suspended descriptor.
+    pub(crate) fn resume_for(&self, fd: BorrowedFd<'_>, token: u64, flags: EventFlags) {
+        let _exists = epoll::add(&self.epoll, fd, EventData::new_u64(token), flags);
     }
 
     pub(crate) fn source(&self, token: u64) -> Option<EventSource> {

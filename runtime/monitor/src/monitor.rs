@@ -95,6 +95,7 @@ impl Monitor {
             }
             self.newcomers.close_silent(&mut self.events);
             self.check_cgroups();
+            self.resume_memory();
             self.report_log_loss();
             self.flush_clients();
             self.end_execs_of_lost_daemon();
@@ -222,7 +223,8 @@ impl Monitor {
         let has_backlog = self.containers.values().any(|of| of.clients.has_backlog());
         let quiet = (has_backlog || self.buffers.is_some()).then_some(QUIET);
         let times = self.next_check().into_iter().chain(self.newcomers.next_timeout());
-        let left = times.map(|at| at.saturating_duration_since(Instant::now()));
+        let left =
+            times.chain(self.memory_times()).map(|at| at.saturating_duration_since(Instant::now()));
         quiet.into_iter().chain(left).min()
     }
 

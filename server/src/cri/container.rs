@@ -94,7 +94,9 @@ impl Cri {
             HashMap::new()
         };
         Ok(api::ContainerStatusResponse {
-            status: Some(termination::container_status(&self.node, &pod, &view).await),
+            status: Some(
+                termination::container_status(&self.node, &pod, &view, request.verbose).await,
+            ),
             info,
         })
     }

@@ -23,26 +23,32 @@ const POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
 /// The policy by which the end of the log counts as the message of a container that failed.
 const FROM_LOG: &str = "FallbackToLogsOnError";
 
-/// The status of a container for a client.
+/// The status of a container for a client; a `verbose` one may cost more.
 pub(super) async fn container_status(
     node: &Arc<Node>,
     pod: &PodSnapshot,
     view: &ContainerSnapshot,
+    verbose: bool,
 ) -> api::ContainerStatus {
     let mut status = convert::container_status(node, view);
     if !status.message.is_empty() && has_own_message(node, &status).await {
         status.message.clear();
     }
     if matches!(view.record.state, State::Running { .. }) {
-        status.message = of_running(node, pod, view).await;
+        status.message = of_running(node, pod, view, verbose).await;
     }
     status
 }
 
 /// The faults of a container that runs. No kubelet joins them to a message of the program, which has not ended.
-async fn of_running(node: &Arc<Node>, pod: &PodSnapshot, view: &ContainerSnapshot) -> String {
+async fn of_running(
+    node: &Arc<Node>,
+    pod: &PodSnapshot,
+    view: &ContainerSnapshot,
+    verbose: bool,
+) -> String {
     let (node, pod, record) = (Arc::clone(node), Arc::clone(&pod.record), Arc::clone(&view.record));
-    let faults = blocking(move || running::faults(&node, &pod, &record)).await;
+    let faults = blocking(move || running::faults(&node, &pod, &record, verbose)).await;
     let texts: Vec<_> = faults.iter().map(ToString::to_string).collect();
     texts.join("; ")
 }
@@ -54,7 +60,7 @@ pub(super) async fn container_statuses(
 ) -> Vec<api::ContainerStatus> {
     let mut statuses = Vec::with_capacity(pod.containers.len());
     for view in pod.containers.values() {
-        statuses.push(container_status(node, pod, view).await);
+        statuses.push(container_status(node, pod, view, false).await);
     }
     statuses
 }

@@ -96,6 +96,10 @@ pub(crate) fn end(record: &ContainerRecord, how: &ExitReason) -> (&'static str, 
         }
         ExitReason::Code { code, details } => {
             let reason = if *code == 0 { "Completed" } else { "Error" };
+            // Whatever was denied before, it ended as it wanted to; records of earlier versions say otherwise.
+            if *code == 0 {
+                return (reason, String::new());
+            }
             let text = format!("exited with code {code}");
             (reason, known(details).unwrap_or_else(|| noted(details, text, true)))
         }
@@ -138,6 +142,7 @@ fn noted(details: &ExitDetails, mut text: String, ordinary: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hull_plan::Diagnosis;
 
     fn text(how: &ExitReason) -> (&'static str, String) {
         let record = serde_json::json!({
@@ -170,6 +175,12 @@ mod tests {
         let (_, message) = text(&ExitReason::Signal { signal: 9, details: asked });
         assert!(message.contains("asked to stop; seccomp denied x"), "{message}");
         let refused = ExitDetails { pids_refused: 3, ..details() };
+        let known = Diagnosis::from(unreadable());
+        let known = ExitDetails { diagnosis: Some(Box::new(known)), ..details() };
+        let denied = ExitDetails { denials: vec!["seccomp denied x".into()], ..details() };
+        for details in [refused.clone(), denied, known] {
+            assert_eq!(text(&ExitReason::Code { code: 0, details }), ("Completed", "".into()));
+        }
         let (_, message) = text(&ExitReason::Code { code: 2, details: refused });
         assert!(message.starts_with("exited with code 2; its pids limit"), "{message}");
         let out = ExitDetails { oom_kills: 1, ..details() };

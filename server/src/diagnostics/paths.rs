@@ -48,6 +48,11 @@ pub(super) fn view(node: &Node, record: &ContainerRecord, image: &Image) -> Opti
     hull_image::view(&layers).ok()
 }
 
+/// The layers of the image alone, without what the container wrote.
+pub(super) fn image_view(node: &Node, record: &ContainerRecord, image: &Image) -> Option<OwnedFd> {
+    hull_image::view(&node.images.rootfs(&record.id, image).lower).ok()
+}
+
 /// Programs in a view.
 pub(super) struct Inside<'v>(BorrowedFd<'v>);
 

@@ -6,7 +6,7 @@ use super::rights::{Identity, Owner, Right};
 use crate::container::ContainerRecord;
 use crate::node::Node;
 use crate::storage::blocking;
-use hull_plan::{Failure, Process};
+use hull_plan::{Failure, Namespace, Process};
 use hull_sys::text::shown;
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use std::os::fd::AsFd as _;
@@ -44,9 +44,10 @@ pub(crate) async fn denied(
         groups: process.groups.clone(),
         capabilities: process.capabilities.effective,
     };
+    let identity = if has_own_ids(node, record).await { None } else { Some(identity) };
     for path in candidates(process) {
         let Some(place) = find(node, record, &path).await else { continue };
-        if let Some((what, hint)) = reason(&place, &identity) {
+        if let Some((what, hint)) = reason(&place, identity.as_ref()) {
             (failure.what, failure.hint) = (what, Some(hint));
             return failure;
         }
@@ -57,6 +58,13 @@ pub(crate) async fn denied(
             .into(),
     );
     failure
+}
+
+/// Whether it has a user namespace of its own: owners of files on the host are not those that it sees then.
+async fn has_own_ids(node: &Arc<Node>, record: &ContainerRecord) -> bool {
+    let (node, id) = (Arc::clone(node), record.id.clone());
+    let plan = blocking(move || node.plans.load(&id)).await;
+    plan.is_none_or(|plan| plan.namespaces.user != Namespace::Inherit)
 }
 
 /// The paths at which the kernel may have found it.
@@ -114,22 +122,26 @@ async fn find(node: &Arc<Node>, record: &ContainerRecord, path: &str) -> Option<
     }
 }
 
-/// The sentence and the hint; `None` if owners, modes and mounts allow the execution.
-fn reason(place: &Place, identity: &Identity) -> Option<(String, String)> {
+/// The sentence and the hint; `None` if owners, modes and mounts allow the execution. Without an identity no owner is
+/// looked at.
+fn reason(place: &Place, identity: Option<&Identity>) -> Option<(String, String)> {
     let (last, before) = place.walked.parts.split_last()?;
     let path = shown(&place.walked.path, PATH_BYTES_MAX);
-    let uid = identity.uid;
-    let change = |owner: &Owner, what: &str| match &place.volume {
-        None => format!("{what} in the image, or set `runAsUser: {}`", owner.uid),
-        Some(volume) => format!(
-            "{what} in volume `{}` on the node, or set `runAsUser: {}`",
-            shown(volume, PATH_BYTES_MAX),
-            owner.uid
-        ),
+    let uid = identity.map_or(0, |identity| identity.uid);
+    let may_not = |owner: &Owner| identity.is_some_and(|of| !of.may(Right::Enter, owner));
+    let change = |owner: &Owner, what: &str| {
+        let user = match owner.uid {
+            0 => String::new(),
+            uid => format!(", or set `runAsUser: {uid}`"),
+        };
+        match &place.volume {
+            None => format!("{what} in the image{user}"),
+            Some(volume) => {
+                format!("{what} in volume `{}` on the node{user}", shown(volume, PATH_BYTES_MAX))
+            }
+        }
     };
-    if let Some((directory, owner)) =
-        before.iter().find(|(_, owner)| !identity.may(Right::Enter, owner))
-    {
+    if let Some((directory, owner)) = before.iter().find(|(_, owner)| may_not(owner)) {
         let directory = shown(directory, PATH_BYTES_MAX);
         let what = format!(
             "`{path}` may not be executed: uid {uid} may not enter `{directory}` ({owner})"
@@ -151,14 +163,15 @@ fn reason(place: &Place, identity: &Identity) -> Option<(String, String)> {
     }
     if owner.mode & 0o111 == 0 {
         let what = format!(
-            "`{path}` may not be executed: permission denied, it is not executable ({owner})"
+            "`{path}` may not be executed: permission denied, it is not executable (mode {:04o})",
+            owner.mode
         );
         return Some((what, match &place.volume {
             None => "chmod +x it in the image".into(),
             Some(_) => "chmod +x it in the volume (`defaultMode: 0755` of a ConfigMap), or start it by its interpreter".into(),
         }));
     }
-    if !identity.may(Right::Enter, owner) {
+    if may_not(owner) {
         let what = format!("`{path}` may not be executed: uid {uid} has no right to ({owner})");
         return Some((what, change(owner, "chmod o+rx it")));
     }
@@ -186,7 +199,7 @@ mod tests {
     fn text(place: &Place, uid: u32) -> String {
         let capabilities = if uid == 0 { 1 << 1 } else { 0 };
         let identity = Identity { uid, gid: uid, groups: Vec::new(), capabilities };
-        reason(place, &identity)
+        reason(place, Some(&identity))
             .map_or(String::new(), |(what, hint)| format!("{what} (hint: {hint})"))
     }
 
@@ -199,10 +212,10 @@ mod tests {
             "{directory}"
         );
         let plain = text(&place(None, false, &[root, ("/opt/x", 0o644, false)]), 0);
-        assert!(plain.contains("not executable (owner 0:0, mode 0644) (hint: chmod +x"), "{plain}");
+        assert!(plain.contains("not executable (mode 0644) (hint: chmod +x"), "{plain}");
         let private = text(&place(None, false, &[root, ("/opt/x", 0o700, false)]), 1000);
         assert!(
-            private.contains("uid 1000 has no right to") && private.contains("runAsUser: 0"),
+            private.contains("uid 1000 has no right to") && !private.contains("runAsUser"),
             "{private}"
         );
         let closed = text(
@@ -210,6 +223,8 @@ mod tests {
             1000,
         );
         assert!(closed.contains("may not enter `/srv` (owner 0:0, mode 0700)"), "{closed}");
+        let shifted = place(None, false, &[("/", 0o700, true), ("/opt/x", 0o700, false)]);
+        assert_eq!(reason(&shifted, None), None, "owners of the host say nothing");
         let noexec = text(
             &place(Some("/data"), true, &[("/data", 0o755, true), ("/data/x", 0o755, false)]),
             0,

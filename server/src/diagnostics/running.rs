@@ -16,13 +16,20 @@ const CHILDREN_MAX: usize = 1024;
 /// Fewer zombies are normal: each ended process is one until its parent has waited for it.
 const ZOMBIES_MIN: usize = 3;
 
-/// The faults of a running container, the worst first. Reads the kernel's files.
-pub(crate) fn faults(node: &Node, pod: &PodRecord, record: &ContainerRecord) -> Vec<Diagnosis> {
+/// The faults of a running container, the worst first. Reads the kernel's files: for zombies, only if the status is
+/// `verbose`, one for each child of its first process.
+pub(crate) fn faults(
+    node: &Node,
+    pod: &PodRecord,
+    record: &ContainerRecord,
+    verbose: bool,
+) -> Vec<Diagnosis> {
     if !matches!(record.state, State::Running { .. }) {
         return Vec::new();
     }
     let killed = killed(node, pod, record);
-    killed.into_iter().chain(zombies(record)).collect()
+    let zombies = if verbose { zombies(record) } else { None };
+    killed.into_iter().chain(zombies).collect()
 }
 
 /// Processes of the container that were killed for memory, while its first process lives.

@@ -4,6 +4,7 @@
 use super::facts::Facts;
 use super::files;
 use super::inference::{Inference, likely};
+use super::phrases;
 use hull_plan::seccomp::{Verdict, verdict};
 use hull_plan::{Layer, signals};
 
@@ -44,8 +45,8 @@ const MEANINGS: [Meaning; 13] = [
         9,
         "killed",
         Layer::Process,
-        "somebody on the node, or a process in the pod, sent it: neither Hull nor the memory limit did",
-        "see the node's kernel log (dmesg) for the node's out-of-memory killer, and what kills processes on the node",
+        "no out-of-memory kill was counted and no stop was requested; a process in the pod or on the node sent SIGKILL",
+        "see what kills processes: a supervisor or script in the container, or a tool on the node",
     ),
     (
         11,
@@ -178,7 +179,7 @@ pub(super) fn start_refused(facts: &Facts) -> Option<Inference> {
 /// The usual cause of an end by an exit code, where nothing else is known.
 pub(super) fn of_code(code: i32, facts: &Facts) -> Option<Inference> {
     match code {
-        126 => Some(likely(
+        126 if runs_commands(facts) => Some(likely(
             "command-not-executable",
             Layer::Process,
             "a shell found a command that it could not execute: not executable, or for another architecture",
@@ -192,9 +193,16 @@ pub(super) fn of_code(code: i32, facts: &Facts) -> Option<Inference> {
                 "install it in the image; the log names it",
             ))
         }),
-        130..=191 => child(code - 128),
+        130..=191 if runs_commands(facts) => child(code - 128),
         _ => None,
     }
+}
+
+/// Whether its first process is a shell or an init, which end with the code of a command that they ran.
+fn runs_commands(facts: &Facts) -> bool {
+    const INITS: [&str; 5] = ["tini", "tini-static", "dumb-init", "catatonit", "docker-init"];
+    let name = facts.program_name();
+    phrases::is_shell(&name) || INITS.contains(&name.as_str())
 }
 
 /// A shell ends with 128 and the number of the signal that ended its last command.
@@ -208,14 +216,6 @@ fn child(signal: i32) -> Option<Inference> {
         Some((.., cause, fix)) => (*cause, *fix),
         None => ("see its log", REPORT),
     };
-    let (cause, fix) = if signal == 9 {
-        (
-            "the out-of-memory killer, or a command of the script, sent it",
-            "raise the memory limit, or see what kills it",
-        )
-    } else {
-        (cause, fix)
-    };
     Some(likely(
         "child-killed",
         Layer::Process,
@@ -224,106 +224,9 @@ fn child(signal: i32) -> Option<Inference> {
     ))
 }
 
-/// A program that goes to the background, and the option that keeps it in the foreground.
-const SERVERS: [(&str, &[&str], &str); 16] = [
-    ("httpd", &["-f", "-DFOREGROUND", "FOREGROUND"], "-f (busybox) or -DFOREGROUND"),
-    ("nginx", &["daemon off"], "-g 'daemon off;'"),
-    ("crond", &["-f", "-n"], "-f"),
-    ("cron", &["-f"], "-f"),
-    ("sshd", &["-D", "-d"], "-D"),
-    ("apachectl", &["FOREGROUND"], "-D FOREGROUND"),
-    ("apache2ctl", &["FOREGROUND"], "-D FOREGROUND"),
-    ("apache2", &["FOREGROUND"], "-D FOREGROUND"),
-    ("service", &["--foreground"], "the program itself in the foreground"),
-    ("php-fpm", &["-F", "--nodaemonize"], "-F"),
-    ("supervisord", &["-n", "nodaemon"], "-n"),
-    ("rsyslogd", &["-n"], "-n"),
-    ("syslogd", &["-n"], "-n"),
-    ("ntpd", &["-n", "-d"], "-n"),
-    ("telnetd", &["-F"], "-F"),
-    ("dnsmasq", &["-k", "-d", "--keep-in-foreground"], "-k"),
-];
-
-/// A first process that ended successfully and left its work in the background, which ended with it. By the command of
-/// the spec alone.
-pub(super) fn background(args: &[Vec<u8>]) -> Option<Inference> {
-    let args: Vec<_> = args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect();
-    let foreground = |how: &str| {
-        likely(
-            "background",
-            Layer::Process,
-            "its main process ended while its work was in the background, and all of a container ends with its first process",
-            format!("run the program in the foreground: {how}"),
-        )
-    };
-    let program = args.first()?.rsplit('/').next().unwrap_or_default();
-    if let Some((_, options, how)) = SERVERS.iter().find(|(name, ..)| *name == program) {
-        let stays = options.iter().any(|option| args[1..].iter().any(|arg| arg.contains(option)));
-        return (!stays).then(|| foreground(how));
-    }
-    if args[1..].iter().any(|arg| {
-        matches!(arg.as_str(), "--daemon" | "--daemonize" | "--daemonize=yes" | "--fork")
-    }) {
-        return Some(foreground("without its option for a daemon"));
-    }
-    let is_shell = matches!(program, "sh" | "bash" | "ash" | "dash" | "zsh" | "busybox");
-    let script = args.iter().skip_while(|arg| !is_shell_option(arg)).nth(1).filter(|_| is_shell)?;
-    let waits = script
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .any(|word| matches!(word, "wait" | "fg"));
-    (has_background_job(script) && !waits).then(|| {
-        foreground("without `&`, with `exec` in front of it, or end the script with `wait`")
-    })
-}
-
-/// `-c`, also among others as in `-ec`.
-fn is_shell_option(arg: &str) -> bool {
-    arg.starts_with('-') && !arg.starts_with("--") && arg.ends_with('c')
-}
-
-/// Whether a shell script has an `&` that is a command's end: not of `&&`, `>&`, `&>` or `<&`.
-fn has_background_job(script: &str) -> bool {
-    let bytes = script.as_bytes();
-    let at =
-        |index: Option<usize>| index.and_then(|index| bytes.get(index)).copied().unwrap_or(b' ');
-    (0..bytes.len()).any(|index| {
-        let (before, after) = (at(index.checked_sub(1)), at(index.checked_add(1)));
-        bytes[index] == b'&' && !b"&><\\".contains(&before) && !b"&>".contains(&after)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn left(args: &[&str]) -> bool {
-        background(&args.iter().map(|arg| arg.as_bytes().to_vec()).collect::<Vec<_>>()).is_some()
-    }
-
-    #[test]
-    fn work_in_the_background_is_seen_in_the_command() {
-        for args in [
-            &["sh", "-c", "sleep 100 & echo started; exit 0"][..],
-            &["/bin/bash", "-ec", "server -p 80&"],
-            &["httpd", "-p", "80"],
-            &["/usr/sbin/nginx"],
-            &["redis-server", "--daemonize=yes"],
-        ] {
-            assert!(left(args), "{args:?}");
-        }
-        for args in [
-            &["sh", "-c", "a && b > x 2>&1; c &> y"][..],
-            &["sh", "-c", "a & b & wait"],
-            &["sh", "-c", "echo done"],
-            &["httpd", "-f", "-p", "80"],
-            &["nginx", "-g", "daemon off;"],
-            &["curl", "http://x/?a=1&b=2"],
-            &["true"],
-            &[],
-        ] {
-            assert!(!left(args), "{args:?}");
-        }
-    }
 
     #[test]
     fn every_signal_of_the_table_has_its_name_and_a_fix() {
@@ -334,6 +237,8 @@ mod tests {
         }
         assert_eq!(signal_name(11), "SIGSEGV");
         assert_eq!(of_signal(10, None), None);
+        let killed = child(9).unwrap().cause;
+        assert!(killed.contains("no out-of-memory kill was counted"), "{killed}");
         assert!(child(11).unwrap().cause.contains("SIGSEGV"));
         assert_eq!(child(15), None);
     }

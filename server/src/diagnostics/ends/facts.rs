@@ -2,8 +2,9 @@
 //! The facts that explain an end: the parts of a container's spec, and of the node, that the inference compares with
 //! the clues. Plain data; [`look`](super::look) reads it.
 
+use super::ports;
 use crate::diagnostics::paths::Walked;
-use crate::diagnostics::rights::{Identity, Owner};
+use crate::diagnostics::rights::Identity;
 use hull_plan::elf::Found;
 use hull_plan::seccomp::{self, Verdict};
 use hull_plan::{Process, capabilities};
@@ -16,8 +17,6 @@ pub(super) struct Volume {
     /// Its directory or file on the host; empty for an image volume.
     pub(super) source: String,
     pub(super) read_only: bool,
-    /// Owner and mode of its top, if it answered.
-    pub(super) owner: Option<Owner>,
     /// Set if nothing more fits.
     pub(super) full: Option<Full>,
 }
@@ -33,7 +32,7 @@ pub(super) enum Full {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Listener {
     pub(super) port: u16,
-    /// Its name and pid, if it was found.
+    /// Its name and pid, if it is a process of the pod.
     pub(super) holder: Option<String>,
 }
 
@@ -44,7 +43,8 @@ pub(super) struct Facts {
     pub(super) root_read_only: bool,
     /// The kind of its seccomp profile, for messages: `RuntimeDefault`, ``Localhost profile `x.json` ``.
     pub(super) profile: String,
-    /// Number of ids that its user namespace maps from 0; `None` without one of its own.
+    /// Number of ids that its user namespace maps from 0; `None` without one of its own. With one, no owners of files
+    /// are known: they are those of the host.
     pub(super) mapped_ids: Option<u32>,
     pub(super) host_network: bool,
     /// The first port that a process may bind without a capability.
@@ -53,7 +53,7 @@ pub(super) struct Facts {
     pub(super) dns: Vec<String>,
     pub(super) volumes: Vec<Volume>,
     /// The path of the clue, if it exists or has a parent.
-    pub(super) walked: Vec<Walked>,
+    pub(super) walked: Option<Walked>,
     pub(super) listeners: Vec<Listener>,
     /// The writable layer is full.
     pub(super) layer_full: Option<Full>,
@@ -77,31 +77,53 @@ impl Facts {
         hull_sys::text::shown(first.unwrap_or_default(), 128)
     }
 
-    /// The words of its command in lower case; of paths also the last part.
-    pub(super) fn command_words(&self) -> Vec<String> {
-        let text: Vec<_> = self
-            .process
-            .args
-            .iter()
-            .map(|arg| String::from_utf8_lossy(arg).to_lowercase())
-            .collect();
-        let mut words: Vec<String> = Vec::new();
-        for word in text
-            .iter()
-            .flat_map(|arg| arg.split(|c: char| c.is_whitespace() || ";|&()<>'\"`$={}".contains(c)))
-        {
-            words
-                .extend(word.rsplit('/').next().filter(|part| !part.is_empty()).map(str::to_owned));
-            words.push(word.to_owned());
-        }
-        words.retain(|word| !word.is_empty());
-        words
+    /// The name of its program, without directories, in lower case.
+    pub(super) fn program_name(&self) -> String {
+        let first = self.process.args.first().map(|first| String::from_utf8_lossy(first));
+        let first = first.unwrap_or_default().to_lowercase();
+        first.rsplit('/').next().unwrap_or_default().to_owned()
     }
 
-    /// Whether the command of the spec contains `text`. Not its environment: that may come from secrets.
-    pub(super) fn spec_contains(&self, text: &str) -> bool {
-        let has = |arg: &Vec<u8>| String::from_utf8_lossy(arg).contains(text);
-        !text.is_empty() && (self.process.args.iter().any(has) || self.process.cwd.contains(text))
+    /// Whether messages may show `text`: it is a word of its command, or its directory. The kubelet expands variables
+    /// in commands, so no word that has to do with a value of the environment, except for the program itself.
+    pub(super) fn shows(&self, text: &str) -> bool {
+        if text.is_empty() || text.starts_with("//") {
+            return false;
+        }
+        let args: Vec<_> =
+            self.process.args.iter().map(|arg| String::from_utf8_lossy(arg)).collect();
+        if args.first().is_some_and(|first| first == text) || self.process.cwd == text {
+            return true;
+        }
+        let is_break = |c: char| c.is_whitespace() || ";|&()<>'\"`$={}".contains(c);
+        let has = |arg: &str| arg == text || arg.split(is_break).any(|word| word == text);
+        !self.is_from_environment(text) && args.iter().any(|arg| has(arg))
+    }
+
+    /// Whether a value of the environment equals or contains `text`, or is part of it.
+    fn is_from_environment(&self, text: &str) -> bool {
+        const PART_MIN: usize = 4;
+        self.process.env.iter().any(|entry| {
+            let entry = String::from_utf8_lossy(entry);
+            let value = entry.split_once('=').map_or("", |(_, value)| value);
+            let has_part =
+                value.len() >= PART_MIN && (value.contains(text) || text.contains(value));
+            !value.is_empty() && (value == text || has_part)
+        })
+    }
+
+    /// Whether messages may show an id of its command.
+    pub(super) fn shows_id(&self, id: u32) -> bool {
+        !self.is_from_environment(&id.to_string())
+    }
+
+    /// The ports that its command names as its own.
+    pub(super) fn ports(&self) -> Vec<u16> {
+        let args: Vec<_> =
+            self.process.args.iter().map(|arg| String::from_utf8_lossy(arg)).collect();
+        let mut ports = ports::of_args(args.iter().map(|arg| &**arg));
+        ports.retain(|port| !self.is_from_environment(&port.to_string()));
+        ports
     }
 
     /// Whether it has the capability, named without `CAP_`.

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Causes in files and volumes (pure).
 
-use super::clues::{Clue, Phrase};
+use super::clues::Clue;
 use super::facts::{Facts, Full, Volume, is_below};
 use super::inference::{Inference, likely};
-use crate::diagnostics::paths::Walked;
 use crate::diagnostics::rights::Right;
 use hull_plan::Layer;
 
 /// How a path is named in messages: as it is if the spec has it or it is a volume's, else not at all.
 fn named(path: &str, facts: &Facts) -> String {
     let is_of_volume = facts.volumes.iter().any(|volume| volume.target == path);
-    if is_of_volume || facts.spec_contains(path) || path == "/" {
+    if is_of_volume || facts.shows(path) || path == "/" {
         return format!("`{}`", hull_sys::text::shown(path, 256));
     }
     match facts.volume_of(path) {
@@ -25,12 +24,9 @@ fn named(path: &str, facts: &Facts) -> String {
 /// The access to a path of the clue that modes and owners deny.
 pub(super) fn denied_path(facts: &Facts) -> Option<Inference> {
     let identity = facts.identity();
-    let denied = facts.walked.iter().find_map(|walked: &Walked| {
-        let (path, owner, right) =
-            identity.denied(&walked.parts, walked.complete, facts.executes)?;
-        Some((path.to_owned(), owner, right))
-    });
-    let (path, owner, right) = denied?;
+    let walked = facts.walked.as_ref()?;
+    let (path, owner, right) = identity.denied(&walked.parts, walked.complete, facts.executes)?;
+    let path = path.to_owned();
     let uid = facts.process.uid;
     let cause =
         format!("uid {uid} may not {} {} ({owner})", right.verb(&owner), named(&path, facts));
@@ -52,10 +48,12 @@ pub(super) fn denied_path(facts: &Facts) -> Option<Inference> {
             "file-permission",
             Layer::Filesystem,
             cause,
-            format!(
-                "correct owner or mode in the image (COPY --chown, chmod), or set `runAsUser: {}`",
-                owner.uid
-            ),
+            match owner.uid {
+                0 => "correct owner or mode in the image (COPY --chown, chmod)".to_owned(),
+                uid => format!(
+                    "correct owner or mode in the image (COPY --chown, chmod), or set `runAsUser: {uid}`"
+                ),
+            },
         ),
     })
 }
@@ -70,7 +68,7 @@ fn volume_denied(volume: &Volume, cause: String, right: Right, facts: &Facts) ->
         cause,
         format!(
             "make volume `{target}` {what} for uid {uid}: set `fsGroup` (hostPath volumes ignore it: chown or chmod the \
-             directory on the node), or set `runAsUser` to its owner"
+             directory on the node)"
         ),
     )
 }
@@ -78,29 +76,13 @@ fn volume_denied(volume: &Volume, cause: String, right: Right, facts: &Facts) ->
 /// A device that the container's rules for devices refuse.
 pub(super) fn device(clue: &Clue) -> Option<Inference> {
     let is_own = |path: &&str| is_below(path, "/dev/shm") || is_below(path, "/dev/mqueue");
-    let names_device = clue.paths().any(|path| is_below(path, "/dev") && !is_own(&path));
-    names_device.then(|| likely(
+    let device = clue.subject().filter(|path| is_below(path, "/dev") && !is_own(path));
+    device.map(|_| likely(
         "device-refused",
         Layer::Cgroup,
         "the container may not use this device of /dev: its cgroup allows only devices of its spec",
         "request the device from its device plugin, or add it to the container (a privileged container has all)",
     ))
-}
-
-/// A volume that denies writing, when the clue names no path.
-pub(super) fn denied_volume(clue: &Clue, facts: &Facts) -> Option<Inference> {
-    if clue.paths().next().is_some() || clue.phrase != Phrase::PermissionDenied {
-        return None;
-    }
-    let identity = facts.identity();
-    let closed = |volume: &&Volume| {
-        volume.owner.is_some_and(|owner| owner.is_directory && !identity.may(Right::Write, &owner))
-    };
-    let volume = facts.volumes.iter().filter(|volume| !volume.read_only).find(closed)?;
-    let owner = volume.owner?;
-    let target = hull_sys::text::shown(&volume.target, 256);
-    let cause = format!("uid {} may not write to volume `{target}` ({owner})", facts.process.uid);
-    Some(volume_denied(volume, cause, Right::Write, facts))
 }
 
 /// A write to what is mounted read-only.
@@ -131,7 +113,7 @@ pub(super) fn read_only(clue: &Clue, facts: &Facts) -> Inference {
             .next()
             .and_then(|path| path.rsplit_once('/'))
             .map(|(directory, _)| directory);
-        let at = at.filter(|directory| facts.spec_contains(directory) && !directory.is_empty());
+        let at = at.filter(|directory| facts.shows(directory));
         let at = at.map_or("the directory that it writes to".to_owned(), |directory| {
             format!("`{}`", hull_sys::text::shown(directory, 256))
         });
@@ -205,7 +187,7 @@ pub(super) fn shared_memory(facts: &Facts) -> Inference {
 
 /// A file of the spec that is missing.
 pub(super) fn missing(clue: &Clue, facts: &Facts) -> Option<Inference> {
-    let path = clue.paths().find(|path| facts.spec_contains(path))?;
+    let path = clue.subject().filter(|path| facts.shows(path))?;
     let name = format!("`{}`", hull_sys::text::shown(path, 256));
     Some(match facts.volume_of(path) {
         Some(volume) => likely(

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From a clue to its cause (pure): what the recognised error and the container's spec have in common.
 
-use super::clues::{Clue, Phrase};
+use super::clues::Clue;
 use super::facts::Facts;
 use super::inference::{Inference, likely};
+use super::phrases::Phrase;
 use super::{files, network, privileges};
 use hull_plan::elf::Found;
 use hull_plan::{Certainty, Layer};
@@ -37,12 +38,10 @@ pub(super) fn cause(clue: &Clue, facts: &Facts) -> Option<Inference> {
         Phrase::NoSpace | Phrase::QuotaExceeded => Some(files::no_space(clue, facts)),
         Phrase::PermissionDenied => files::denied_path(facts)
             .or_else(|| network::privileged_port(clue, facts))
-            .or_else(|| privileges::missing(clue, facts))
-            .or_else(|| files::denied_volume(clue, facts)),
+            .or_else(|| privileges::missing(clue, facts)),
         Phrase::NotPermitted => files::device(clue)
             .or_else(|| network::privileged_port(clue, facts))
-            .or_else(|| privileges::missing(clue, facts))
-            .or_else(|| files::denied_path(facts)),
+            .or_else(|| privileges::missing(clue, facts)),
         Phrase::InvalidArgument => privileges::unmapped_id(clue, facts),
         Phrase::HostUnknown
         | Phrase::ConnectionRefused
@@ -169,9 +168,7 @@ fn library(clue: &Clue, facts: &Facts) -> Inference {
 }
 
 fn command(clue: &Clue, facts: &Facts) -> Inference {
-    let known = clue
-        .command()
-        .filter(|word| facts.command_words().iter().any(|of| of.eq_ignore_ascii_case(word)));
+    let known = clue.command().filter(|word| facts.shows(word));
     let name = known.map_or("a command that it runs".to_owned(), |word| {
         format!("`{}`", hull_sys::text::shown(word, 64))
     });

@@ -2,37 +2,42 @@
 //! Reads the facts of an end from records, the kept plan, the image, volumes and the kernel, as far as the clue needs
 //! them. An end without a failure costs nothing here.
 
-use super::clues::{self, Clue, Phrase};
+use super::clues::{self, Clue};
 use super::facts::{Facts, Full, Listener, Volume, is_below};
+use super::phrases::Phrase;
 use super::{Circumstances, diagnose, lines, listeners, with_output};
 use crate::container::ContainerRecord;
 use crate::container::state::{ExitDetails, ExitReason};
-use crate::diagnostics::paths::{Inside, Walked, open_path, owner, owner_in, view, walk};
+use crate::diagnostics::paths::{Inside, Walked, image_view, open_path, owner_in, view, walk};
 use crate::node::Node;
 use crate::oci_spec;
 use crate::pod::{PodRecord, State as PodState};
 use crate::storage::blocking;
+use hull_cgroup::Cgroup;
 use hull_plan::{Op, Plan, Process, elf};
 use hull_proto::cri::{self, security_profile::ProfileType};
 use hull_proto::monitor::LastOutput;
-use rustix::fs::{StatVfs, fstat, fstatvfs};
+use rustix::fs::{StatVfs, fstatvfs};
 use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Most volumes that are looked at.
 const VOLUMES_MAX: usize = 16;
-/// Most paths of a clue that are looked at.
-const PATHS_MAX: usize = 4;
 /// A file system with less space than this is full, in bytes: a write fails that needs a page more.
 const FULL_BYTES: u64 = 64 << 10;
+
+/// Longest time for facts: the exit is published after it.
+const FACTS_MAX: Duration = Duration::from_secs(1);
 
 /// An end that is to be explained.
 pub(crate) struct Ended<'a> {
     pub(crate) node: &'a Arc<Node>,
-    pub(crate) pod: &'a PodRecord,
-    pub(crate) record: &'a ContainerRecord,
+    pub(crate) pod: &'a Arc<PodRecord>,
+    pub(crate) record: &'a Arc<ContainerRecord>,
     /// Nanoseconds since the epoch.
     pub(crate) started_ns: Option<i64>,
     pub(crate) at_ns: i64,
@@ -46,7 +51,10 @@ pub(crate) async fn explain(ended: Ended<'_>, mut how: ExitReason) -> ExitReason
     let output = ended.output.as_ref().filter(|_| failed).map(lines).unwrap_or_default();
     let clue = clues::find(&output);
     let facts = if failed && !details.stop_requested && details.oom_kills == 0 {
-        facts(&ended, &how, clue.as_ref()).await
+        let sought = Sought::new(&ended, &how, clue.as_ref());
+        // If it is late it goes on, so that a volume that hangs is known as such; the exit does not wait for it.
+        let found = timeout(FACTS_MAX, tokio::spawn(facts(sought))).await;
+        found.ok().and_then(Result::ok).flatten()
     } else {
         None
     };
@@ -106,55 +114,96 @@ fn args(node: &Node, record: &ContainerRecord) -> Vec<Vec<u8>> {
     args.unwrap_or_default().into_iter().map(String::into_bytes).collect()
 }
 
-async fn facts(ended: &Ended<'_>, how: &ExitReason, clue: Option<&Clue>) -> Option<Facts> {
-    let volumes = volumes(ended, clue).await;
-    let walked_in_volumes = walk_volumes(ended, clue, &volumes).await;
-    let (node, record, pod, clue) =
-        (Arc::clone(ended.node), ended.record.clone(), ended.pod.clone(), clue.cloned());
-    let bus_error = matches!(how, ExitReason::Signal { signal: 7, .. });
-    let executes = matches!(how, ExitReason::Code { code: 126, .. });
-    let lived_ms =
-        ended.started_ns.and_then(|started| Some(ended.at_ns.checked_sub(started)? / 1_000_000));
-    let look = move || {
-        let plan = node.plans.load(&record.id)?;
-        let phrase = clue.as_ref().map(|clue| clue.phrase);
-        let image = needs_files(phrase).then(|| node.images.find(&record.image_id)).flatten();
-        let view = image.and_then(|image| view(&node, &record, &image));
-        let mut walked = walked_in_volumes;
-        let in_image =
-            |path: &&str| !volumes.iter().any(|volume: &Volume| is_below(path, &volume.target));
-        if let (Some(view), Some(clue)) = (&view, &clue) {
-            let paths = clue.paths().filter(in_image).take(PATHS_MAX);
-            walked.extend(paths.filter_map(|path| walk(view.as_fd(), "", path)));
+/// An end whose facts are sought.
+struct Sought {
+    node: Arc<Node>,
+    pod: Arc<PodRecord>,
+    record: Arc<ContainerRecord>,
+    clue: Option<Clue>,
+    bus_error: bool,
+    executes: bool,
+    lived_ms: Option<i64>,
+}
+
+impl Sought {
+    fn new(ended: &Ended<'_>, how: &ExitReason, clue: Option<&Clue>) -> Self {
+        let lived = ended.started_ns.and_then(|started| ended.at_ns.checked_sub(started));
+        Self {
+            node: Arc::clone(ended.node),
+            pod: Arc::clone(ended.pod),
+            record: Arc::clone(ended.record),
+            clue: clue.filter(|clue| clue.is_last).cloned(),
+            bus_error: matches!(how, ExitReason::Signal { signal: 7, .. }),
+            executes: matches!(how, ExitReason::Code { code: 126, .. }),
+            lived_ms: lived.map(|lived| lived / 1_000_000),
         }
-        let program =
-            plan.process.args.first().map(|arg| String::from_utf8_lossy(arg).into_owned());
-        let program =
-            view.as_ref().zip(program).and_then(|(view, path)| owner_in(view.as_fd(), &path));
-        let space = matches!(phrase, Some(Phrase::NoSpace | Phrase::QuotaExceeded));
-        Some(Facts {
-            root_read_only: plan.ops.iter().any(|op| matches!(op, Op::RootReadonly)),
-            profile: profile(&record, &plan),
-            mapped_ids: mapped_ids(&pod),
-            host_network: is_on_host_network(&pod),
-            first_free_port: first_free_port(&pod),
-            dns: pod.config.dns_config.as_ref().map(|dns| dns.servers.clone()).unwrap_or_default(),
-            listeners: clue
-                .as_ref()
-                .filter(|_| phrase == Some(Phrase::AddressInUse))
-                .map_or(Vec::new(), |clue| listening(&pod, &plan, clue)),
-            layer_full: space.then(|| layer_full(&node, &record)).flatten(),
-            shm_full: (space || bus_error).then(|| shm_full(&pod)).flatten(),
-            program_fault: view.as_ref().and_then(|view| fault(view, &plan, clue.as_ref()?)),
-            executes,
-            program_is_setuid: program.is_some_and(|owner| owner.mode & 0o6000 != 0),
-            lived_ms,
-            process: plan.process,
-            volumes,
-            walked,
-        })
+    }
+
+    fn phrase(&self) -> Option<Phrase> {
+        self.clue.as_ref().map(|clue| clue.phrase)
+    }
+
+    /// Whether owners of files on the host are those that the container sees.
+    fn knows_owners(&self) -> bool {
+        self.pod.id_maps().is_none()
+    }
+
+    /// The path that the clue is about, if owners and modes say more about it.
+    fn subject(&self) -> Option<&str> {
+        let clue = self.clue.as_ref().filter(|_| self.knows_owners())?;
+        clue.subject().filter(|_| clue.phrase == Phrase::PermissionDenied)
+    }
+}
+
+async fn facts(sought: Sought) -> Option<Facts> {
+    let (volumes, answer) = volumes(&sought).await;
+    let walked = if answer { walk_volumes(&sought, &volumes).await } else { None };
+    blocking(move || read(&sought, volumes, walked)).await
+}
+
+/// The facts that need no volume. Blocks.
+fn read(of: &Sought, volumes: Vec<Volume>, mut walked: Option<Walked>) -> Option<Facts> {
+    let (node, record, pod) = (&*of.node, &*of.record, &*of.pod);
+    let plan = node.plans.load(&record.id)?;
+    let phrase = of.phrase();
+    let image = needs_files(phrase).then(|| node.images.find(&record.image_id)).flatten();
+    let view = image.as_ref().and_then(|image| view(node, record, image));
+    let is_in_volume = |path: &str| volumes.iter().any(|volume| is_below(path, &volume.target));
+    if let (Some(view), Some(path)) = (&view, of.subject().filter(|path| !is_in_volume(path))) {
+        walked = walk(view.as_fd(), "", path);
+    }
+    let program = plan.process.args.first().map(|arg| String::from_utf8_lossy(arg).into_owned());
+    let program = view.as_ref().filter(|_| of.knows_owners()).zip(program);
+    let program = program.and_then(|(view, path)| owner_in(view.as_fd(), &path));
+    // Without the writable layer: what the container wrote there is not shown.
+    let layers = image.as_ref().and_then(|image| image_view(node, record, image));
+    let space = matches!(phrase, Some(Phrase::NoSpace | Phrase::QuotaExceeded));
+    let clue = of.clue.as_ref();
+    let mut facts = Facts {
+        root_read_only: plan.ops.iter().any(|op| matches!(op, Op::RootReadonly)),
+        profile: profile(record, &plan),
+        mapped_ids: mapped_ids(pod),
+        host_network: is_on_host_network(pod),
+        first_free_port: first_free_port(pod),
+        dns: pod.config.dns_config.as_ref().map(|dns| dns.servers.clone()).unwrap_or_default(),
+        listeners: Vec::new(),
+        layer_full: space.then(|| layer_full(node, record)).flatten(),
+        shm_full: (space || of.bus_error).then(|| shm_full(pod)).flatten(),
+        program_fault: None,
+        executes: of.executes,
+        program_is_setuid: program.is_some_and(|owner| owner.mode & 0o6000 != 0),
+        lived_ms: of.lived_ms,
+        process: plan.process,
+        volumes,
+        walked,
     };
-    blocking(look).await
+    if let Some(clue) = clue {
+        facts.program_fault = layers.and_then(|layers| fault(&layers, &facts, clue));
+        if clue.phrase == Phrase::AddressInUse {
+            facts.listeners = listening(of, &facts, clue);
+        }
+    }
+    Some(facts)
 }
 
 /// Whether owners and modes of the image's files say more about the phrase.
@@ -172,13 +221,11 @@ fn needs_files(phrase: Option<Phrase>) -> bool {
 }
 
 /// Why a command that the clue names, and the spec too, cannot be executed although it is there.
-fn fault(view: &OwnedFd, plan: &Plan, clue: &Clue) -> Option<elf::Found> {
-    let command = clue.command()?;
-    let in_spec =
-        plan.process.args.iter().any(|arg| String::from_utf8_lossy(arg).contains(command));
+fn fault(layers: &OwnedFd, facts: &Facts, clue: &Clue) -> Option<elf::Found> {
+    let command = clue.command().filter(|command| facts.shows(command))?;
     let args = vec![command.as_bytes().to_vec()];
-    let process = Process { args, ..plan.process.clone() };
-    in_spec.then(|| elf::explain(&process, &Inside::new(view.as_fd()))).flatten()
+    let process = Process { args, ..facts.process.clone() };
+    elf::explain(&process, &Inside::new(layers.as_fd()))
 }
 
 fn profile(record: &ContainerRecord, plan: &Plan) -> String {
@@ -231,19 +278,17 @@ fn pause_pid(pod: &PodRecord) -> Option<i32> {
     cgroups.contains(&pod.id).then_some(pause_pid)
 }
 
-fn listening(pod: &PodRecord, plan: &Plan, clue: &Clue) -> Vec<Listener> {
-    let process = if is_on_host_network(pod) {
+fn listening(of: &Sought, facts: &Facts, clue: &Clue) -> Vec<Listener> {
+    let process = if facts.host_network {
         "self".to_owned()
     } else {
-        let Some(pid) = pause_pid(pod) else { return Vec::new() };
+        let Some(pid) = pause_pid(&of.pod) else { return Vec::new() };
         pid.to_string()
     };
-    let args = plan.process.args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned());
-    let args: Vec<String> = args.collect();
-    let numbers =
-        args.iter().flat_map(|arg| clues::words(arg)).filter_map(|word| word.parse().ok());
-    let ports: Vec<u16> = clue.ports().chain(numbers).collect();
-    listeners::of(&process, &ports)
+    let ports: Vec<u16> = clue.ports().into_iter().chain(facts.ports()).collect();
+    let cgroup = Cgroup::at(&of.node.cgroups, &of.pod.cgroup);
+    let pids = cgroup.and_then(|cgroup| cgroup.procs()).unwrap_or_default();
+    listeners::of(&process, &ports, &pids)
 }
 
 /// The size of the pod's /dev/shm in bytes, if it is full.
@@ -268,14 +313,13 @@ fn full(space: &StatVfs) -> Option<Full> {
     (space.f_files > 0 && space.f_favail == 0).then_some(Full::Inodes)
 }
 
-/// The container's volumes, looked at if the clue may be about one.
-async fn volumes(ended: &Ended<'_>, clue: Option<&Clue>) -> Vec<Volume> {
-    let mut needed = clue.is_some_and(|clue| {
-        needs_files(Some(clue.phrase))
-            || matches!(clue.phrase, Phrase::NoSpace | Phrase::QuotaExceeded)
-    });
-    let mut volumes = Vec::new();
-    for mount in &ended.record.config.mounts {
+/// The container's volumes, looked at if the clue may be about one, and whether all of these answered.
+async fn volumes(of: &Sought) -> (Vec<Volume>, bool) {
+    let phrase = of.phrase();
+    let mut needed =
+        needs_files(phrase) || matches!(phrase, Some(Phrase::NoSpace | Phrase::QuotaExceeded));
+    let (mut volumes, mut answer) = (Vec::new(), true);
+    for mount in &of.record.config.mounts {
         let mut volume = Volume {
             target: mount.container_path.clone(),
             source: mount.host_path.clone(),
@@ -284,39 +328,28 @@ async fn volumes(ended: &Ended<'_>, clue: Option<&Clue>) -> Vec<Volume> {
         };
         if needed && volumes.len() < VOLUMES_MAX && !volume.source.is_empty() {
             let path = PathBuf::from(&volume.source);
-            let look = move || {
-                let top = open_path(path)?;
-                let space = fstatvfs(&top).ok().and_then(|space| full(&space));
-                Some((owner(&fstat(&top).ok()?), space))
-            };
-            let looked = ended.node.storage.within("look at a volume", &volume.source, look).await;
-            match looked {
-                Ok(Some((owner, full))) => (volume.owner, volume.full) = (Some(owner), full),
-                Ok(None) => {}
+            let look = move || fstatvfs(open_path(path)?).ok().and_then(|space| full(&space));
+            match of.node.storage.within("look at a volume", &volume.source, look).await {
+                Ok(full) => volume.full = full,
                 // One that hangs is reason enough not to wait for others.
-                Err(_) => needed = false,
+                Err(_) => (needed, answer) = (false, false),
             }
         }
         volumes.push(volume);
     }
-    volumes
+    (volumes, answer)
 }
 
-/// The clue's paths that are in volumes.
-async fn walk_volumes(ended: &Ended<'_>, clue: Option<&Clue>, volumes: &[Volume]) -> Vec<Walked> {
-    let mut walked = Vec::new();
-    let paths =
-        clue.filter(|clue| needs_files(Some(clue.phrase))).map(Clue::paths).into_iter().flatten();
-    for path in paths.take(PATHS_MAX) {
-        let within = volumes
-            .iter()
-            .filter(|volume| is_below(path, &volume.target) && !volume.source.is_empty());
-        let Some(volume) = within.max_by_key(|volume| volume.target.len()) else { continue };
-        let (source, target, path) =
-            (PathBuf::from(&volume.source), volume.target.clone(), path.to_owned());
-        let look = move || walk(open_path(source)?.as_fd(), &target, &path);
-        let looked = ended.node.storage.within("look at a volume", &volume.source, look).await;
-        walked.extend(looked.ok().flatten());
+/// The path that the clue is about, if it is in a volume.
+async fn walk_volumes(of: &Sought, volumes: &[Volume]) -> Option<Walked> {
+    let path = of.subject()?;
+    let within = volumes.iter().filter(|volume| is_below(path, &volume.target));
+    let volume = within.max_by_key(|volume| volume.target.len())?;
+    if volume.source.is_empty() {
+        return None;
     }
-    walked
+    let (source, target, path) =
+        (PathBuf::from(&volume.source), volume.target.clone(), path.to_owned());
+    let look = move || walk(open_path(source)?.as_fd(), &target, &path);
+    of.node.storage.within("look at a volume", &volume.source, look).await.ok().flatten()
 }

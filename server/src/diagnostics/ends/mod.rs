@@ -22,6 +22,8 @@ mod look;
 pub(crate) mod memory;
 mod network;
 mod operations;
+mod phrases;
+mod ports;
 mod privileges;
 
 use crate::container::state::{ExitDetails, ExitReason};
@@ -75,10 +77,7 @@ fn diagnose(
         ExitReason::Code { .. } | ExitReason::Signal { .. } if details.oom_kills > 0 => {
             Some(memory::diagnosis(details, of.memory_limit, true))
         }
-        ExitReason::Code { code: 0, .. } => {
-            let inference = exits::background(of.args).filter(|_| !details.stop_requested)?;
-            Some(inferred("exited with code 0".into(), inference))
-        }
+        ExitReason::Code { code: 0, .. } => None,
         ExitReason::Code { code, .. }
             if details.stop_requested && *code == of.stop_signal.saturating_add(128) =>
         {
@@ -97,7 +96,10 @@ fn by_code(
     facts: Option<&Facts>,
 ) -> Option<Diagnosis> {
     let what = match clue {
-        Some(clue) => format!("exited with code {code}: {}", clue.phrase.shown()),
+        Some(clue) if clue.is_last => format!("exited with code {code}: {}", clue.phrase.shown()),
+        Some(clue) => {
+            format!("exited with code {code}; its output mentions: {}", clue.phrase.shown())
+        }
         None => format!("exited with code {code}"),
     };
     if let Some(diagnosis) = observed(what.clone(), of.details) {
@@ -106,14 +108,10 @@ fn by_code(
     if of.details.stop_requested {
         return None;
     }
-    let facts = facts?;
-    let inference = match clue {
-        Some(clue) => {
-            let silent = clue.phrase == clues::Phrase::Missing;
-            infer::cause(clue, facts).or_else(|| exits::of_code(code, facts).filter(|_| silent))
-        }
-        None => exits::of_code(code, facts),
-    };
+    let by_clue = clue.filter(|clue| clue.is_last).zip(facts);
+    let inference = by_clue
+        .and_then(|(clue, facts)| infer::cause(clue, facts))
+        .or_else(|| exits::of_code(code, facts?));
     match (inference, clue) {
         (Some(inference), _) => Some(inferred(what, inference)),
         (None, Some(_)) => Some(Diagnosis {
@@ -153,7 +151,7 @@ fn by_signal(
     }
     let by_table = exits::of_signal(signal, facts);
     // An abort is often explained by its last line.
-    let by_clue = clue.filter(|_| matches!(signal, 6 | 7)).zip(facts);
+    let by_clue = clue.filter(|clue| clue.is_last && matches!(signal, 6 | 7)).zip(facts);
     let by_clue = by_clue.and_then(|(clue, facts)| infer::cause(clue, facts));
     match by_clue.or(by_table) {
         Some(inference) => Some(inferred(what, with_program(inference, of.args))),

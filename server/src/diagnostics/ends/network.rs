@@ -1,28 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Causes in the network (pure): ports, names, peers.
 
-use super::clues::{Clue, Phrase};
+use super::clues::Clue;
 use super::facts::Facts;
 use super::inference::{Inference, likely};
+use super::phrases::Phrase;
 use hull_plan::Layer;
 
 /// A bind to a port below the first free one, without the capability.
 pub(super) fn privileged_port(clue: &Clue, facts: &Facts) -> Option<Inference> {
-    let binds = ["bind", "listen", "socket", "binding", "listener", "sock_bind"]
-        .iter()
-        .any(|word| clue.has_word(word));
-    if !binds || facts.has_capability("NET_BIND_SERVICE") || facts.first_free_port <= 1 {
+    let binds = ["bind", "listen", "binding", "sock_bind"].iter().any(|word| clue.has_word(word));
+    // A socket of a path has no port.
+    let names_path = clue.paths().next().is_some();
+    if !binds || names_path || facts.has_capability("NET_BIND_SERVICE") {
         return None;
     }
-    let is_low = |port: &u16| u32::from(*port) < facts.first_free_port;
-    let in_spec = |port: &u16| facts.spec_contains(&port.to_string());
-    let of_spec = facts.command_words().iter().filter_map(|word| word.parse().ok()).find(is_low);
-    let port = clue.ports().find(|port| is_low(port) && in_spec(port)).or(of_spec);
-    let names_only_others = port.is_none() && !clue.has_word("bind") && !clue.has_word("listen");
-    if names_only_others {
-        return None;
-    }
-    let port = port.map_or("a privileged port".to_owned(), |port| format!("port {port}"));
+    let is_low = |port: &&u16| u32::from(**port) < facts.first_free_port;
+    let (of_line, of_spec) = (clue.ports(), facts.ports());
+    let named = if of_line.is_empty() { &of_spec } else { &of_line };
+    let port = named.iter().find(is_low)?;
+    // Only a number of the spec is shown.
+    let port = Some(format!("port {port}")).filter(|_| of_spec.contains(port));
+    let port = port.unwrap_or_else(|| "a privileged port".to_owned());
     let who = without_capability(facts, "NET_BIND_SERVICE");
     Some(likely(
         "privileged-port",
@@ -46,9 +45,7 @@ pub(super) fn without_capability(facts: &Facts, capability: &str) -> String {
 
 /// A port that somebody else listens on.
 pub(super) fn address_in_use(clue: &Clue, facts: &Facts) -> Inference {
-    let named: Vec<u16> = clue.ports().collect();
-    let of_spec: Vec<u16> =
-        facts.command_words().iter().filter_map(|word| word.parse().ok()).collect();
+    let (named, of_spec) = (clue.ports(), facts.ports());
     let held =
         |ports: &[u16]| facts.listeners.iter().find(|listener| ports.contains(&listener.port));
     let found = held(&named).or_else(|| held(&of_spec));
@@ -67,8 +64,7 @@ pub(super) fn address_in_use(clue: &Clue, facts: &Facts) -> Inference {
             format!("port {} is in use {place} already{holder}", listener.port)
         }
         None => {
-            let port =
-                of_spec.iter().chain(&named).find(|port| facts.spec_contains(&port.to_string()));
+            let port = of_spec.iter().find(|port| named.is_empty() || named.contains(port));
             let port = port.map_or("the port".to_owned(), |port| format!("port {port}"));
             format!("{port} was in use {place}, or the program opens it twice")
         }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Causes in the confinement of the process (pure): capabilities, seccomp, no-new-privileges, user namespaces.
 
-use super::clues::{Clue, Phrase, words};
+use super::clues::{Clue, words};
 use super::facts::Facts;
 use super::inference::{Inference, likely};
 use super::network::without_capability;
 use super::operations::{self, Operation};
+use super::phrases::Phrase;
 use hull_plan::Layer;
 
 /// The right that a refused operation lacks. The filter is asked first: what it refuses the kernel does not look at.
@@ -18,9 +19,6 @@ pub(super) fn missing(clue: &Clue, facts: &Facts) -> Option<Inference> {
         if matches {
             return Some(filter_refuses(call, facts));
         }
-    }
-    if let Some(unmapped) = unmapped_id(clue, facts) {
-        return Some(unmapped);
     }
     if let Some(operation) = operation
         && !operation.capability.is_empty()
@@ -39,18 +37,12 @@ pub(super) fn missing(clue: &Clue, facts: &Facts) -> Option<Inference> {
     refused_call(clue, facts).or_else(|| general(facts))
 }
 
-/// The operation that the error names, or else the program of the spec.
+/// The operation that the error names, or else the program of the spec. A script may do several things.
 fn operation(clue: &Clue, facts: &Facts) -> Option<&'static Operation> {
     let table = &operations::OPERATIONS;
     let in_line = table.iter().flat_map(|of| of.words).filter(|word| clue.is_about(word)).copied();
-    operations::named(in_line).or_else(|| {
-        // A script may do several things; only if it does one of them, that is the one.
-        let of_spec = facts.command_words();
-        let is_in_spec =
-            |of: &&Operation| of.words.iter().any(|word| of_spec.iter().any(|known| known == word));
-        let mut found = operations::OPERATIONS.iter().filter(is_in_spec);
-        found.next().filter(|_| found.next().is_none())
-    })
+    let program = facts.program_name();
+    operations::named(in_line).or_else(|| operations::named(std::iter::once(program.as_str())))
 }
 
 fn filter_refuses(call: &str, facts: &Facts) -> Inference {
@@ -95,8 +87,8 @@ fn capability(operation: &Operation, facts: &Facts) -> Inference {
         format!("add {name} to `securityContext.capabilities.add`{instead}")
     } else {
         format!(
-            "run it as root (`runAsUser: 0`) with {name} in `capabilities.add`: users other than root have no \
-             capabilities{instead}"
+            "have it done by a container whose user has {name} (`capabilities.add` has an effect for root only), or when \
+             the image is built{instead}"
         )
     };
     likely(
@@ -189,19 +181,64 @@ pub(super) fn setuid(clue: &Clue, facts: &Facts) -> Inference {
 }
 
 /// An id outside of the user namespace's range.
-pub(super) fn unmapped_id(_clue: &Clue, facts: &Facts) -> Option<Inference> {
+pub(super) fn unmapped_id(clue: &Clue, facts: &Facts) -> Option<Inference> {
     let mapped = facts.mapped_ids?;
-    let words = facts.command_words();
-    let ids = words
-        .iter()
-        .flat_map(|word| word.split([':', '.', '=']))
-        .filter_map(|word| word.parse::<u32>().ok());
-    let id = ids.into_iter().find(|id| *id >= mapped)?;
+    if !["chown", "chgrp", "setpriv", "gosu", "su-exec"].iter().any(|word| clue.is_about(word)) {
+        return None;
+    }
+    let args: Vec<_> = facts.process.args.iter().map(|arg| String::from_utf8_lossy(arg)).collect();
+    let ids = ids(args.iter().flat_map(|arg| arg.split_ascii_whitespace()));
+    let id = ids.into_iter().find(|id| *id >= mapped && facts.shows_id(*id))?;
     let last = mapped.saturating_sub(1);
     Some(likely(
         "id-unmapped",
         Layer::Security,
         format!("id {id} is not mapped in the pod's user namespace, which has ids 0-{last}"),
-        format!("use ids 0-{last} (below {mapped}), or `hostUsers: true`"),
+        format!("use ids 0-{last} (below {mapped})"),
     ))
+}
+
+/// The ids after the names of programs that change owners or users: `chown -R 1000:1000 /x`, `setpriv --reuid=5`.
+fn ids<'a>(words: impl Iterator<Item = &'a str>) -> Vec<u32> {
+    const PROGRAMS: [&str; 4] = ["chown", "chgrp", "gosu", "su-exec"];
+    let (mut found, mut program) = (Vec::new(), "");
+    for word in words {
+        let name = word.rsplit('/').next().unwrap_or_default();
+        if PROGRAMS.contains(&name) || name == "setpriv" {
+            program = name;
+            continue;
+        }
+        let of_option =
+            ["--reuid=", "--regid="].iter().find_map(|option| word.strip_prefix(option));
+        let value = match of_option {
+            Some(value) if program == "setpriv" => value,
+            None if PROGRAMS.contains(&program) && !word.starts_with('-') => {
+                program = "";
+                word
+            }
+            Some(_) | None => continue,
+        };
+        found.extend(value.split([':', '.']).filter_map(|part| part.parse::<u32>().ok()));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_only_those_of_programs_that_change_owners() {
+        for (args, wanted) in [
+            (&["chown", "-R", "100000:7", "/x"][..], &[100_000, 7][..]),
+            (&["sh", "-c", "chown 100000 /x 4711 && sleep 99999"], &[100_000]),
+            (&["setpriv", "--reuid=5", "--regid=6", "id"], &[5, 6]),
+            (&["gosu", "70000", "app", "99999"], &[70_000]),
+            (&["sleep", "99999"], &[]),
+            (&["app", "--reuid=5"], &[]),
+        ] {
+            let words = args.iter().flat_map(|arg| arg.split_ascii_whitespace());
+            assert_eq!(ids(words), wanted, "{args:?}");
+        }
+    }
 }
