@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Recognises known error phrases in the last output of a program.
 //!
-//! The rule: a phrase is one of [`phrases`], shown in the words of that table. Nothing else of a line leaves this module
-//! as text for a message; its words are only compared with what the container's spec, the kernel or the image says.
+//! The rule: a phrase is one of [`phrases`], shown in the words of that table. Nothing else of a line leaves this
+//! module as text for a message; its words are only compared with what the spec, the kernel or the image says.
 
 use super::phrases::{self, Phrase, missing_command};
 use super::ports;

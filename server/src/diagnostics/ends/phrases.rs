@@ -315,8 +315,8 @@ fn place(text: &str, words: &str) -> Option<usize> {
     })
 }
 
-/// The command that a shell did not find, and the place after it: `sh: curl: not found`, `/run.sh: line 3: curl: command
-/// not found`, and no other line that ends in these words.
+/// The command that a shell did not find, and the place after it: `sh: curl: not found`,
+/// `/run.sh: line 3: curl: command not found`, and no other line that ends in these words.
 pub(super) fn missing_command(raw: &str) -> Option<(&str, usize)> {
     let line = raw.trim_end();
     let before =
