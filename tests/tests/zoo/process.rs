@@ -44,7 +44,7 @@ fn no_library() -> String {
     })
 }
 
-pub(crate) static CASES: [Case; 13] = [
+pub(crate) static CASES: [Case; 12] = [
     Case {
         name: "a command that the image does not have",
         set: Set::Configs(|setup| setup.command(&["serve-it"])),
@@ -140,16 +140,6 @@ pub(crate) static CASES: [Case; 13] = [
         place: &["`/opt/program`"],
         cause: &["libc.so.6"],
         fix: &["install the library in the image"],
-        never: &[],
-    },
-    Case {
-        name: "a script that leaves its work in the background",
-        set: Set::Configs(|setup| {
-            setup.script("sleep 100 & exit 0");
-        }),
-        place: &["main process"],
-        cause: &["ended while its work was in the background"],
-        fix: &["in the foreground"],
         never: &[],
     },
     Case {
