@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The errors of the pod network, and hints for the operator.
 
+use crate::held_ports::Holder;
 use crate::types::PortMapping;
 use hull_sys as sys;
 use ipnet::IpNet;
@@ -39,7 +40,7 @@ pub enum Error {
     #[error(
         "publish host port {port} for the pod: the port is in use, {holder} of this node listens on it"
     )]
-    PortHeld { port: PortMapping, holder: String },
+    PortHeld { port: PortMapping, holder: Holder },
     #[error("publish host port {port} for the pod: the pod requests it twice")]
     PortTwice { port: PortMapping },
     #[error("publish host port {port}: its container port is 0")]
@@ -134,9 +135,7 @@ impl Error {
             Self::PortTaken { holder, .. } => Some(format!(
                 "remove pod {holder}, use another `hostPort`, or another `hostIP` for both"
             )),
-            Self::PortHeld { holder, .. } => Some(format!(
-                "stop {holder}, use another `hostPort`, or a `hostIP` at which it does not listen"
-            )),
+            Self::PortHeld { holder, .. } => Some(held_hint(holder)),
             Self::PortTwice { .. } => Some("list each `hostPort` of the pod once".into()),
             Self::NoContainerPort { .. } => Some("set the `containerPort` that the pod listens on".into()),
             Self::NoSuchFamily { host_ip, .. } => Some(family_hint(host_ip)),
@@ -185,6 +184,14 @@ impl Error {
             Self::BadPod { .. } | Self::WatchLinks { .. } => None,
         }
     }
+}
+
+fn held_hint(holder: &Holder) -> String {
+    let change = "use another `hostPort`, or a `hostIP` at which it does not listen";
+    if holder.may_be_stopped() {
+        return format!("{change}; or stop {holder} if nobody needs it");
+    }
+    change.to_owned()
 }
 
 fn family_hint(host_ip: &IpAddr) -> String {

@@ -36,6 +36,7 @@ mod types;
 pub use builtin::{Attachment, BuiltinNetwork, Config, has_records};
 pub use cni::Cni;
 pub use error::Error;
+pub use held_ports::Holder;
 pub use netns::{interface_stats, loopback_up};
 pub use network::{Choice, Mode, Network};
 pub use types::{

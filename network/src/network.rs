@@ -7,7 +7,7 @@
 use crate::builtin::{BuiltinNetwork, Config, has_records};
 use crate::cni::{self, Cni, Collected};
 use crate::error::Error;
-use crate::held_ports;
+use crate::held_ports::{self, Families, Held};
 use crate::netns;
 use crate::ports_in_use::{PortsInUse, Reserved};
 use crate::sync::lock_unpoisoned;
@@ -158,7 +158,7 @@ impl Network {
         };
         let _reserved = self.reserve_ports(provider, request)?;
         if provider != Provider::None {
-            refuse_held_ports(request)?;
+            refuse_held_ports(request, self.families(provider))?;
         }
         match provider {
             Provider::Builtin => {
@@ -168,6 +168,14 @@ impl Network {
             }
             Provider::Cni => self.cni.attach(request),
             Provider::None => loopback_alone(request),
+        }
+    }
+
+    /// The address families that new pods get; with CNI plugins, IPv4 for certain at most.
+    fn families(&self, provider: Provider) -> Families {
+        match provider {
+            Provider::Builtin => self.builtin.families(),
+            Provider::Cni | Provider::None => Families { v4: true, v6: false },
         }
     }
 
@@ -327,14 +335,19 @@ impl Network {
     }
 }
 
-/// Refuses host ports on which a process of the node listens: it would not get its clients any more.
-fn refuse_held_ports(request: &Request<'_>) -> Result<(), Error> {
-    let published = request.ports.iter().filter(|port| port.host_port != 0);
-    let mut held = published.filter_map(|port| Some((*port, held_ports::holder(port)?)));
-    match held.next() {
-        Some((port, holder)) => Err(Error::PortHeld { port, holder }),
-        None => Ok(()),
+/// Refuses host ports at which a process of the node would lose all its clients; warns of those that lose some.
+fn refuse_held_ports(request: &Request<'_>, families: Families) -> Result<(), Error> {
+    for port in request.ports.iter().filter(|port| port.host_port != 0) {
+        match held_ports::held(port, families) {
+            Held::Free => {}
+            Held::InPart { ip, holder } => warn!(
+                pod = request.pod.id,
+                "host port {port} is published for the pod, and {holder} of this node listens on it at {ip}: clients at that address reach the pod from now on"
+            ),
+            Held::Whole(holder) => return Err(Error::PortHeld { port: *port, holder }),
+        }
     }
+    Ok(())
 }
 
 /// Brings loopback up; refuses host ports and rate limits, which need a network.

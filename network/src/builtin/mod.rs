@@ -43,6 +43,7 @@ mod veth;
 pub use config::{Attachment, Config};
 
 use crate::error::Error;
+use crate::held_ports::Families;
 use crate::ipam::{Ipam, Lease, Leases, Subnet};
 use crate::netlink::link;
 use crate::sync::lock_unpoisoned;
@@ -225,6 +226,13 @@ impl BuiltinNetwork {
     /// The number of pods that have addresses here.
     pub fn attached_count(&self) -> usize {
         self.ipam().pods().count()
+    }
+
+    /// The address families of the pods' subnets; IPv4 before a subnet was chosen.
+    pub(crate) fn families(&self) -> Families {
+        let ipam = self.ipam();
+        let v6 = ipam.subnets().iter().any(|subnet| !subnet.is_ipv4());
+        Families { v4: !v6 || ipam.subnets().iter().any(Subnet::is_ipv4), v6 }
     }
 
     /// Another pod than `pod` that has one of these host ports: the port, the holder's mapping, and the holder.

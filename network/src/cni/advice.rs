@@ -5,6 +5,8 @@
 //! plugins, of Flannel, Calico, Cilium, Weave, Multus and the clouds' plugins, and by the codes of the specification;
 //! what is not recognised leads to the log of the plugin's agent.
 
+use std::net::IpAddr;
+
 /// Advice for one kind of report, with what it needs of the message.
 struct Rule {
     /// Any of these, in lower case.
@@ -70,9 +72,13 @@ const RULES: [Rule; 11] = [
     Rule {
         phrases: &["already has an ip address different from"],
         advice: |of| {
-            let link = between(of.message, "\"", '"').unwrap_or("the bridge");
+            let link = quoted_before(of.message, "already has an ip address");
+            let (named, remove) = link.map_or_else(
+                || (String::new(), "ip link delete, by its name".to_owned()),
+                |link| (format!(" {link}"), format!("ip link delete {link}")),
+            );
             Some(format!(
-                "the bridge {link} is left from another subnet: drain the node, remove the bridge (ip link delete {link}), or set the former subnet again"
+                "the bridge{named} is left from another subnet: drain the node, remove the bridge ({remove}), or set the former subnet again"
             ))
         },
     },
@@ -102,7 +108,21 @@ const RULES: [Rule; 11] = [
             "agent is not",
         ],
         advice: |of| {
-            let at = dialed(of.message).map_or_else(String::new, |at| format!(" at {at}"));
+            let at = dialed(of.message);
+            if let Some(at) = at.filter(|at| !is_on_node(at)) {
+                return Some(format!(
+                    "the node cannot reach {at} (the Service of the API server, or another server of `{}`): check kube-proxy, the node's routes and firewall, and that server",
+                    of.program
+                ));
+            }
+            let forbids = of.message.to_ascii_lowercase().contains("permission denied");
+            if let Some(at) = at.filter(|_| forbids) {
+                return Some(format!(
+                    "let hull, which runs `{}`, open {at}: run it as root, and see what a security module of the node denies",
+                    of.program
+                ));
+            }
+            let at = at.map_or_else(String::new, |at| format!(" at {at}"));
             Some(format!(
                 "the agent of `{}`{at} does not answer on this node: check that its pod or service runs here, see its log, and restart it",
                 of.program
@@ -189,6 +209,22 @@ fn between<'t>(text: &'t str, start: &str, end: char) -> Option<&'t str> {
     (!found.is_empty()).then_some(found)
 }
 
+/// The text in quotes directly before the phrase, which is in lower case.
+fn quoted_before<'t>(text: &'t str, phrase: &str) -> Option<&'t str> {
+    let at = text.to_ascii_lowercase().find(phrase)?;
+    let before = text.get(..at)?.trim_end().strip_suffix('"')?;
+    let (_, found) = before.rsplit_once('"')?;
+    (!found.is_empty() && !found.contains(char::is_whitespace)).then_some(found)
+}
+
+/// Whether an address that was dialed is of this node: a socket's path, or loopback.
+fn is_on_node(at: &str) -> bool {
+    let host = at.rsplit_once(':').map_or(at, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    at.starts_with(['/', '@']) || host == "localhost" || is_loopback
+}
+
 /// The address in a message of Go's `net.Dial`, as in `dial tcp 127.0.0.1:50051: connect: …`.
 fn dialed(text: &str) -> Option<&str> {
     let starts = ["dial tcp ", "dial unix ", "dial udp "];
@@ -212,7 +248,7 @@ mod tests {
     }
 
     /// Messages as the plugins write them: plugin, code, message, and words of the advice.
-    const REPORTS: [(&str, u64, &str, &str); 23] = [
+    const REPORTS: [(&str, u64, &str, &str); 30] = [
         (
             "bridge",
             999,
@@ -262,6 +298,38 @@ mod tests {
             999,
             "failed to set bridge addr: \"cni0\" already has an IP address different from 10.244.1.1/24",
             "ip link delete cni0",
+        ),
+        (
+            "multus-shim",
+            999,
+            "plugin type=\"multus-shim\" failed (add): error adding container to network \"cbr0\": plugin type=\"bridge\" failed (add): failed to set bridge addr: \"cni0\" already has an IP address different from 10.244.1.1/24",
+            "ip link delete cni0",
+        ),
+        (
+            "multus-shim",
+            999,
+            "adding to network \"cbr0\": the bridge already has an IP address different from 10.244.1.1/24",
+            "ip link delete, by its name",
+        ),
+        (
+            "calico",
+            999,
+            "error getting ClusterInformation: Get \"https://10.96.0.1:443/apis\": dial tcp 10.96.0.1:443: i/o timeout",
+            "the node cannot reach 10.96.0.1:443",
+        ),
+        ("calico", 999, "dial tcp [fd00::1]:443: connect: connection refused", "check kube-proxy"),
+        (
+            "x",
+            999,
+            "dial tcp [::1]:443: connect: connection refused",
+            "the agent of `x` at [::1]:443",
+        ),
+        ("x", 999, "dial tcp localhost:443: connect: connection refused", "on this node"),
+        (
+            "cilium-cni",
+            999,
+            "unable to connect to Cilium agent: dial unix /var/run/cilium/cilium.sock: connect: permission denied",
+            "open /var/run/cilium/cilium.sock: run it as root",
         ),
         (
             "ptp",
@@ -314,6 +382,8 @@ mod tests {
             let _any = advice("x", 0, message);
         }
         assert_eq!(dialed("dial tcp "), None);
+        assert_eq!(quoted_before("\"\" already", "already"), None);
+        assert_eq!(quoted_before("already", "already"), None);
         assert_eq!(path("no such file or directory / x"), None);
         assert_eq!(between("find plugin \"\"", "find plugin \"", '"'), None);
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Requests of pods to their network, and whether a plugin of the chain takes them.
 //!
-//! The rule: host ports and rates that nothing can provide are refused. Where a plugin is not one of the
-//! reference plugins it may provide them by an agent of its own, without the capability (Cilium does): such pods are
-//! attached, with a remark.
+//! The rule: host ports that nothing can provide are refused, because nobody could reach the pod there. Where a plugin
+//! is not one of the reference plugins it may provide them by an agent of its own, without the capability (Cilium
+//! does): such pods are attached, with a remark. So are pods with rates that no plugin takes, as elsewhere.
 
 use super::conf::{Network, Plugin};
 use super::error::Error;
@@ -19,11 +19,13 @@ struct Capability {
     what: &'static str,
     /// The reference plugin that has it.
     plugin: &'static str,
+    /// Whether a pod is of no use without it.
+    is_needed: bool,
 }
 
 const NOTICED: [Capability; 2] = [
-    Capability { name: "portMappings", what: "host ports", plugin: "portmap" },
-    Capability { name: "bandwidth", what: "rate limits", plugin: "bandwidth" },
+    Capability { name: "portMappings", what: "host ports", plugin: "portmap", is_needed: true },
+    Capability { name: "bandwidth", what: "rate limits", plugin: "bandwidth", is_needed: false },
 ];
 
 /// The plugins of the CNI project, and Flannel's, which calls one of them: these do nothing beside their calls.
@@ -50,27 +52,35 @@ const REFERENCE: [&str; 20] = [
     "win-bridge",
 ];
 
-/// Capabilities that the arguments name and that no plugin declares, and whether nothing can provide them.
+/// Whether a plugin does nothing beside its calls. Flannel's leaves the links to a plugin that its configuration names.
+fn is_reference(plugin: &Plugin) -> bool {
+    let delegate = plugin.object.get("delegate").and_then(|of| of.get("type"));
+    let delegate = delegate.and_then(Value::as_str);
+    let all = [Some(plugin.program.as_str()), delegate];
+    all.into_iter().flatten().all(|name| REFERENCE.contains(&name))
+}
+
+/// Capabilities that the arguments name and that no plugin declares, and whether the pod is refused.
 fn missing<'p>(
     arguments: &Map<String, Value>,
     plugins: impl Iterator<Item = &'p Plugin> + Clone,
 ) -> impl Iterator<Item = (Capability, bool)> {
-    let is_hopeless = plugins.clone().all(|of| REFERENCE.contains(&of.program.as_str()));
+    let is_hopeless = plugins.clone().all(is_reference);
     let requested = NOTICED.into_iter().filter(|of| arguments.contains_key(of.name));
     let missing: Vec<_> =
         requested.filter(|of| !plugins.clone().any(|plugin| plugin.has(of.name))).collect();
-    missing.into_iter().map(move |of| (of, is_hopeless))
+    missing.into_iter().map(move |of| (of, of.is_needed && is_hopeless))
 }
 
-/// Refuses host ports and rates of a pod that no plugin of its networks can provide.
+/// Refuses host ports of a pod that no plugin of its networks can provide; warns of the other requests.
 pub(super) fn refuse<'n>(
     pod: &str,
     arguments: &Map<String, Value>,
     networks: impl Iterator<Item = &'n Network> + Clone,
 ) -> Result<(), Error> {
     let plugins = networks.clone().flat_map(|network| &network.plugins);
-    for (of, is_hopeless) in missing(arguments, plugins.clone()) {
-        let Some(first) = networks.clone().next().filter(|_| is_hopeless) else {
+    for (of, is_refused) in missing(arguments, plugins.clone()) {
+        let Some(first) = networks.clone().next().filter(|_| is_refused) else {
             warn!(pod, "{}", remark(of));
             continue;
         };
@@ -117,6 +127,8 @@ mod tests {
         let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
         let undeclared = json!({"type": "portmap"});
         let cilium = json!({"type": "cilium-cni"});
+        let flannel = json!({"type": "flannel", "delegate": {"hairpinMode": true}});
+        let delegates = json!({"type": "flannel", "delegate": {"type": "cilium-cni"}});
         let ports = json!({"portMappings": [], "dns": {}});
         let both = json!({"portMappings": [], "bandwidth": {}});
         for (arguments, chain, wanted) in [
@@ -124,12 +136,14 @@ mod tests {
             (&ports, vec![&bridge], vec![("portMappings", true)]),
             (&ports, vec![&bridge, &undeclared], vec![("portMappings", true)]),
             (&ports, vec![&cilium], vec![("portMappings", false)]),
-            (&both, vec![&bridge, &portmap], vec![("bandwidth", true)]),
+            (&both, vec![&bridge, &portmap], vec![("bandwidth", false)]),
+            (&both, vec![&flannel], vec![("portMappings", true), ("bandwidth", false)]),
+            (&ports, vec![&delegates], vec![("portMappings", false)]),
             (&json!({}), vec![&bridge], vec![]),
         ] {
             let chain: Vec<_> = chain.into_iter().map(plugin).collect();
             let missing = missing(arguments.as_object().unwrap(), chain.iter());
-            let missing: Vec<_> = missing.map(|(of, hopeless)| (of.name, hopeless)).collect();
+            let missing: Vec<_> = missing.map(|(of, is_refused)| (of.name, is_refused)).collect();
             assert_eq!(missing, wanted, "{arguments} {chain:?}");
         }
         assert!(remark(NOTICED[0]).contains("host ports"));
