@@ -22,7 +22,7 @@ pub(crate) fn of_write(path: &Path, value: &str, error: &io::Error) -> Option<St
     let is_refused = is(error, libc_errno::EINVAL) || is(error, libc_errno::ERANGE);
     match name {
         "cpuset.cpus" | "cpuset.mems" if is_refused || is(error, libc_errno::EACCES) => {
-            Some(cpuset(dir, name))
+            Some(cpuset(dir, name, is_refused))
         }
         "cpu.max" | "cpu.cfs_quota_us" | "cpu.cfs_period_us" if is_refused => Some(bandwidth(dir)),
         "cpu.max.burst" | "cpu.cfs_burst_us" if is_refused => {
@@ -86,8 +86,9 @@ pub(crate) fn of_make(path: &Path, error: &io::Error) -> Option<String> {
     None
 }
 
-/// Names the CPUs or NUMA nodes that the parent lets its children have.
-fn cpuset(dir: &Path, name: &str) -> String {
+/// Names the CPUs or NUMA nodes that the parent lets its children have. A list that the kernel refuses as such
+/// (`is_bad`) may be a manager's of the kubelet, from before the node's hardware changed.
+fn cpuset(dir: &Path, name: &str, is_bad: bool) -> String {
     let what = if name == "cpuset.cpus" { "CPUs" } else { "NUMA nodes" };
     let of_parent = |file: &str| dir.parent().and_then(|parent| text(parent, file));
     let online = || {
@@ -96,8 +97,12 @@ fn cpuset(dir: &Path, name: &str) -> String {
     };
     let has = of_parent(&format!("{name}.effective")).or_else(|| of_parent(name)).or_else(online);
     let has = has.unwrap_or_else(|| "the online ones".into());
+    let advice = format!("choose {what} that the node has, here {has}, as a list like 0-1,3");
+    if !is_bad {
+        return advice;
+    }
     format!(
-        "choose {what} that the node has, here {has}, as a list like 0-1,3; if the kubelet's CPU or memory manager chose them, delete its state file (cpu_manager_state, memory_manager_state) and restart it"
+        "{advice}; if the kubelet's CPU or memory manager chose them: drain the node, stop the kubelet, delete the manager's state file (cpu_manager_state, memory_manager_state), and start the kubelet"
     )
 }
 
@@ -178,6 +183,10 @@ mod tests {
         ] {
             let advice = advice(&parent, name, value, errno).unwrap();
             assert!(advice.contains(wanted), "{name}: {advice}");
+        }
+        for (errno, is_of_manager) in [(libc_errno::ERANGE, true), (libc_errno::EACCES, false)] {
+            let advice = advice(&parent, "cpuset.cpus", "64", errno).unwrap();
+            assert_eq!(advice.contains("drain the node"), is_of_manager, "{advice}");
         }
         assert_eq!(advice(&parent, "cpu.weight", "1", 5), None);
         let alone = advice(&[], "cpu.cfs_quota_us", "1", libc_errno::EINVAL).unwrap();

@@ -260,12 +260,17 @@ fn clone_hint(errno: i32) -> Option<&'static str> {
 
 fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failure {
     if error.step == Step::Cgroup
-        && let Some((call, hint)) = error.call.split_once(HINT)
+        && let Some((call, hint)) = error.call.rsplit_once(HINT)
     {
         let error = StepError { call: call.to_owned(), ..error.clone() };
         let hint = Some(hint.to_owned());
-        return Failure { hint, ..of_step(process, cgroup, &error) };
+        return Failure { hint, ..of_call(process, cgroup, &error) };
     }
+    of_call(process, cgroup, error)
+}
+
+/// Of a step whose call has no hint behind it.
+fn of_call(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failure {
     let why = reason(error);
     let refused = process.and_then(|process| refused_call::found(process, error));
     if let Some((what, hint)) = refused {
@@ -387,12 +392,13 @@ mod tests {
 
     #[test]
     fn the_hint_of_a_refused_cgroup_file_is_not_part_of_the_call() {
-        let call = format!("write `64` to /sys/fs/cgroup/x/cpuset.cpus{HINT}choose CPUs");
+        // The value is the user's.
+        let call = format!("write `64{HINT}x` to /sys/fs/cgroup/x/cpuset.cpus{HINT}choose CPUs");
         let error = StepError { step: Step::Cgroup, errno: 34, call };
         let failure = of_step(None, "/x", &error);
         assert_eq!(failure.hint.as_deref(), Some("choose CPUs"));
         assert!(
-            failure.what.ends_with("[write `64` to /sys/fs/cgroup/x/cpuset.cpus]"),
+            failure.what.ends_with("[write `64; hint: x` to /sys/fs/cgroup/x/cpuset.cpus]"),
             "{failure}"
         );
     }

@@ -94,12 +94,12 @@ fn source_name(source: &Source) -> String {
 
 /// The hint for a mount point below /dev, /proc or /sys that was refused; see `hull_init`'s places.
 pub(super) fn place_hint(target: &str, error: &StepError) -> Option<&'static str> {
-    let strict = ["/dev", "/proc", "/sys"].iter().any(|top| target.starts_with(top));
+    let strict = ["/dev", "/proc", "/sys"].iter().any(|top| is_below(target, top));
     match error.errno {
         ELOOP if strict => Some(
             "the image, or a volume, has a symbolic link on that path: make it a directory in the image",
         ),
-        EXDEV if error.call.contains("another mount is seen") => Some(
+        EXDEV if error.call.ends_with(": another mount is seen there") => Some(
             "something else is mounted over it: remove the volume that covers this path, or report it as a fault of Hull",
         ),
         EXDEV => Some(
@@ -157,30 +157,34 @@ pub(super) fn bind(
     error: &StepError,
 ) -> Failure {
     let named = source_name(source);
-    // The call shows which side failed.
-    let is_of_source = error.call.contains("open_tree") || error.call.contains("statx(source)");
+    // The call shows which side failed. Its beginning alone is Hull's own: a path of the user may follow.
+    let begins = |with: &str| error.call.starts_with(with);
+    let is_of_source = begins("open_tree(") || begins("statx(source)");
     let (what, hint) = if is_of_source {
         of_source(&named, target, error)
-    } else if error.call.contains("a directory, the file") {
+    } else if begins("move_mount(a directory, the file ") {
         (
             format!(
                 "{named} cannot be mounted at `{target}`: it is a directory, and `{target}` is a file (not a directory)"
             ),
             directory_over_file(earlier, target),
         )
-    } else if error.call.contains("a file, the directory") {
+    } else if begins("move_mount(a file, the directory ") {
         (
             format!(
                 "{named} cannot be mounted at `{target}`: it is a file, and `{target}` is a directory"
             ),
             file_over_directory(earlier, target),
         )
-    } else if error.call.contains("is not a procfs") {
+    } else if begins("move_mount(/proc): ") {
         (
             format!("{named} cannot be mounted at `{target}`: {}", reason(error)),
             "programs expect the kernel's procfs there: mount the volume elsewhere".to_owned(),
         )
-    } else if error.call.contains("set 0x100000") && error.errno == EINVAL {
+    } else if begins("mount_setattr(")
+        && error.call.contains("set 0x100000")
+        && error.errno == EINVAL
+    {
         (
             format!("{named} cannot be mounted at `{target}`: {}", reason(error)),
             format!(
@@ -332,6 +336,23 @@ mod tests {
         let file = text(&[], "/var", 21, "move_mount(a file, the directory /var)");
         assert!(file.contains("it is a file, and `/var` is a directory"), "{file}");
         assert!(file.contains("`mountPath`"), "{file}");
+    }
+
+    #[test]
+    fn a_path_of_the_user_is_not_taken_for_a_cause() {
+        for target in
+            ["/open_tree(x", "/a directory, the file", "/statx(source)", "/is not a procfs"]
+        {
+            let text = text(&[], target, EROFS, &format!("mkdirat({target})"));
+            assert!(text.contains("create the mount point in the image"), "{text}");
+        }
+        let error = |call: &str, errno| StepError { step: Step::Op(0), errno, call: call.into() };
+        assert_eq!(place_hint("/developer", &error("openat2(/developer)", ELOOP)), None);
+        assert!(place_hint("/dev/x", &error("openat2(/dev/x)", ELOOP)).is_some());
+        let seen = place_hint("/a", &error("statx(/a): another mount is seen there", EXDEV));
+        assert!(seen.is_some_and(|hint| hint.contains("covers this path")));
+        let own = place_hint("/a", &error("statx(/: another mount is seen there)", EXDEV));
+        assert!(own.is_some_and(|hint| !hint.contains("covers this path")));
     }
 
     #[test]
