@@ -325,5 +325,8 @@ async fn what_a_stranger_answers_is_told_as_the_strangers() {
         let registry = sends_away(&packed, layer.to_string(), storage.host.clone(), true);
         let err = pull(&TestStore::new(), &registry.host, &by_password()).await.unwrap_err();
         assert!(err.contains(&storage.host) && err.contains(said), "{err}");
+        // Other credentials change nothing there.
+        assert!(!err.contains("imagePullSecrets"), "{err}");
+        assert_eq!(err.contains("check the clocks"), status == 403, "{err}");
     }
 }

@@ -49,7 +49,7 @@ pub enum Cause {
         registry: Option<String>,
     },
     /// The registry sent an unexpected response.
-    #[error("{}{} answered HTTP {status} when asked for {}{}", shown(host, NAME_MAX), role(.registry), shown(what, NAME_MAX), remark(.detail))]
+    #[error("{}{}{} answered HTTP {status} when asked for {}{}", shown(host, NAME_MAX), role(.registry), redirects(.redirected_by), shown(what, NAME_MAX), remark(.detail))]
     Answer {
         /// The host and port of the registry.
         host: String,
@@ -61,6 +61,8 @@ pub enum Cause {
         detail: String,
         /// The registry that names the host as its token server; `None` for the registry itself.
         registry: Option<String>,
+        /// The registry that redirects to the host; `None` for the host that was asked.
+        redirected_by: Option<String>,
     },
     /// The response is a page for people, which no registry sends: of a proxy, a firewall or a login.
     #[error(
@@ -406,6 +408,13 @@ fn remark(detail: &str) -> String {
 fn role(registry: &Option<String>) -> String {
     registry.as_ref().map_or_else(String::new, |registry| {
         format!(" (the token server of {})", shown(registry, NAME_MAX))
+    })
+}
+
+/// The registry that redirects to a host.
+fn redirects(registry: &Option<String>) -> String {
+    registry.as_ref().map_or_else(String::new, |registry| {
+        format!(" (to which {} redirects)", shown(registry, NAME_MAX))
     })
 }
 

@@ -20,6 +20,9 @@ impl Cause {
             Self::NotFound { object: Object::Blob, .. } => Some(
                 "the image is incomplete there, its manifest names this: push the image again".into(),
             ),
+            Self::Answer { host, status: 403, redirected_by: Some(registry), .. } => Some(format!(
+                "{registry} gives out addresses of {host}, its storage, that are valid for a short time: check the clocks of this node and of {registry}, the rights of {registry} at its storage, and whether a proxy or firewall in front of {host} refuses"
+            )),
             Self::Answer { host, status, registry, .. } => {
                 Some(answer_hint(host, *status, registry.as_deref(), self.is_transient()))
             }

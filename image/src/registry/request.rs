@@ -216,12 +216,12 @@ async fn refusal(request: &TokenRequest<'_>, object: Object, answered: FinalResp
         what: what.clone(),
         detail,
         registry: None,
+        redirected_by: elsewhere.as_ref().map(|_| request.endpoint.host.clone()),
     };
     match (status, text) {
-        (StatusCode::UNAUTHORIZED, _) if elsewhere.is_some() => answer(format!(
-            "{} redirects there, and credentials for the one are not for the other",
-            request.endpoint.host
-        )),
+        (StatusCode::UNAUTHORIZED, _) if elsewhere.is_some() => {
+            answer(format!("credentials for {} are not for it", request.endpoint.host))
+        }
         (_, ErrorText::WantsTls) => Cause::Unreachable {
             host,
             kind: Unreachable::SpeaksTls,

@@ -163,7 +163,14 @@ pub(super) async fn turn(
     if patience == Patience::Once {
         let detail = format!("a moment ago, and asked to wait; {} s are left", wait.as_secs());
         let (host, what) = (host.to_owned(), what.to_owned());
-        return Err(Cause::Answer { host, status, what, detail, registry: None });
+        return Err(Cause::Answer {
+            host,
+            status,
+            what,
+            detail,
+            registry: None,
+            redirected_by: None,
+        });
     }
     watch.waits_for(WaitReason::Later);
     // Those that waited do not all come back at once.

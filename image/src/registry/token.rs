@@ -316,7 +316,14 @@ impl TokenRequest<'_> {
             },
             (_, ErrorText::Page) => Cause::Page { host, status, what },
             (403, ErrorText::Registry(words)) => self.denied(words),
-            (_, text) => Cause::Answer { host, status, what, detail: text.words(), registry: None },
+            (_, text) => Cause::Answer {
+                host,
+                status,
+                what,
+                detail: text.words(),
+                registry: None,
+                redirected_by: None,
+            },
         }
     }
 
@@ -337,6 +344,7 @@ impl TokenRequest<'_> {
             what: self.what.to_owned(),
             detail: format!("it wants a token, but {why}"),
             registry: None,
+            redirected_by: None,
         }
     }
 
@@ -344,7 +352,7 @@ impl TokenRequest<'_> {
     fn no_token(&self, why: &str, server: &str) -> Cause {
         let what = format!("a token for {}", self.repository);
         let (host, detail) = (server.to_owned(), why.to_owned());
-        Cause::Answer { host, status: 200, what, detail, registry: None }
+        Cause::Answer { host, status: 200, what, detail, registry: None, redirected_by: None }
     }
 }
 

@@ -250,6 +250,7 @@ mod tests {
             what: "app:1".into(),
             detail: String::new(),
             registry: None,
+            redirected_by: None,
         };
         let away = |kind| Cause::Unreachable {
             host: "reg.example.org".into(),
