@@ -50,7 +50,6 @@ pub(crate) fn record(
             .map_err(|source| Error::Spec { source })?,
         config,
         stop_requested: false,
-        restart_cancelled: false,
         stop_signal_ns: None,
         remarks: Vec::new(),
         state: State::Creating,

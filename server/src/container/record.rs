@@ -37,10 +37,6 @@ pub(crate) struct ContainerRecord {
     /// The end was requested: by StopContainer, by a removal, or with the pod's.
     #[serde(default)]
     pub(crate) stop_requested: bool,
-    /// No restart of `hull run --restart` follows its exit, although CRI did not request its end. Absent in records of
-    /// earlier releases.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) restart_cancelled: bool,
     /// When the stop signal was first sent with time to end by itself, in nanoseconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stop_signal_ns: Option<i64>,
@@ -94,11 +90,6 @@ impl ContainerRecord {
             "" => image.image.as_str(),
             written => written,
         })
-    }
-
-    /// Whether a person ended it, so that its restart policy does not apply.
-    pub(crate) fn is_stopped_for_good(&self) -> bool {
-        self.stop_requested || self.restart_cancelled
     }
 
     /// Its name and attempt.

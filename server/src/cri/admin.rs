@@ -207,6 +207,22 @@ impl Hull for Cri {
         Ok(Response::new(api::PauseResponse {}))
     }
 
+    async fn hold(
+        &self,
+        request: Request<api::HoldRequest>,
+    ) -> Result<Response<BoxStream<api::HoldResponse>>, Status> {
+        let (id, pod) = self.container(&request.into_inner().container_id)?;
+        let held = pod.request(|reply| Command::Hold { id, reply }).await.map_err(status::of)?;
+        let (out, stream) = mpsc::channel(1);
+        tokio::spawn(async move {
+            // The caller may have disconnected.
+            let _left = out.send(Ok(api::HoldResponse {})).await;
+            out.closed().await;
+            drop(held);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
     async fn paused(
         &self,
         _: Request<api::PausedRequest>,

@@ -224,7 +224,7 @@ fn restart_info(pod: &PodSnapshot, view: &ContainerSnapshot) -> Option<serde_jso
             "policy": policy.to_string(),
             "count": run_pods::restart_count(config),
             "pending": view.restarting,
-            "stopped": view.record.is_stopped_for_good(),
+            "stopped": pod.record.restarts_cancelled.contains(view.record.metadata().0),
         })),
     }
 }

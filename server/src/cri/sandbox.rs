@@ -61,6 +61,7 @@ impl Cri {
             created_ns: now_ns(),
             state: State::Building,
             last_ready: None,
+            restarts_cancelled: std::collections::BTreeSet::new(),
         };
         let record = {
             // Refused before anything is made: what the sandbox asks for and cannot have.

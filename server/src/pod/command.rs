@@ -4,6 +4,7 @@
 use crate::error::Result;
 use hull_proto::id::ContainerId;
 use hull_proto::{cri, nri};
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// The pod-level resources, as the kubelet computes them. It writes the pod's cgroup itself.
@@ -46,6 +47,11 @@ pub(crate) enum Command {
         id: ContainerId,
         resources: Box<nri::LinuxResources>,
         reply: Reply<()>,
+    },
+    /// Excludes a start and a removal of a container that does not run, for as long as the answer lives.
+    Hold {
+        id: ContainerId,
+        reply: Reply<Arc<()>>,
     },
     /// The exit of the container that a signal is about to cause was requested: no restart follows.
     KeepStopped {

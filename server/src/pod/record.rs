@@ -4,6 +4,7 @@
 use super::state::{Event, State};
 use hull_proto::cri;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// The record of a pod.
@@ -25,6 +26,10 @@ pub(crate) struct PodRecord {
     /// earlier releases.
     #[serde(default)]
     pub(crate) last_ready: Option<LastReady>,
+    /// Names of the containers that do not start again by themselves, because a person has stopped them. Of the name and
+    /// not of one attempt, so that a restart in progress cannot undo a stop. Absent in records of earlier releases.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) restarts_cancelled: BTreeSet<String>,
 }
 
 /// The sandbox of a stopping pod, as it was when the pod was ready.
@@ -100,6 +105,7 @@ mod tests {
             cgroup_is_ours: true,
             state,
             last_ready: None,
+            restarts_cancelled: std::collections::BTreeSet::new(),
         }
     }
 

@@ -169,15 +169,15 @@ pub(crate) fn backoff(before: Option<Duration>, ran: Duration) -> Duration {
     }
 }
 
-/// The config of the next attempt of a container, of the same image even if its name is another's now. `None` after
-/// the highest attempt.
+/// The config of the attempt after `highest`, of the same image even if its name is another's now. `None` if there is
+/// no higher number.
 pub(crate) fn next_attempt(
     config: &cri::ContainerConfig,
     image_id: &str,
+    highest: u32,
 ) -> Option<cri::ContainerConfig> {
     let mut next = config.clone();
-    let metadata = next.metadata.as_mut()?;
-    metadata.attempt = metadata.attempt.checked_add(1)?;
+    next.metadata.as_mut()?.attempt = highest.checked_add(1)?;
     let count = restart_count(config).saturating_add(1);
     next.annotations.insert(RESTARTS.to_owned(), count.to_string());
     pin_image(&mut next, image_id);
@@ -263,17 +263,16 @@ mod tests {
             image: Some(cri::ImageSpec { image: "app:1".into(), ..Default::default() }),
             ..Default::default()
         };
-        let next = next_attempt(&config, "sha256:ab").unwrap();
-        let next = next_attempt(&next, "sha256:ab").unwrap();
-        assert_eq!(next.metadata.as_ref().unwrap().attempt, 6);
+        let next = next_attempt(&config, "sha256:ab", 4).unwrap();
+        // Number 6 is that of an attempt whose removal has failed.
+        let next = next_attempt(&next, "sha256:ab", 6).unwrap();
+        assert_eq!(next.metadata.as_ref().unwrap().attempt, 7);
         assert_eq!(restart_count(&next), 2);
         let image = next.image.clone().unwrap();
         assert_eq!(
             (image.image.as_str(), image.user_specified_image.as_str()),
             ("sha256:ab", "app:1")
         );
-        let mut last = config;
-        last.metadata.as_mut().unwrap().attempt = u32::MAX;
-        assert!(next_attempt(&last, "").is_none());
+        assert!(next_attempt(&config, "", u32::MAX).is_none());
     }
 }

@@ -87,7 +87,8 @@ Examples:
 
 Run it as root on the node. Paths of the container are resolved in its root: no link in it leads to a file of the host.
 Files, directories and links are copied; devices, sockets and FIFOs are skipped with a message. Copied files belong to
-root in the container, or with -a to the owner that they have. The volumes of a container are there while it runs.";
+root in the container, or with -a to the owner that they have. The volumes of a container are there while it runs, and what is
+copied into one that has exited is gone with its next start, which has an empty writable layer.";
 
 /// Names of containers.
 #[derive(Debug, Args)]

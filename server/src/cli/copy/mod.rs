@@ -93,7 +93,7 @@ pub(crate) async fn copy(mut client: Client, args: &Copy) -> Result<()> {
 /// The root of a side.
 async fn root(client: &mut Client, objects: &Objects, side: &Side, writes: bool) -> Result<Root> {
     let Side::Container(name, path) = side else {
-        return Ok(Root { container: None, owners: Owners::host() });
+        return Ok(Root { container: None, owners: Owners::host(), _hold: None });
     };
     let container = objects.find_container(name)?;
     match container.state() {
@@ -109,7 +109,7 @@ async fn root(client: &mut Client, objects: &Objects, side: &Side, writes: bool)
         .map_err(|source| Error::Kernel { operation: "open the root of the container", source })?;
     let owners = Owners::of_process(process.dir.as_fd())
         .map_err(Error::io("read the id maps of the container"))?;
-    Ok(Root { container: Some(root), owners })
+    Ok(Root { container: Some(root), owners, _hold: None })
 }
 
 /// The words of the command line: SRC, DST, whether owners are kept, whether SRC is followed.
@@ -254,7 +254,7 @@ mod tests {
     fn root(path: &Path) -> Root {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = openat(CWD, path, flags, Mode::empty()).unwrap();
-        Root { container: Some(fd), owners: Owners::host() }
+        Root { container: Some(fd), owners: Owners::host(), _hold: None }
     }
 
     fn copied(from: (Root, Side), to: (Root, Side)) -> Result<()> {
@@ -290,7 +290,7 @@ mod tests {
     }
 
     fn host() -> Root {
-        Root { container: None, owners: Owners::host() }
+        Root { container: None, owners: Owners::host(), _hold: None }
     }
 
     #[test]

@@ -2,11 +2,13 @@
 //! The root of one side of a copy.
 
 use super::owners::Owners;
+use hull_proto::admin;
 use hull_sys::open_in_root;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use tonic::Streaming;
 
 /// The root in which the paths of a side are resolved, and its owners.
 #[derive(Debug)]
@@ -14,6 +16,8 @@ pub(super) struct Root {
     /// `None` for the host, whose paths are the caller's own.
     pub(super) container: Option<OwnedFd>,
     pub(super) owners: Owners,
+    /// Keeps a container that does not run from being started.
+    pub(super) _hold: Option<Streaming<admin::HoldResponse>>,
 }
 
 impl Root {

@@ -7,10 +7,10 @@
 
 use super::super::client::Client;
 use super::super::error::{Error, Result};
-use super::super::verbose;
+use super::super::{output, verbose};
 use super::owners::Owners;
 use super::root::Root;
-use hull_proto::cri as api;
+use hull_proto::{admin, cri as api};
 use hull_sys::flags::NEWNS;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{
@@ -42,6 +42,10 @@ pub(super) async fn root(
     writes: bool,
 ) -> Result<Root> {
     const OPERATION: &str = "find the layers of the container";
+    // Held until the copy is done: a start would mount the same writable layer, which overlayfs does not support.
+    let request = admin::HoldRequest { container_id: container.id.clone() };
+    let mut hold = client.admin.hold(request).await?.into_inner();
+    hold.message().await?.ok_or(Error::Response { operation: OPERATION, missing: "hold" })?;
     let answer = verbose::container(client, &container.id).await?;
     let mut info = verbose::info(&answer.info, OPERATION)?;
     let config: api::ContainerConfig = verbose::config(&answer.info, OPERATION)?;
@@ -50,13 +54,33 @@ pub(super) async fn root(
         .map_err(|_| Error::Response { operation: OPERATION, missing: "root filesystem" })?;
     let root = mounted_apart(layers, writes)
         .map_err(Error::io("mount the layers of the container, which needs root"))?;
-    // A start in between would mount the same writable layer, which overlayfs does not support.
-    let state = verbose::container(client, &container.id).await?.status.unwrap_or_default().state();
-    if state == api::ContainerState::ContainerRunning {
-        let why = "it was started meanwhile; copy again".to_owned();
-        return Err(Error::Copy { what: container.id.clone(), why });
+    let root = Root { container: Some(root), owners: Owners::host(), _hold: Some(hold) };
+    let mounts = config.mounts.iter().map(|mount| Path::new(&mount.container_path));
+    if let Some(at) = volume(&root, path, mounts) {
+        return Err(in_volume(&config, path, at));
     }
-    Ok(Root { container: Some(root), owners: Owners::host() })
+    if writes && container.state() == api::ContainerState::ContainerExited {
+        output::to_stderr("note: the next start of this container has an empty writable layer\n");
+    }
+    Ok(root)
+}
+
+/// The mount point that `path` leads into by links of the container, if it is one.
+fn volume<'m>(
+    root: &Root,
+    path: &Path,
+    mut mounts: impl Iterator<Item = &'m Path>,
+) -> Option<&'m Path> {
+    // What does not exist yet is in the directory above.
+    let wanted = path.ancestors().find_map(|path| real(root, path))?;
+    mounts.find(|at| real(root, at).is_some_and(|at| wanted.starts_with(at)))
+}
+
+/// The path without links, as the kernel names what it leads to in the root.
+fn real(root: &Root, path: &Path) -> Option<PathBuf> {
+    let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
+    let opened = root.open(path, OFlags::PATH, true).ok()?;
+    std::fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).ok()
 }
 
 /// Refuses paths and containers whose files are not in the layers.
@@ -80,13 +104,21 @@ fn check(config: &api::ContainerConfig, path: &Path) -> Result<()> {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     });
     match volume {
-        Some(volume) => refused(format!(
-            "it is in the volume at {}, which is there only while the container runs; its source is {}",
-            volume.container_path,
-            if volume.host_path.is_empty() { "an image" } else { &volume.host_path }
-        )),
+        Some(volume) => Err(in_volume(config, path, Path::new(&volume.container_path))),
         None => Ok(()),
     }
+}
+
+/// The error about a path in the volume that is mounted at `at`.
+fn in_volume(config: &api::ContainerConfig, path: &Path, at: &Path) -> Error {
+    let source = config.mounts.iter().find(|mount| Path::new(&mount.container_path) == at);
+    let source = source.map_or("", |mount| mount.host_path.as_str());
+    let why = format!(
+        "it is in the volume at {}, which is there only while the container runs; its source is {}",
+        at.display(),
+        if source.is_empty() { "an image" } else { source }
+    );
+    Error::Copy { what: path.display().to_string(), why }
 }
 
 /// Mounts the layers in a mount namespace that ends with this call, and returns the root.
@@ -203,6 +235,16 @@ mod tests {
         openat(write.as_fd(), "d", flags, Mode::RUSR).unwrap();
         assert!(fs::metadata(at("upper/d")).is_ok());
         assert_eq!(fs::read_dir(at("at")).unwrap().count(), 0);
+        // A link of the image may lead into a volume.
+        fs::create_dir_all(at("upper/run/sub")).unwrap();
+        std::os::unix::fs::symlink("/run/sub", at("upper/way")).unwrap();
+        drop(write);
+        let read = mounted_apart(layers(), false).unwrap();
+        let root = Root { container: Some(read), owners: Owners::host(), _hold: None };
+        let found = |path: &str| volume(&root, Path::new(path), [Path::new("/run")].into_iter());
+        assert_eq!(found("/way/new"), Some(Path::new("/run")));
+        assert_eq!(found("run"), Some(Path::new("/run")));
+        assert_eq!(found("/a"), None);
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(dir.path().to_str().unwrap()), "{mounts}");
     }

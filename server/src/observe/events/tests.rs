@@ -23,6 +23,7 @@ fn view(ready: bool, containers: &[(u8, ContainerState)], gone: bool) -> Arc<Pod
         cgroup_is_ours: true,
         state,
         last_ready: None,
+        restarts_cancelled: std::collections::BTreeSet::new(),
     };
     let containers = containers.iter().map(|(number, state)| {
         let id = ContainerId::from_random([*number; 32]);
@@ -62,7 +63,6 @@ fn held(id: &ContainerId, state: &ContainerState) -> Arc<ContainerRecord> {
         user: None,
         stop_signal: 15,
         stop_requested: false,
-        restart_cancelled: false,
         stop_signal_ns: None,
         remarks: Vec::new(),
         state: state.clone(),

@@ -113,6 +113,7 @@ pub(crate) async fn sweep_pod(node: &Arc<Node>, id: &PodId) -> bool {
         cgroup_is_ours: true,
         state: State::Stopping,
         last_ready: None,
+        restarts_cancelled: std::collections::BTreeSet::new(),
     };
     let taken = teardown::take_down(node, id, &record, Vec::new(), None).await;
     if let Err(err) = &taken {

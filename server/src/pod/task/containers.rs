@@ -148,6 +148,9 @@ impl Task {
         match &entry.record.state {
             // The response to the first request was lost.
             State::Running { .. } => return answer(Some(reply), Ok(())),
+            State::Created if entry.is_held() => {
+                return answer(Some(reply), Err(Arc::new(held("start", id))));
+            }
             State::Created if ready || entry.operation.is_starting() => {}
             State::Created => {
                 let err = self.wrong_state("start a container in");
@@ -299,11 +302,18 @@ impl Task {
     }
 
     pub(super) async fn stop(&mut self, id: &ContainerId, grace_s: u64, reply: Reply<()>) {
+        // First: a restart in progress ends with this, and goes no further.
+        self.cancel_restarts(id).await;
+        let newest = self.successor(id);
+        let id = newest.as_ref().unwrap_or(id);
+        if self.is_unstarted_restart(id) {
+            // Answered when it is gone: the next start may have its number.
+            return self.begin_remove(id, Some(reply)).await;
+        }
         let Some(entry) = self.containers.get_mut(id) else {
             return answer(Some(reply), Err(not_found(id)));
         };
         if !entry.is_running() && !entry.operation.is_starting() {
-            self.keep_stopped(id).await;
             return answer(Some(reply), Ok(()));
         }
         let Some(client) = self.client.clone() else {
@@ -456,6 +466,16 @@ async fn reopen(
 
 pub(super) fn not_found(id: &ContainerId) -> Arc<Error> {
     Arc::new(Error::NotFound { kind: "container", id: id.to_string() })
+}
+
+/// A client copies files of the container.
+pub(super) fn held(verb: &'static str, id: &ContainerId) -> Error {
+    Error::WrongState {
+        verb,
+        kind: "container",
+        id: id.to_string(),
+        state: "being copied from or to",
+    }
 }
 
 pub(super) fn wrong_state(verb: &'static str, id: &ContainerId, state: &State) -> Error {

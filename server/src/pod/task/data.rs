@@ -13,7 +13,7 @@ use crate::pod::state::Event;
 use crate::pod::{PodRecord, PodSnapshot, Reply};
 use crate::storage::blocking;
 use hull_proto::id::{ContainerId, PodId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
@@ -34,6 +34,8 @@ pub(crate) struct Task {
     pub(super) monitor_events: mpsc::Receiver<MonitorEvent>,
     pub(super) monitor_events_in: mpsc::Sender<MonitorEvent>,
     pub(super) work: WorkSet,
+    /// Removed attempts that a restart has replaced, each with name and number: a caller may still have their ids.
+    pub(super) superseded: VecDeque<(ContainerId, String, u32)>,
     pub(super) next_waiter: u64,
     pub(super) stop_waiters: Vec<Reply<()>>,
     pub(super) remove_waiters: Vec<Reply<()>>,

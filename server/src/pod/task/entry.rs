@@ -7,7 +7,7 @@ use crate::pod::Reply;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::LastOutput;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -26,6 +26,8 @@ pub(super) struct ContainerEntry {
     pub(super) stop: StopRequest<Reply<()>>,
     pub(super) updates: Updates,
     pub(super) restart: Restart,
+    /// Lives while a client holds the container, see [`Command::Hold`](crate::pod::Command::Hold).
+    pub(super) hold: Weak<()>,
     /// The last wait before a restart: before that of this attempt, or else before this attempt.
     pub(super) waited: Option<Duration>,
     /// The end of its output, between its failure and the word of its exit.
@@ -76,10 +78,16 @@ impl ContainerEntry {
                 turn: Arc::new(tokio::sync::Semaphore::new(1)),
             },
             restart: Restart::No,
+            hold: Weak::new(),
             waited: None,
             last_output: None,
             notified: None,
         }
+    }
+
+    /// Whether a client holds it.
+    pub(super) fn is_held(&self) -> bool {
+        self.hold.strong_count() > 0
     }
 
     pub(super) fn is_running(&self) -> bool {

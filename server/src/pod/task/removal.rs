@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The removal of a container: of one that exists, and of what a failed creation left.
 
+use super::containers::{held, not_found};
 use super::data::{Task, answer};
+use super::entry::{ContainerEntry, Restart};
 use super::operation::Removed;
 use super::plugins::notified;
 use super::result::WorkResult;
 use super::timeline::stage;
+use crate::container::State;
 use crate::container::state::Event;
 use crate::container::{remove, stop};
 use crate::error::{Chain, Error, Result};
@@ -18,11 +21,44 @@ use tracing::{error, info};
 
 impl Task {
     pub(super) async fn remove(&mut self, id: &ContainerId, reply: Reply<()>) {
+        if self.containers.get(id).is_some_and(ContainerEntry::is_held) {
+            return answer(Some(reply), Err(Arc::new(held("remove", id))));
+        }
+        self.cancel_restarts(id).await;
+        // Of a restart in progress, both attempts go.
+        let successor = self.successor(id);
         if self.containers.contains_key(id) {
+            if let Some(next) = successor {
+                self.begin_remove(&next, None).await;
+            }
             self.begin_remove(id, Some(reply)).await;
+        } else if let Some(next) = successor {
+            self.begin_remove(&next, Some(reply)).await;
         } else {
             answer(Some(reply), Ok(()));
         }
+    }
+
+    /// Holds a container that does not run, for a client that uses its files.
+    pub(super) fn hold(&mut self, id: &ContainerId, reply: Reply<Arc<()>>) {
+        let restarts = self.restarts(id);
+        let Some(entry) = self.containers.get_mut(id) else {
+            return answer(Some(reply), Err(not_found(id)));
+        };
+        let rests = matches!(entry.record.state, State::Created | State::Exited { .. })
+            && entry.operation.is_idle();
+        if !rests || restarts || entry.restart != Restart::No {
+            let state = if rests { "about to be restarted" } else { entry.record.state.name() };
+            let (verb, kind, id) = ("copy files of", "container", id.to_string());
+            return answer(Some(reply), Err(Arc::new(Error::WrongState { verb, kind, id, state })));
+        }
+        // Several copies at a time would mount the same writable layer twice.
+        if entry.is_held() {
+            return answer(Some(reply), Err(Arc::new(held("copy files of", id))));
+        }
+        let hold = Arc::new(());
+        entry.hold = Arc::downgrade(&hold);
+        answer(Some(reply), Ok(hold));
     }
 
     /// Kills what runs, then removes the container. A removal in progress is joined.
@@ -85,9 +121,12 @@ impl Task {
         let result: Result<()> = result.map_err(Arc::new);
         match &result {
             Ok(()) => {
+                let is_known = self.remember_superseded(id);
                 self.containers.remove(id);
                 self.node.history.gone(id.as_str());
-                self.node.registry.leave_container(id);
+                if !is_known {
+                    self.node.registry.leave_container(id);
+                }
                 self.node.rates.forget(id.as_str());
                 self.node.layers.forget(id.as_str());
                 info!(container = %id.short(), "container removed");

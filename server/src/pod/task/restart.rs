@@ -8,18 +8,20 @@
 //! ```
 //!
 //! CRI runs a container once, so a restart is a new attempt with an id of its own, as with a kubelet. A stop or kill by
-//! a person is final: it is recorded, so the next daemon respects it as well.
+//! a person is final. It is recorded for the name of the container before anything else, so neither a restart in
+//! progress nor the next daemon undoes it; a stop of an attempt that was replaced meanwhile goes to the newest.
 
 use super::data::Task;
-use super::entry::Restart;
+use super::entry::{ContainerEntry, Restart};
 use super::result::WorkResult;
 use crate::container::State;
 use crate::container::state::ExitReason;
 use crate::error::{Chain, Error, Result};
 use crate::pod::Reply;
 use crate::pod::run_pods::{self, RestartPolicy};
+use hull_proto::cri;
 use hull_proto::id::ContainerId;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -27,6 +29,8 @@ use tracing::{info, warn};
 
 /// Grace period of a container that was started again while somebody stopped it, in seconds.
 const STOP_GRACE_S: u64 = 10;
+/// Most ids of replaced attempts that are remembered.
+const SUPERSEDED_MAX: usize = 16;
 
 impl Task {
     /// Begins the back-off of a container that has exited, if its policy says that it runs again.
@@ -66,7 +70,8 @@ impl Task {
         let never_ran = matches!(how, ExitReason::StartFailed { .. }) && count == 0;
         let is_final = never_ran
             || !policy.restarts(how.exit_code(), count)
-            || entry.record.is_stopped_for_good()
+            || entry.record.stop_requested
+            || self.record.restarts_cancelled.contains(entry.record.metadata().0)
             || entry.restart != Restart::No
             || !entry.operation.is_idle();
         if is_final || !self.record.state.is_ready() || !self.is_newest(id) {
@@ -77,23 +82,80 @@ impl Task {
         Some(run_pods::backoff(entry.waited, ran))
     }
 
-    /// Whether no later attempt of this container exists.
+    /// Whether no later attempt of this container exists. One that is being removed does not count, nor one that could
+    /// not be.
     fn is_newest(&self, id: &ContainerId) -> bool {
         let Some(entry) = self.containers.get(id) else { return false };
         let (name, attempt) = entry.record.metadata();
-        let is_later = |(other, later): (&str, u32)| other == name && later > attempt;
-        !self.containers.values().any(|of| is_later(of.record.metadata()))
+        self.newest(name).is_none_or(|(highest, _)| highest <= attempt)
+    }
+
+    /// The newest attempt of the container `name` that is not being removed.
+    fn newest(&self, name: &str) -> Option<(u32, &ContainerId)> {
+        let is_there = |entry: &ContainerEntry| !matches!(entry.record.state, State::Removing);
+        let all = self.containers.iter().filter(|(_, entry)| is_there(entry));
+        let named = all.filter(|(_, entry)| entry.record.metadata().0 == name);
+        named.map(|(id, entry)| (entry.record.metadata().1, id)).max()
+    }
+
+    /// The name and number of an attempt of a container with a restart policy, also of one that was replaced.
+    fn restarting(&self, id: &ContainerId) -> Option<(String, u32)> {
+        let Some(entry) = self.containers.get(id) else {
+            let known = self.superseded.iter().find(|(old, ..)| old == id);
+            return known.map(|(_, name, attempt)| (name.clone(), *attempt));
+        };
+        let policy = RestartPolicy::of(&self.record, &entry.record.config);
+        let (name, attempt) = entry.record.metadata();
+        (policy != RestartPolicy::No).then(|| (name.to_owned(), attempt))
+    }
+
+    /// The attempt by which restarts have replaced, or are replacing, this one; not one that a person has started since.
+    pub(super) fn successor(&self, id: &ContainerId) -> Option<ContainerId> {
+        let (name, own) = self.restarting(id)?;
+        let (attempt, next) = self.newest(&name)?;
+        let later = attempt.checked_sub(own).filter(|later| *later > 0)?;
+        let restarts = run_pods::restart_count(&self.containers.get(next)?.record.config);
+        (restarts >= later).then(|| next.clone())
+    }
+
+    /// Whether this attempt is the daemon's and its start has not begun.
+    pub(super) fn is_unstarted_restart(&self, id: &ContainerId) -> bool {
+        let Some(entry) = self.containers.get(id) else { return false };
+        matches!(entry.record.state, State::Creating | State::Created)
+            && !entry.operation.is_starting()
+            && self.restarting(id).is_some()
+            && run_pods::restart_count(&entry.record.config) > 0
+    }
+
+    /// Keeps the id of a removed attempt that a restart has replaced. Returns whether it did.
+    pub(super) fn remember_superseded(&mut self, id: &ContainerId) -> bool {
+        if self.successor(id).is_none() {
+            return false;
+        }
+        let Some((name, attempt)) = self.restarting(id) else { return false };
+        self.superseded.push_back((id.clone(), name, attempt));
+        if self.superseded.len() > SUPERSEDED_MAX
+            && let Some((oldest, ..)) = self.superseded.pop_front()
+        {
+            self.node.registry.leave_container(&oldest);
+        }
+        true
     }
 
     /// The back-off of a container is over: creates its next attempt.
     pub(super) fn restart_due(&mut self, id: &ContainerId) {
         let goes_on = self.record.state.is_ready() && self.is_newest(id);
+        let Some((name, _)) = self.restarting(id) else { return };
+        // Also those that are being removed have their numbers.
+        let attempts = self.containers.values().map(|entry| entry.record.metadata());
+        let highest = attempts.filter(|of| of.0 == name).map(|of| of.1).max().unwrap_or(0);
         let Some(entry) = self.containers.get_mut(id) else { return };
         if entry.restart != Restart::Waiting {
             return;
         }
-        let next = run_pods::next_attempt(&entry.record.config, &entry.record.image_id);
+        let next = run_pods::next_attempt(&entry.record.config, &entry.record.image_id, highest);
         let Some(config) = next.filter(|_| goes_on && entry.operation.is_idle()) else {
+            warn!(container = %id.short(), "container not restarted: it is not the newest attempt, or its pod is going");
             entry.restart = Restart::No;
             return self.publish();
         };
@@ -109,24 +171,22 @@ impl Task {
 
     /// The next attempt of `old` exists, or could not be created.
     pub(super) async fn restart_created(&mut self, old: &ContainerId, next: Result<ContainerId>) {
-        let stopped = self.is_stopped_for_good(old);
         match next {
-            Ok(next) if stopped || self.is_stopped_for_good(&next) => {
+            // Stopped or removed meanwhile, or the pod is going.
+            Ok(next)
+                if !self.record.state.is_ready()
+                    || self.is_cancelled(&next)
+                    || !self.containers.get(old).is_some_and(|of| of.operation.is_idle()) =>
+            {
                 self.end_restart(old);
-                self.keep_stopped(old).await;
                 self.begin_remove(&next, None).await;
             }
-            Ok(next) if self.record.state.is_ready() => {
+            Ok(next) => {
                 let waited = self.containers.get(old).and_then(|entry| entry.waited);
                 if let Some(entry) = self.containers.get_mut(&next) {
                     entry.waited = waited;
                 }
                 self.start_attempt(Some(old.clone()), next).await;
-            }
-            // The pod is going, and both attempts with it.
-            Ok(next) => {
-                self.end_restart(old);
-                self.begin_remove(&next, None).await;
             }
             Err(err) => {
                 warn!(container = %old.short(), error = %Chain(&*err), "container not restarted; trying again");
@@ -159,19 +219,16 @@ impl Task {
         next: &ContainerId,
         result: Result<()>,
     ) {
-        let mut stopped = false;
         if let Some(old) = &old {
-            stopped = self.is_stopped_for_good(old);
             self.end_restart(old);
             self.begin_remove(old, None).await;
         }
         match result {
-            Ok(()) if stopped => {
+            Ok(()) if self.is_cancelled(next) => {
                 let (reply, _nobody) = oneshot::channel();
                 self.stop(next, STOP_GRACE_S, reply).await;
             }
             Ok(()) => info!(container = %next.short(), "container restarted"),
-            Err(_) if stopped => self.keep_stopped(next).await,
             Err(_) => self.schedule_restart(next),
         }
     }
@@ -183,42 +240,56 @@ impl Task {
         self.publish();
     }
 
-    fn is_stopped_for_good(&self, id: &ContainerId) -> bool {
-        self.containers.get(id).is_some_and(|entry| entry.record.is_stopped_for_good())
+    /// Whether a person has stopped the container of this attempt.
+    fn is_cancelled(&self, id: &ContainerId) -> bool {
+        let of = self.restarting(id);
+        of.is_some_and(|(name, _)| self.record.restarts_cancelled.contains(&name))
     }
 
-    /// Records that the container does not start again by itself, and ends a wait for that.
-    pub(super) async fn keep_stopped(&mut self, id: &ContainerId) {
-        let Some(entry) = self.containers.get_mut(id) else { return };
-        let has_policy = RestartPolicy::of(&self.record, &entry.record.config) != RestartPolicy::No;
-        if !has_policy {
+    /// Records that the container does not start again by itself, and ends a wait for that. An attempt that a person has
+    /// replaced since has no say in this.
+    pub(super) async fn cancel_restarts(&mut self, id: &ContainerId) {
+        let Some((name, _)) = self.restarting(id) else { return };
+        if !self.is_newest(id) && self.successor(id).is_none() {
             return;
         }
-        if entry.restart == Restart::Waiting {
-            entry.restart = Restart::No;
+        for entry in self.containers.values_mut() {
+            if entry.restart == Restart::Waiting && entry.record.metadata().0 == name {
+                entry.restart = Restart::No;
+            }
         }
-        if !entry.record.restart_cancelled {
-            Arc::make_mut(&mut entry.record).restart_cancelled = true;
-            self.save_container(id).await;
+        if !self.record.restarts_cancelled.contains(&name) {
+            let mut record = (*self.record).clone();
+            let names = self.containers.values().map(|entry| entry.record.metadata().0);
+            let names: BTreeSet<&str> = names.collect();
+            record.restarts_cancelled.retain(|of| names.contains(of.as_str()));
+            record.restarts_cancelled.insert(name);
+            self.record = Arc::new(record);
+            self.save().await;
         }
         self.publish();
     }
 
+    /// An attempt that a person creates restarts as its policy says.
+    pub(super) async fn allow_restarts(&mut self, config: &cri::ContainerConfig) {
+        let name = config.metadata.as_ref().map_or("", |metadata| metadata.name.as_str());
+        if self.record.restarts_cancelled.contains(name) {
+            let mut record = (*self.record).clone();
+            record.restarts_cancelled.remove(name);
+            self.record = Arc::new(record);
+            self.save().await;
+        }
+    }
+
     /// Continues the restarts of an earlier daemon, and restarts what has exited meanwhile.
     pub(super) async fn resume_restarts(&mut self) {
-        let mut newest: BTreeMap<String, (u32, ContainerId)> = BTreeMap::new();
-        for (id, entry) in &self.containers {
-            if RestartPolicy::of(&self.record, &entry.record.config) == RestartPolicy::No {
-                continue;
+        let with_policy = self.containers.keys().filter_map(|id| self.restarting(id));
+        let names: BTreeSet<String> = with_policy.map(|(name, _)| name).collect();
+        for name in names {
+            if let Some((attempt, id)) = self.newest(&name) {
+                let id = id.clone();
+                self.resume_restart(&name, attempt, &id).await;
             }
-            let (name, attempt) = entry.record.metadata();
-            let known = newest.entry(name.to_owned()).or_insert_with(|| (attempt, id.clone()));
-            if known.0 < attempt {
-                *known = (attempt, id.clone());
-            }
-        }
-        for (name, (attempt, id)) in newest {
-            self.resume_restart(&name, attempt, &id).await;
         }
     }
 
@@ -227,22 +298,34 @@ impl Task {
         let Some(entry) = self.containers.get(id) else { return };
         let by_daemon = run_pods::restart_count(&entry.record.config) > 0;
         let state = entry.record.state.clone();
+        let is_earlier = |(other, of): (&str, u32)| other == name && of < attempt;
+        let superseded = self.containers.iter().filter(|(_, of)| {
+            is_earlier(of.record.metadata()) && matches!(of.record.state, State::Exited { .. })
+        });
+        let superseded: Vec<_> = superseded.map(|(old, _)| old.clone()).collect();
+        let stopped = |of: &ContainerId| {
+            self.containers.get(of).is_some_and(|entry| entry.record.stop_requested)
+        };
+        let is_final = self.is_cancelled(id) || superseded.iter().any(stopped);
+        match (by_daemon, state) {
+            // A stop ended the restart that the last daemon was in.
+            (true, State::Created) if is_final => {
+                return self.begin_remove(id, None).await;
+            }
+            (true, State::Running { .. }) if is_final && !superseded.is_empty() => {
+                let (reply, _nobody) = oneshot::channel();
+                self.stop(id, STOP_GRACE_S, reply).await;
+            }
+            (true, State::Created) if self.record.state.is_ready() => {
+                self.start_attempt(None, id.clone()).await;
+            }
+            (_, State::Exited { .. }) => self.schedule_restart(id),
+            (_, State::Creating | State::Created | State::Running { .. } | State::Removing) => {}
+        }
         if by_daemon {
-            let is_earlier = |(other, of): (&str, u32)| other == name && of < attempt;
-            let superseded = self.containers.iter().filter(|(_, of)| {
-                is_earlier(of.record.metadata()) && matches!(of.record.state, State::Exited { .. })
-            });
-            let superseded: Vec<_> = superseded.map(|(old, _)| old.clone()).collect();
             for old in superseded {
                 self.begin_remove(&old, None).await;
             }
-        }
-        match state {
-            State::Created if by_daemon && self.record.state.is_ready() => {
-                self.start_attempt(None, id.clone()).await;
-            }
-            State::Exited { .. } => self.schedule_restart(id),
-            State::Creating | State::Created | State::Running { .. } | State::Removing => {}
         }
     }
 }

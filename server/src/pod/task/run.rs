@@ -35,14 +35,18 @@ impl Task {
 
     pub(super) async fn command(&mut self, command: Command) {
         match command {
-            Command::Create { config, reply } => self.create(*config, reply),
+            Command::Create { config, reply } => {
+                self.allow_restarts(&config).await;
+                self.create(*config, reply);
+            }
             Command::Start { id, reply } => self.start(&id, reply).await,
             Command::Stop { id, grace_s, reply } => self.stop(&id, grace_s, reply).await,
             Command::Remove { id, reply } => self.remove(&id, reply).await,
             Command::Update { id, resources, reply } => self.update(&id, *resources, reply).await,
             Command::Limit { id, resources, reply } => self.limit(&id, *resources, reply).await,
+            Command::Hold { id, reply } => self.hold(&id, reply),
             Command::KeepStopped { id, reply } => {
-                self.keep_stopped(&id).await;
+                self.cancel_restarts(&id).await;
                 answer(Some(reply), Ok(()));
             }
             Command::ReopenLog { id, reply } => self.reopen_log(&id, reply),
