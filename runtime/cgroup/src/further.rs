@@ -159,6 +159,9 @@ fn settings(limits: &FurtherLimits, is_v2: bool) -> Vec<Setting> {
     if is_v2 && let Some(runtime) = limits.realtime_runtime_us.filter(|runtime| *runtime != 0) {
         add("cpu", &["cpu.rt_runtime_us"], runtime.to_string());
     }
+    if is_v2 && let Some(period) = limits.realtime_period_us.filter(|period| *period != 0) {
+        add("cpu", &["cpu.rt_period_us"], period.to_string());
+    }
     settings
 }
 

@@ -29,8 +29,26 @@ impl Cgroup {
     /// The rejected limit, with file, value and errno; [`Error::HalfSet`] if the previous limits could not be
     /// restored.
     pub fn update(&self, limits: &Limits) -> Result<(), Error> {
+        self.update_then(limits, || Ok::<(), Error>(()))?
+    }
+
+    /// As [`Cgroup::update`], and then calls `then`; if that fails, restores the previous limits too.
+    ///
+    /// # Errors
+    /// Those of [`Cgroup::update`], and inside those of `then`.
+    pub fn update_then<E>(
+        &self,
+        limits: &Limits,
+        then: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Result<(), E>, Error> {
         let kept = self.keep(limits)?;
-        let Err(refused) = self.apply(limits) else { return Ok(()) };
+        let Err(refused) = self.apply(limits) else {
+            let done = then();
+            if done.is_err() {
+                let _stuck = put_back(&kept);
+            }
+            return Ok(done);
+        };
         let stuck = put_back(&kept);
         if stuck.is_empty() {
             return Err(refused);

@@ -30,6 +30,7 @@ struct Builder<'a> {
     covers: Covers,
     /// The procfs to use, if it must be that of a pid namespace that we are not in.
     procfs: Option<Procfs>,
+    host_devices: bool,
     slots: &'a [OwnedFd],
     /// Sources that the parent opened, or that were cloned while they were still the host's peers.
     sources: Sources,
@@ -43,6 +44,8 @@ struct Builder<'a> {
 pub(crate) struct PrePivot<'a, F> {
     /// The procfs of the pid namespace that the program will be in, if that is not ours.
     pub(crate) procfs: Option<Procfs>,
+    /// Whether device nodes that may not be made are the host's.
+    pub(crate) host_devices: bool,
     /// The terminal to open, which becomes /dev/console too.
     pub(crate) terminal: Option<&'a NewTerminal>,
     /// Runs when all mounts of the container exist and paths of the host can still be named.
@@ -65,6 +68,7 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
         places: Places::default(),
         covers: Covers::default(),
         procfs: pre_pivot.procfs,
+        host_devices: pre_pivot.host_devices,
         slots,
         sources,
         read_only_later: Vec::new(),
@@ -93,9 +97,8 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
         if matches!(op, Op::Pivot | Op::MoveRoot)
             && let Some(before_pivot) = before_pivot.take()
         {
-            if let Some(new) = pre_pivot.terminal {
-                slave = Some(builder.terminal(new, &plan.process)?);
-            }
+            let new = pre_pivot.terminal.map(|new| builder.terminal(new, &plan.process));
+            slave = new.transpose()?;
             builder.make_read_only().map_err(|failed| failed.at(number(at)))?;
             builder.enter_root().map_err(|failed| failed.at(number(at)))?;
             before_pivot()?;
@@ -257,19 +260,12 @@ impl Builder<'_> {
                     self.attach(&node, path, Make::File)?;
                     self.places.add(node.as_fd())
                 }
-                None => match device::make(self.root()?, &self.places, op) {
-                    // In a user namespace that is not the host's, where nobody may make nodes.
-                    Err(failed) if failed.errno == Errno::PERM => {
-                        let node = device::of_host(op)?;
-                        self.attach(&node, path, Make::File)
-                    }
-                    other => other,
-                },
+                None => self.device(op, path),
             },
             Op::Symlink { content, path } => {
                 device::symlink(self.root()?, &self.places, content, path)
             }
-            Op::Mkdir { path, mode } => self.mkdir(path, *mode),
+            Op::Mkdir { path, mode } => device::directory(self.root()?, path, *mode),
             Op::Mask { path } => self.mask(at, path),
             Op::Readonly { path } => self.readonly(at, path),
             Op::RootReadonly => {
@@ -344,6 +340,16 @@ impl Builder<'_> {
                 let call = format!("open_tree({path}, CLONE): not cloned before the mounts");
                 Err(errno_context(call)(Errno::INVAL))
             }
+        }
+    }
+
+    fn device(&self, op: &Op, path: &str) -> Result {
+        match device::make(self.root()?, &self.places, op) {
+            // In a user namespace that is not the host's, where nobody may make nodes.
+            Err(failed) if failed.errno == Errno::PERM && self.host_devices => {
+                self.attach(&device::of_host(op)?, path, Make::File)
+            }
+            other => other,
         }
     }
 
@@ -431,15 +437,6 @@ impl Builder<'_> {
             hull_sys::mount_setattr(tmpfs.as_fd(), false, &attr)?;
         }
         Ok(())
-    }
-
-    fn mkdir(&self, path: &str, mode: u32) -> Result {
-        let found = self.root()?.find_or_make(path, Make::Directory, mode);
-        let found = found.map_err(errno_context(format!("mkdir({path})")))?;
-        match kind(found.as_fd()).map_err(errno_context(format!("statx({path})")))? {
-            (FileType::Directory, ..) => Ok(()),
-            _ => Err(errno_context(format!("mkdir({path})"))(Errno::NOTDIR)),
-        }
     }
 
     /// Opens the terminal, and binds it to /dev/console. Returns its slave.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Bind mounts: one form of the operations that make them, and their attributes.
 
-use crate::mount::{Result, bits, clone_fd, errno_context, propagation_bits};
+use crate::kernel_mounts;
+use crate::mount::{MS_SLAVE, Result, bits, clone_fd, errno_context, propagation_bits};
 use crate::plan::{Attrs, BindAttributes, IdMaps, Op, Propagation, Source};
 use crate::rootfs::Root;
 use hull_sys::Attr;
@@ -70,6 +71,12 @@ impl<'a> Bind<'a> {
                 hull_sys::mount_setattr(tree.as_fd(), recursive, &attr)?;
             }
         }
+        let keeps_peers = propagation.contains(&(Propagation::Shared, true));
+        if self.recursive && self.is_shared() && !keeps_peers {
+            // Else the mounts below stay peers of the host's.
+            let attr = Attr { propagation: MS_SLAVE, ..Attr::default() };
+            hull_sys::mount_setattr(tree.as_fd(), true, &attr)?;
+        }
         for (of, recursive) in propagation {
             let attr = Attr { propagation: propagation_bits(*of), ..Attr::default() };
             hull_sys::mount_setattr(tree.as_fd(), *recursive, &attr)?;
@@ -83,10 +90,15 @@ fn times(attrs: &Attrs) -> u64 {
     if bits(attrs) & Attr::ATIME != 0 || attrs.relatime { Attr::ATIME } else { 0 }
 }
 
-/// A clone of what is at `path` of the container now. Not of the kernel's file systems: their masked paths would be
-/// visible in the copy.
+/// A clone of what is at `path` of the container now; no link is followed. Nothing of the kernel's file systems may be in
+/// it, at its top or below: their masked paths would be visible in the copy.
 pub(crate) fn inside(root: &Root, path: &str, recursive: bool) -> Result<OwnedFd> {
-    let found = root.find(path).map_err(errno_context(format!("openat2({path})")))?;
+    let found = root.find_plain(path).map_err(errno_context(format!("openat2({path})")))?;
+    let below = kernel_mounts::beneath(found.as_fd())?;
+    if let Some(at) = below.first().filter(|_| recursive) {
+        let call = format!("open_tree({path}, CLONE): a kernel file system is below, at {at}");
+        return Err(errno_context(call)(Errno::XDEV));
+    }
     let stat = fstatfs(&found).map_err(errno_context(format!("fstatfs({path})")))?;
     let magic = u64::try_from(stat.f_type).unwrap_or(0);
     if KERNELS.contains(&magic) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Device nodes and links in a container's root.
+//! Device nodes, links and directories in a container's root.
 //!
 //! The rule: a node that is there is looked at, given its owner and its mode by one descriptor that
 //! follows nothing, and only on a mount that is the container's own. On a volume nothing is created and
@@ -66,18 +66,29 @@ pub(crate) fn make(root: &Root, places: &Places, op: &Op) -> Result {
 
 /// A view of the host's node of that device, which must be at the same path there.
 pub(crate) fn of_host(op: &Op) -> Result<OwnedFd> {
-    let Op::Device { path, block, fifo: false, major, minor, .. } = op else {
+    let Op::Device { path, block, fifo: false, major, minor, mode, uid: 0, gid: 0 } = op else {
         return Err(errno_context("mknodat()")(Errno::PERM));
     };
     let node = clone_tree(path, false)?;
     let wanted = if *block { FileType::BlockDevice } else { FileType::CharacterDevice };
     let found = kind(node.as_fd()).map_err(errno_context(format!("statx({path})")))?;
-    if found == (wanted, *major, *minor) {
+    let stat = rustix::fs::fstat(&node).map_err(errno_context(format!("fstat({path})")))?;
+    if found == (wanted, *major, *minor) && stat.st_mode & 0o7777 == *mode {
         return Ok(node);
     }
-    Err(errno_context(format!("open_tree({path}): the host has another device there"))(
-        Errno::NODEV,
-    ))
+    Err(errno_context(format!(
+        "open_tree({path}): the host has another device there, or another mode"
+    ))(Errno::NODEV))
+}
+
+/// Makes a directory with its parents, where it is missing.
+pub(crate) fn directory(root: &Root, path: &str, mode: u32) -> Result {
+    let found = root.find_or_make(path, Make::Directory, mode);
+    let found = found.map_err(errno_context(format!("mkdir({path})")))?;
+    match kind(found.as_fd()).map_err(errno_context(format!("statx({path})")))? {
+        (FileType::Directory, ..) => Ok(()),
+        _ => Err(errno_context(format!("mkdir({path})"))(Errno::NOTDIR)),
+    }
 }
 
 /// Makes a symbolic link. One that is there with the same content is fine.

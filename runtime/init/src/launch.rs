@@ -105,7 +105,8 @@ pub fn launch(
             Io::Terminal(_) | Io::Streams { .. } => None,
         };
         let before_pivot = || hook_phase.child(how);
-        let pre_pivot = apply::PrePivot { procfs, terminal, before_pivot };
+        let pre_pivot =
+            apply::PrePivot { procfs, terminal, host_devices: how.host_devices, before_pivot };
         let slave = apply::all(host, plan, sources, slots, pre_pivot)?.map(Io::Terminal);
         let io = slave.as_ref().unwrap_or(&io);
         process::exec_process(&plan.process, io, pre_mount, report, how, birth)

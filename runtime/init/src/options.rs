@@ -41,6 +41,8 @@ pub struct LaunchOptions<'a> {
     /// Writes the maps of a new user namespace, for callers without rights over the host. Everything else is then done
     /// by the child with its rights over its own namespaces: sources are cloned there, and device nodes are the host's.
     pub write_maps: Option<WriteMaps>,
+    /// Device nodes that may not be made are the host's.
+    pub host_devices: bool,
     /// In the user namespace, groups cannot be set (`/proc/PID/setgroups`): the process keeps its parent's.
     pub groups_are_denied: bool,
     /// Limits of the cgroup beyond the plan's.

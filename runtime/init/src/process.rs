@@ -128,8 +128,12 @@ enum Filter {
 }
 
 impl Filter {
-    fn choose(process: &Process, birth: Birth<'_>) -> Self {
+    fn choose(process: &Process, birth: Birth<'_>, has_listener: bool) -> Self {
         let is_sibling = matches!(birth, Birth::Sibling(_));
+        if is_sibling && has_listener {
+            // Who decides about its calls is to know the program's process, and nothing before it waits for that.
+            return Self::Last;
+        }
         let lets_through =
             process.seccomp.as_ref().is_none_or(|filter| passes(filter, &hull_sys::LAST_CALLS));
         match (is_sibling, process.no_new_privs, lets_through) {
@@ -167,7 +171,7 @@ fn prepare(
     if let Birth::Sibling(slot) = birth {
         slot.keep_from_children().map_err(StepError::at(Step::Clone))?;
     }
-    let filter = Filter::choose(process, birth);
+    let filter = Filter::choose(process, birth, how.seccomp_listener.is_some());
     if filter == Filter::WithRights {
         seccomp(process, how)?;
     }

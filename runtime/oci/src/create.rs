@@ -66,8 +66,7 @@ fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
         let size = &mut setup.plan.process.terminal;
         *size = size.or_else(console::own_size);
     }
-    let is_named = setup.names_cgroup;
-    let host = rootless::cgroups(global, &mut setup, is_named)?;
+    let host = CgroupFs::detect().map_err(failed(&args.id))?;
     let cgroup = Cgroup::at(&host, &setup.record.cgroup).map_err(failed(&args.id))?;
     check_thawed(&cgroup, &args.id)?;
     let receiver = args.streams.console_socket.as_deref().map(Receiver::connect).transpose()?;
@@ -81,9 +80,19 @@ fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
         dir.remove()?;
         return Err(Error::CgroupInUse { path: setup.record.cgroup });
     }
+    // Before a cgroup that a user may create.
+    dir.write_record(&setup.record)?;
+    let is_named = setup.names_cgroup;
+    let host = match rootless::cgroups(global, &mut setup, is_named) {
+        Ok(host) => host,
+        Err(error) => {
+            dir.remove()?;
+            return Err(error);
+        }
+    };
     reset_affinity(global);
     let receivers = Receivers { terminal: receiver, pidfd: pidfd_receiver, listener };
-    let created = build(&dir, &setup, args, &host, receivers);
+    let created = build(&dir, &mut setup, args, (global, &host), receivers);
     if created.is_err()
         && let Err(left) = tear_down(global, &dir, Some(&setup.record))
     {
@@ -112,9 +121,9 @@ struct Receivers {
 
 fn build(
     dir: &Dir,
-    setup: &Setup,
+    setup: &mut Setup,
     args: &Create,
-    host: &CgroupFs,
+    (global, host): (&Global, &CgroupFs),
     receivers: Receivers,
 ) -> Result<CreatedContainer> {
     let receiver = receivers.terminal.as_ref();
@@ -123,9 +132,18 @@ fn build(
         dir.write_filter(&hull_plan::encode(filter))?;
     }
     // Ends with this function: by then the container's process is in the scope, or there is none.
-    let limits = &setup.plan.cgroup.limits;
-    let scope = setup.scope.as_ref();
-    let _placeholder = scope.map(|of| systemd::start(of, &args.id, limits)).transpose()?;
+    let _placeholder = match &setup.scope {
+        Some(scope) => {
+            let placeholder =
+                systemd::start(scope, &args.id, &setup.plan.cgroup.limits, &setup.unit_properties)?;
+            // From now on it is ours, and goes with the container.
+            setup.record.systemd_unit = Some(scope.unit.clone());
+            dir.write_record(&setup.record)?;
+            Some(placeholder)
+        }
+        None => None,
+    };
+    let setup = &*setup;
     let socket = start_socket::create(dir.as_fd()).map_err(Error::call)?;
     let (io, terminal) = io(setup.terminal, receiver.is_some(), args.streams.preserve_fds)?;
     let keyring = format!("_ses.{}", args.id);
@@ -138,6 +156,7 @@ fn build(
         scheduling: Some(&setup.beyond.scheduling),
         further_limits: Some(&setup.beyond.further_limits),
         write_maps: rootless::map_writer(),
+        host_devices: rootless::is_rootless(global),
         groups_are_denied: rootless::groups_are_denied(),
         seccomp_listener: receivers.listener.as_ref().map(Listener::end),
         ..LaunchOptions::default()
@@ -145,7 +164,7 @@ fn build(
     let described = |error: StepError| described(setup, &error);
     let mut started = hull_init::launch(host, &setup.plan, io, &[], &launch).map_err(described)?;
     if let Some(listener) = receivers.listener {
-        listener.pass_on(&setup.record, "creating", &started)?;
+        listener.pass_on(&setup.record, "creating", &mut started)?;
     }
     started.wait().map_err(described)?;
     let mut record = setup.record.clone();

@@ -74,12 +74,14 @@ pub(crate) fn tear_down(global: &Global, dir: &Dir, record: Option<&Record>) -> 
             return Err(Error::StillRuns { id: record.id.clone(), seconds: LIMIT.as_secs() });
         }
     }
+    // Looked at while its cgroup is there: the name alone may be another's by now.
+    let unit = record.systemd_unit.as_deref();
+    let is_ours =
+        unit.map(|unit| systemd::is_ours(unit, &record.cgroup)).transpose()? == Some(true);
     cgroup.kill_and_remove(LIMIT).map_err(failed(&record.id))?;
-    if let Some(unit) = &record.systemd_unit
-        && let Err(error) = systemd::stop(unit)
-    {
-        // Empty scopes end by themselves, only later.
-        log::warn(global, &format!("cannot {error}"));
+    if let (Some(unit), true) = (&record.systemd_unit, is_ours) {
+        // The record stays while the unit is there.
+        systemd::stop(unit)?;
     }
     if record.hooks.is_some() {
         let hooks = hooks(record)?;

@@ -74,7 +74,7 @@ impl Listener {
         self,
         record: &Record,
         status: &str,
-        started: &PendingProcess,
+        started: &mut PendingProcess,
     ) -> Result<()> {
         drop(self.theirs);
         let listener = loop {
@@ -91,7 +91,7 @@ impl Listener {
                 break None;
             }
         };
-        let Some(listener) = listener else { return Ok(()) };
+        let Some(listener) = listener.filter(|_| started.wait_for_program()) else { return Ok(()) };
         let first = record.first.map_or(started.pid, |first| first.pid);
         let state = json!({
             "ociVersion": record.oci_version, "id": record.id, "status": status, "pid": first,

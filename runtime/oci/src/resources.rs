@@ -54,11 +54,10 @@ pub(crate) fn update(global: &Global, args: &Update) -> Result<()> {
     let FurtherLimits { realtime_runtime_us, realtime_period_us, .. } = args.further;
     further.realtime_runtime_us = realtime_runtime_us.or(further.realtime_runtime_us);
     further.realtime_period_us = realtime_period_us.or(further.realtime_period_us);
-    if let Some(unit) = &record.systemd_unit {
-        systemd::update(unit, &all)?;
-    }
     // All of them or none.
-    cgroup.update(&all).map_err(failed(&args.id))?;
+    let unit = record.systemd_unit.as_deref();
+    let tell = || unit.map_or(Ok(()), |unit| systemd::update(unit, &all));
+    cgroup.update_then(&all, tell).map_err(failed(&args.id))??;
     cgroup.apply_further(&further).map_err(failed(&args.id))
 }
 

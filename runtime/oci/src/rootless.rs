@@ -46,8 +46,15 @@ pub(crate) fn groups_are_denied() -> bool {
 pub(crate) fn cgroups(global: &Global, setup: &mut Setup, is_named: bool) -> Result<CgroupFs> {
     let id = setup.record.id.clone();
     let host = CgroupFs::detect().map_err(failed(&id))?;
-    if !is_rootless(global) || setup.scope.is_some() {
+    if !is_rootless(global) {
         return Ok(host);
+    }
+    if setup.scope.is_some() {
+        let hint = "leave it out: --cgroup-manager=cgroupfs for podman, native.cgroupdriver=cgroupfs for docker";
+        return Err(Error::NotSupported {
+            what: "--systemd-cgroup without root's rights".into(),
+            hint,
+        });
     }
     let cgroup = Cgroup::at(&host, &setup.record.cgroup).map_err(failed(&id))?;
     let was_there = cgroup.exists().map_err(failed(&id))?;

@@ -6,7 +6,7 @@ use crate::beyond_plan::{BeyondPlan, label_mounts};
 use crate::error::{Error, Result};
 use crate::record::{self, Record};
 use crate::systemd::Scope;
-use crate::{documents, home_dir, log, seccomp, store};
+use crate::{documents, home_dir, log, seccomp, store, systemd};
 use hull_init::plan::{IdMap, Op};
 use hull_init::{Hooks, Plan};
 use hull_plan::defaults::with_device_rules;
@@ -23,6 +23,8 @@ pub(crate) struct Setup {
     pub(crate) record: Record,
     /// Whether the spec names its cgroup.
     pub(crate) names_cgroup: bool,
+    /// Properties of the scope that annotations ask for.
+    pub(crate) unit_properties: Vec<(String, systemd::Value)>,
     /// Its cgroup, if that is a scope of systemd.
     pub(crate) scope: Option<Scope>,
     pub(crate) beyond: BeyondPlan,
@@ -80,11 +82,14 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
         hooks,
         memory_policy: beyond.memory_policy.clone(),
         listener: beyond.listener.clone(),
-        systemd_unit: scope.as_ref().map(|scope| scope.unit.clone()),
         ..record
     };
+    let unit_properties = match &scope {
+        Some(_) => systemd::properties(&record.annotations)?,
+        None => Vec::new(),
+    };
     let terminal = record.process.terminal() == Some(true);
-    Ok(Setup { plan, hooks: steps, record, names_cgroup, scope, beyond, terminal })
+    Ok(Setup { plan, hooks: steps, record, names_cgroup, unit_properties, scope, beyond, terminal })
 }
 
 fn ranges(maps: &[IdMap]) -> Vec<[u32; 3]> {

@@ -65,6 +65,12 @@ pub(crate) fn op(mount: &Mount, of: Surroundings<'_>) -> Result<Op, Error> {
         return Err(Error::Missing { field: "mounts.type" });
     }
     if matches!(fstype.as_str(), "cgroup" | "cgroup2") {
+        let is_shared = !options.of_new_propagation().is_empty();
+        if let Some(value) =
+            options.data.first().map(|(key, _)| key.clone()).or(is_shared.then(|| "shared".into()))
+        {
+            return Err(Error::Unsupported { what: "this option of a cgroup mount", value });
+        }
         return Ok(Op::Cgroups { target, attrs });
     }
     let source = source.unwrap_or_else(|| fstype.clone());
@@ -103,7 +109,9 @@ fn bind(
     id_maps: Option<MountIdMaps>,
     of: Surroundings<'_>,
 ) -> Result<Op, Error> {
-    if let Some((key, _)) = options.data.first() {
+    let copies_up = ("tmpcopyup".to_owned(), None);
+    let of_file_system = options.data.first().or(options.copy_up.then_some(&copies_up));
+    if let Some((key, _)) = of_file_system {
         return Err(Error::Bad {
             field: "mounts.options",
             value: key.clone(),

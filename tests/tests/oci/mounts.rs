@@ -117,6 +117,22 @@ fn a_source_in_the_roots_proc_is_refused() {
     let bundle = Bundle::new();
     add(&bundle, &[bind("rootfs/proc", "/copy", &["rbind"])]);
     refused(&bundle.create("one"), &["/proc", "/copy"]);
+    // Nor by a link of the image, nor with what is mounted below.
+    std::os::unix::fs::symlink("/", format!("{}/rootfs/data", bundle.path())).unwrap();
+    let original = |config: &mut Value, source: &str| {
+        let mounts = config["mounts"].as_array_mut().or_fail("find the mounts");
+        let last = mounts.last_mut().or_fail("find the last mount");
+        last["source"] = source.into();
+    };
+    bundle.change(|config| original(config, "rootfs/data"));
+    refused(&bundle.create("one"), &["/data", "/copy"]);
+    bundle.change(|config| {
+        original(config, "rootfs/outer");
+        let own = json!({"destination": "/outer/proc", "type": "proc", "source": "proc"});
+        let mounts = config["mounts"].as_array_mut().or_fail("find the mounts");
+        mounts.insert(1, own);
+    });
+    refused(&bundle.create("one"), &["/outer", "/copy"]);
     assert_eq!(bundle.left(), Vec::<String>::new());
 }
 

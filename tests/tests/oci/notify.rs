@@ -59,7 +59,10 @@ fn the_agent_gets_the_listener_of_a_container_and_of_its_execs() {
         bundle.change(|config| config["process"]["noNewPrivileges"] = no_new_privileges.into());
         bundle.up("one");
         let pid = bundle.state("one")["pid"].clone();
-        let ran = bundle.oci(&["exec", "one", "sh", "-c", "ls /proc/self/fd; mkdir /tmp/x"]);
+        let file = bundle.scratch().join("pid");
+        let script = "ls /proc/self/fd; mkdir /tmp/x";
+        let words = ["exec", "--pid-file", &file.display().to_string(), "one", "sh", "-c", script];
+        let ran = bundle.oci(&words);
         assert!(ran.stderr.contains("Function not implemented"), "{ran:?}");
         assert_eq!(ran.stdout.lines().count(), 4, "no further descriptor: {ran:?}");
         let states = agent.join().unwrap();
@@ -74,6 +77,10 @@ fn the_agent_gets_the_listener_of_a_container_and_of_its_execs() {
             );
             assert_eq!(state["state"]["pid"], pid, "{state}");
         }
+        // The program's own process, and not the one that creates it in the container's pid namespace.
+        let of_exec: i64 = std::fs::read_to_string(&file).unwrap().parse().unwrap();
+        assert_eq!(states[1]["pid"], of_exec);
+        assert_eq!(states[0]["pid"], pid);
         let _said = bundle.oci(&["delete", "-f", "one"]).good();
         std::fs::remove_file(&socket).unwrap();
     }

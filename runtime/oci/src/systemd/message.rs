@@ -4,6 +4,9 @@
 
 /// Longest message that is read, in bytes: answers of systemd have some hundred.
 const BYTES_MAX: usize = 1 << 20;
+/// The object of systemd's manager, and its interface.
+pub(super) const MANAGER: &str = "/org/freedesktop/systemd1";
+pub(super) const INTERFACE: &str = "org.freedesktop.systemd1.Manager";
 /// Bytes before the fields of a header.
 const FIXED: usize = 16;
 
@@ -16,6 +19,8 @@ pub(crate) enum Value {
     Bool(bool),
     /// `t`.
     Number(u64),
+    /// `i`.
+    Signed(i32),
     /// `au`.
     Numbers(Vec<u32>),
 }
@@ -82,6 +87,11 @@ impl Writer {
                 self.align(8);
                 self.bytes.extend_from_slice(&value.to_le_bytes());
             }
+            Value::Signed(value) => {
+                self.signature("i");
+                self.align(4);
+                self.bytes.extend_from_slice(&value.to_le_bytes());
+            }
             Value::Numbers(values) => {
                 self.signature("au");
                 self.array(4, |of| values.iter().for_each(|value| of.u32(*value)));
@@ -105,8 +115,13 @@ impl Writer {
         self.array(8, |_| {});
     }
 
-    /// The call of a method of systemd's manager, with this as its body.
-    pub(crate) fn into_call(self, serial: u32, member: &str, signature: &str) -> Vec<u8> {
+    /// The call of a method of systemd, with this as its body: the object's path, the interface, the method.
+    pub(crate) fn into_call(
+        self,
+        serial: u32,
+        [path, interface, member]: [&str; 3],
+        signature: &str,
+    ) -> Vec<u8> {
         let mut header = Self::default();
         // Little endian, a method call, no flags, protocol 1.
         header.bytes.extend_from_slice(&[b'l', 1, 0, 1]);
@@ -114,8 +129,8 @@ impl Writer {
         header.u32(serial);
         header.array(8, |of| {
             let fields = [
-                (1, "o", "/org/freedesktop/systemd1"),
-                (2, "s", "org.freedesktop.systemd1.Manager"),
+                (1, "o", path),
+                (2, "s", interface),
                 (3, "s", member),
                 (6, "s", "org.freedesktop.systemd1"),
             ];
@@ -229,6 +244,12 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Message> {
     reader.align(8);
     let starts_with_text = signature.starts_with(['s', 'o']);
     let first = |reader: &mut Reader<'_>| {
+        if signature == "v" {
+            return match reader.signature()?.as_str() {
+                "s" | "o" => reader.text(),
+                _ => Some(String::new()),
+            };
+        }
         if starts_with_text { reader.text() } else { Some(String::new()) }
     };
     Some(match (kind, member.as_deref(), name) {
@@ -259,7 +280,7 @@ mod tests {
             ("Delegate".into(), Value::Bool(true)),
             ("MemoryMax".into(), Value::Number(1 << 20)),
         ]);
-        let call = body.into_call(3, "StartTransientUnit", "sa(sv)");
+        let call = body.into_call(3, [MANAGER, INTERFACE, "StartTransientUnit"], "sa(sv)");
         assert_eq!(length(&call), Some(Ok(call.len())));
         assert_eq!(&call[..4], &[b'l', 1, 0, 1]);
         assert_eq!(&call[8..12], &3_u32.to_le_bytes());

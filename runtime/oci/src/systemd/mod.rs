@@ -19,6 +19,7 @@ use message::{Message, Writer, length, parse};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -109,19 +110,27 @@ impl Drop for Placeholder {
 }
 
 /// Creates the scope of a container. Its cgroup exists as long as the placeholder, or a process of the container.
-pub(crate) fn start(scope: &Scope, id: &str, limits: &Limits) -> Result<Placeholder> {
+pub(crate) fn start(
+    scope: &Scope,
+    id: &str,
+    limits: &Limits,
+    more: &[(String, Value)],
+) -> Result<Placeholder> {
     let (placeholder, pid) = Placeholder::start()?;
     let mut properties = vec![
         ("Description".to_owned(), Value::Text(format!("hull oci container {id}"))),
         ("Slice".to_owned(), Value::Text(scope.slice.clone())),
         ("Delegate".to_owned(), Value::Bool(true)),
         ("DefaultDependencies".to_owned(), Value::Bool(false)),
+        // Also one that has failed goes when it is empty.
+        ("CollectMode".to_owned(), Value::Text("inactive-or-failed".to_owned())),
         ("PIDs".to_owned(), Value::Numbers(vec![pid.cast_unsigned()])),
     ];
     for controller in ["CPU", "Memory", "Tasks"] {
         properties.push((format!("{controller}Accounting"), Value::Bool(true)));
     }
     properties.extend(limit_properties(limits, version()));
+    properties.extend_from_slice(more);
     let mut manager = Manager::connect(&scope.unit)?;
     let request = |manager: &mut Manager<'_>| {
         let mut body = Writer::default();
@@ -158,15 +167,74 @@ pub(crate) fn update(unit: &str, limits: &Limits) -> Result<()> {
     Manager::connect(unit)?.call("SetUnitProperties", "sba(sv)", body).map(drop)
 }
 
+/// Whether the unit of this name is still the scope with this cgroup, and not one that somebody else has created since.
+pub(crate) fn is_ours(unit: &str, cgroup: &str) -> Result<bool> {
+    let mut manager = Manager::connect(unit)?;
+    let mut body = Writer::default();
+    body.text(unit);
+    let path = match manager.call("GetUnit", "s", body) {
+        Err(Error::Systemd { why, .. }) if why.contains("NoSuchUnit") => return Ok(false),
+        other => other?,
+    };
+    let mut body = Writer::default();
+    body.text("org.freedesktop.systemd1.Scope");
+    body.text("ControlGroup");
+    let place = manager.call_at(&path, "org.freedesktop.DBus.Properties", "Get", "ss", body)?;
+    Ok(place == cgroup)
+}
+
 /// Stops a scope whose processes have ended, so that its name is free; one that is gone is none.
 pub(crate) fn stop(unit: &str) -> Result<()> {
+    let mut manager = Manager::connect(unit)?;
+    let is_gone = |why: &str| why.contains("NoSuchUnit");
     let mut body = Writer::default();
     body.text(unit);
     body.text("replace");
-    match Manager::connect(unit)?.job("StopUnit", "ss", body) {
-        Err(Error::Systemd { why, .. }) if why.contains("NoSuchUnit") => Ok(()),
-        other => other,
+    match manager.job("StopUnit", "ss", body) {
+        Err(Error::Systemd { why, .. }) if is_gone(&why) => return Ok(()),
+        other => other?,
     }
+    let mut body = Writer::default();
+    body.text(unit);
+    match manager.call("ResetFailedUnit", "s", body) {
+        Err(Error::Systemd { why, .. }) if is_gone(&why) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// The properties in annotations (`org.systemd.property.NAME`), whose values have the text form of GVariant.
+pub(crate) fn properties(annotations: &BTreeMap<String, String>) -> Result<Vec<(String, Value)>> {
+    let mut properties = Vec::new();
+    for (key, text) in annotations {
+        let Some(name) = key.strip_prefix("org.systemd.property.") else { continue };
+        // What says whose processes they are, and where, is not the caller's.
+        let is_own = matches!(name, "PIDs" | "Slice" | "Delegate" | "CollectMode");
+        let Some(value) = value_of(text).filter(|_| !is_own) else {
+            let what = format!("annotation {key}={text}");
+            return Err(Error::NotSupported { what, hint: "leave this annotation out" });
+        };
+        properties.push((name.to_owned(), value));
+    }
+    Ok(properties)
+}
+
+fn value_of(text: &str) -> Option<Value> {
+    let text = text.trim();
+    match text {
+        "true" => return Some(Value::Bool(true)),
+        "false" => return Some(Value::Bool(false)),
+        _ => {}
+    }
+    if let Some(number) = text.strip_prefix("uint64 ") {
+        return number.trim().parse().ok().map(Value::Number);
+    }
+    for quote in ["'", "\""] {
+        let inner = text.strip_prefix(quote).and_then(|text| text.strip_suffix(quote));
+        if let Some(inner) = inner {
+            return (!inner.contains(['\\', '\'', '"'])).then(|| Value::Text(inner.to_owned()));
+        }
+    }
+    text.parse().ok().map(Value::Signed)
 }
 
 fn version() -> Version {
@@ -315,11 +383,22 @@ impl<'u> Manager<'u> {
         }
     }
 
-    /// Calls a method; the first text of its answer.
+    /// Calls a method of the manager; the first text of its answer.
     fn call(&mut self, member: &str, signature: &str, body: Writer) -> Result<String> {
+        self.call_at(message::MANAGER, message::INTERFACE, member, signature, body)
+    }
+
+    fn call_at(
+        &mut self,
+        path: &str,
+        interface: &str,
+        member: &str,
+        signature: &str,
+        body: Writer,
+    ) -> Result<String> {
         self.serial += 1;
         let mine = self.serial;
-        let call = body.into_call(mine, member, signature);
+        let call = body.into_call(mine, [path, interface, member], signature);
         self.send(&call)?;
         loop {
             match self.next()? {
@@ -372,6 +451,22 @@ mod tests {
             "a.slice:p:x.slice",
         ] {
             Scope::named(Some(bad), "x").unwrap_err();
+        }
+    }
+
+    #[test]
+    fn annotations_are_properties_or_refused_by_name() {
+        let of = |name: &str, text: &str| {
+            properties(&BTreeMap::from([(format!("org.systemd.property.{name}"), text.to_owned())]))
+        };
+        let one = |name: &str, value| vec![(name.to_owned(), value)];
+        assert_eq!(
+            of("TimeoutStopUSec", "uint64 7").unwrap(),
+            one("TimeoutStopUSec", Value::Number(7))
+        );
+        assert_eq!(of("KillSignal", "15").unwrap(), one("KillSignal", Value::Signed(15)));
+        for (name, text) in [("X", "[1]"), ("X", "'a\\'"), ("PIDs", "1"), ("X", "99999999999")] {
+            assert!(of(name, text).unwrap_err().to_string().contains(name), "{name} {text}");
         }
     }
 
