@@ -32,7 +32,7 @@ test: setup tools kubelet ## Run all tests, or those that match T=name
 
 zoo: setup ## Show how failures are explained, by layer: where, why and what to do; fails where a point is lost
 	@cargo build -p hull
-	@cargo test -p hull-tests --test zoo -- --nocapture $(T)
+	@TESTS_MUST_RUN=1 cargo test -p hull-tests --test zoo -- --nocapture $(T)
 
 # ROUNDS is the number of rounds of each race, and scales the rest: 500 mean 20,000 requests of the fuzzer and 10,000 pods of
 # the soak. T selects tests as above: make adversary ROUNDS=2000 T=races. ADVERSARY_SEED=N repeats a run of the fuzzer, CYCLES=N

@@ -168,6 +168,10 @@ impl Node {
                 command
             }
         };
+        // The registries of tests are on loopback, which no proxy of this machine reaches.
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
+            command.env_remove(name).env_remove(name.to_lowercase());
+        }
         command
             .args(["-c", LAUNCH, "launch"])
             .arg(daemon_cgroup_dir(&self.names))

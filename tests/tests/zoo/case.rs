@@ -3,7 +3,7 @@
 
 use hull_proto::cri as api;
 use hull_tests::cri::{container, image, mount};
-use hull_tests::{ExpectExt as _, Node, fixture};
+use hull_tests::{ExpectExt as _, Node, fixture, shell};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +48,28 @@ pub(crate) enum After {
     StopOnce(&'static str, i64),
 }
 
+/// Commands that undo changes to the host, in order; run when it is dropped, so also when a case panics.
+#[derive(Default)]
+pub(crate) struct Undo(Vec<Vec<String>>);
+
+impl Undo {
+    pub(crate) fn by(&mut self, command: &[&str]) {
+        self.0.push(command.iter().map(|&word| word.to_owned()).collect());
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        for command in &self.0 {
+            let ran = shell::run(&command[0], &command[1..]);
+            if ran.code != 0 {
+                shell::say(&format!("not undone: {command:?}: {}", ran.stderr));
+                assert!(std::thread::panicking(), "{command:?}: {}", ran.stderr);
+            }
+        }
+    }
+}
+
 /// The pod and the container of a case, and a directory of its own on the host.
 pub(crate) struct Setup {
     pub(crate) dir: PathBuf,
@@ -58,7 +80,7 @@ pub(crate) struct Setup {
     pub(crate) container: Option<api::ContainerConfig>,
     pub(crate) after: After,
     /// Commands that undo what the case did to the host.
-    pub(crate) undo: Vec<Vec<String>>,
+    pub(crate) undo: Undo,
 }
 
 impl Setup {
@@ -72,7 +94,7 @@ impl Setup {
             handler: "",
             container: Some(container("main", &fixture::busybox(), &["sleep", "1"])),
             after: After::Ended,
-            undo: Vec::new(),
+            undo: Undo::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::case::{After, Set, Setup};
 use hull_proto::cri as api;
-use hull_tests::{Cri, ExpectExt as _, eventually, shell};
+use hull_tests::{Cri, ExpectExt as _, eventually};
 use tonic::Status;
 
 /// All that the calls said about the failure, as one line.
@@ -27,10 +27,6 @@ pub(crate) async fn answer(cri: &Cri, mut setup: Setup, set: Set) -> String {
     }
     if let Some(pod) = pod {
         cri.remove_pod(&pod).await.or_fail("remove the pod of a case");
-    }
-    for command in &setup.undo {
-        let ran = shell::run(&command[0], &command[1..]);
-        assert_eq!(ran.code, 0, "{command:?}: {}", ran.stderr);
     }
     said.join(" | ")
 }

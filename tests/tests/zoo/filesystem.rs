@@ -33,8 +33,8 @@ fn propagating(setup: &mut crate::case::Setup, propagation: api::MountPropagatio
     let path = dir.display().to_string();
     // Private, also where the machine shares its mounts.
     assert_eq!(run("mount", ["--bind", path.as_str(), path.as_str()]).code, 0);
+    setup.undo.by(&["umount", "-l", &path]);
     assert_eq!(run("mount", ["--make-private", path.as_str()]).code, 0);
-    setup.undo.push(["umount", "-l", path.as_str()].map(str::to_owned).to_vec());
     setup.mount(&dir, "/data", false);
     setup.container().mounts[0].propagation = propagation.into();
 }
@@ -193,7 +193,7 @@ pub(crate) static CASES: [Case; 14] = [
             let path = dir.display().to_string();
             let options = "size=1m,noexec";
             assert_eq!(run("mount", ["-t", "tmpfs", "-o", options, "zoo", path.as_str()]).code, 0);
-            setup.undo.push(["umount", "-l", path.as_str()].map(str::to_owned).to_vec());
+            setup.undo.by(&["umount", "-l", &path]);
             let file = dir.join("run");
             let written = fs::write(&file, "#!/bin/sh\nexit 0\n");
             written

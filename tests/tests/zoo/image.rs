@@ -59,7 +59,7 @@ const OF_REGISTRIES: [Row; 14] = [
             &["layer sha256:"],
             &["unexpected EOF", "ended after"],
             &["try again"],
-            &["it cannot be talked to"],
+            &["push the image again"],
         ],
     ),
     (

@@ -33,7 +33,7 @@ fn no_container(setup: &mut Setup) {
     setup.container = None;
 }
 
-static CASES: [Plugins; 8] = [
+static CASES: [Plugins; 7] = [
     Plugins {
         case: Case {
             name: "a plugin is not installed",
@@ -92,7 +92,7 @@ static CASES: [Plugins; 8] = [
             place: &["`agent`"],
             cause: &["connection refused"],
             fix: &["the agent of `agent` at 127.0.0.1:50051 does not answer"],
-            never: &["the kubelet retries"],
+            never: &["temporary condition"],
         },
         network: |_| list(&json!([{"type": "agent"}])),
     },
@@ -114,21 +114,6 @@ static CASES: [Plugins; 8] = [
             place: &["network `zoo`"],
             cause: &["no plugin of network `zoo` (bridge) takes them"],
             fix: &["\"type\": \"portmap\""],
-            never: &[],
-        },
-        network: |names| list(&json!([bridge(names, "10.213.254.0/24")])),
-    },
-    Plugins {
-        case: Case {
-            name: "no plugin limits rates",
-            set: Set::Configs(|setup| {
-                no_container(setup);
-                let rate = ("kubernetes.io/egress-bandwidth".to_owned(), "1M".to_owned());
-                setup.pod.annotations.extend([rate]);
-            }),
-            place: &["rate limits"],
-            cause: &["no plugin of network `zoo` (bridge) takes them"],
-            fix: &["\"type\": \"bandwidth\""],
             never: &[],
         },
         network: |names| list(&json!([bridge(names, "10.213.254.0/24")])),
