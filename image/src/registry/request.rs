@@ -220,7 +220,7 @@ async fn refusal(request: &TokenRequest<'_>, object: Object, answered: FinalResp
     };
     match (status, text) {
         (StatusCode::UNAUTHORIZED, _) if elsewhere.is_some() => {
-            answer(format!("credentials for {} are not for it", request.endpoint.host))
+            answer("credentials for the one are not for the other".to_owned())
         }
         (_, ErrorText::WantsTls) => Cause::Unreachable {
             host,
