@@ -71,7 +71,7 @@ impl Holder {
                     || name.starts_with(&format!("{of}-"))
                     || name.starts_with(&format!("{of}:"))
             };
-            *pid != 1 && *pid != std::process::id() && !OF_THE_NODE.iter().any(|of| is_needed(of))
+            *pid != 1 && *pid != std::process::id() && !OF_THE_NODE.iter().any(is_needed)
         })
     }
 }

@@ -55,7 +55,9 @@ pub(crate) fn parse_response(text: &str) {
     let _any = range::parse(text);
     let _any = retry_after::parse(text, Some(text), 0);
     let _is_page = transport::is_page(text.as_bytes());
-    let mut decoded = encoding::Decoded::new(true);
-    decoded.feed(bytes::Bytes::copy_from_slice(text.as_bytes()));
-    while let Ok(Some(_piece)) = decoded.next() {}
+    for decoding in [encoding::Decoding::Gzip, encoding::Decoding::GzipOfGzip] {
+        let mut decoded = encoding::Decoded::new(decoding);
+        decoded.feed(bytes::Bytes::copy_from_slice(text.as_bytes()));
+        while let Ok(Some(_piece)) = decoded.next() {}
+    }
 }

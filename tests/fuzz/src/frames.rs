@@ -65,6 +65,7 @@ fn payload(command: &Command) {
         | Command::ReopenLog { .. }
         | Command::Delete { .. }
         | Command::Shutdown
-        | Command::Attach { .. } => {}
+        | Command::Attach { .. }
+        | Command::LastOutput { .. } => {}
     }
 }

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use tar::{Builder, EntryType, Header};
 
@@ -129,13 +130,14 @@ impl<W: Write> Packer<'_, W> {
         let path = format!("/proc/self/fd/{}", object.as_raw_fd());
         let file = File::from(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
         let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let names = file.metadata()?.nlink();
         let mut header = self.header(stat, EntryType::Regular);
         header.set_size(size);
         // A file that shrinks or grows meanwhile has the length that the header says.
         let padded = file.take(size).chain(io::repeat(0)).take(size);
         self.archive.append_data(&mut header, name, padded)?;
         // Of a file that gets more names meanwhile, these are files of their own.
-        let more = u64::from(stat.st_nlink).saturating_sub(1);
+        let more = names.saturating_sub(1);
         if more > 0 && self.linked.len() < LINKED_MAX {
             self.linked.insert(id(stat), (name.to_owned(), more));
         }

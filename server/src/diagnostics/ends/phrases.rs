@@ -311,7 +311,8 @@ fn place(text: &str, words: &str) -> Option<usize> {
     text.match_indices(words).map(|(start, _)| start).find(|start| {
         let before = start.checked_sub(1).and_then(|at| bytes.get(at));
         let after = bytes.get(start.saturating_add(words.len()));
-        !(is_word(first) && is_word(before)) && !(is_word(last) && is_word(after))
+        let is_part_of_word = is_word(first) && is_word(before) || is_word(last) && is_word(after);
+        !is_part_of_word
     })
 }
 
