@@ -125,17 +125,15 @@ async fn files_are_copied_from_and_to_containers_that_do_not_run() {
     let _id =
         node.hull(&[&create[..], &["cat /new; echo left > /left; ln -s / /way"]].concat()).good();
     let _out = node.hull(&["cp", &new, "box:/new"]).good();
-    // A copy in progress keeps it from being started: its archive does not end.
-    let mut copy = node.hull_command(&["cp", "-", "box:/"]);
-    let mut copy = copy.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    eventually("the container is held", || async {
-        let refused = node.hull(&["cp", &new, "box:/new"]);
-        if refused.stderr.contains("being copied") { Ok(()) } else { Err(format!("{refused:?}")) }
-    })
-    .await;
+    // A copy in progress keeps it from being started: nobody reads its archive, of which the pipe has not room for all.
+    let mut copy = node.hull_command(&["cp", "box:/", "-"]);
+    let mut copy = copy.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    copy.stdout.as_mut().unwrap().read_exact(&mut [0; 512]).unwrap();
+    let refused = node.hull(&["cp", &new, "box:/new"]);
+    assert!(refused.code == 1 && refused.stderr.contains("being copied"), "{refused:?}");
     let refused = node.hull(&["start", "box"]);
     assert!(refused.code == 1 && refused.stderr.contains("being copied"), "{refused:?}");
-    drop(copy.stdin.take());
+    drop(copy.stdout.take());
     let _ended = copy.wait().unwrap();
     eventually("the container is free", || async {
         let copied = node.hull(&["cp", &new, "box:/new"]);
