@@ -42,7 +42,7 @@ pub(crate) const UNSEEN_BYTES: Budget = Budget::fixed(
 /// For the explanation of a failure.
 pub(crate) const LAST_OUTPUT_BYTES: Budget = Budget::fixed(
     "last_output_bytes_max",
-    "bytes of the end of each output stream kept in memory to explain a failure",
+    "bytes of the end of each output stream kept to explain a failure",
     (2 << 10, Unit::Bytes),
     "older output is only in the log",
 );
