@@ -53,8 +53,10 @@ fn follow(args: &Events, record: &Record, cgroup: &Cgroup, first: &OwnedFd) -> R
         // Interrupted or not: all is looked at below.
         let _woken = poll(&mut fds, Some(&wait));
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let is_due = Instant::now() >= next;
+        // cgroup v1 announces a kill before it counts it: the counter is read at every interval and at the end, too.
         if let Some(kills) = &mut kills
-            && ready.get(1) == Some(&true)
+            && (is_due || ready.contains(&true))
         {
             // A cgroup that was removed meanwhile has counted none.
             for _ in 0..kills.take(cgroup).unwrap_or(0) {
@@ -64,7 +66,7 @@ fn follow(args: &Events, record: &Record, cgroup: &Cgroup, first: &OwnedFd) -> R
         if ready[0] {
             return Ok(());
         }
-        if Instant::now() >= next {
+        if is_due {
             next += args.interval;
             show_stats(record, cgroup)?;
         }
