@@ -189,11 +189,12 @@ impl History {
 
     /// All timelines, also of what is gone. Reads the disk.
     pub(crate) fn all(&self) -> Result<Vec<Timeline>, Error> {
+        // First what is there: what goes meanwhile is added on the disk before it leaves memory.
+        let present = self.all_present();
         let mut all = match &self.disk {
             Some(disk) => disk.ended().read()?,
             None => Vec::new(),
         };
-        let present = self.all_present();
         // A pull that goes on is newer than the last one of that image.
         all.retain(|gone| !present.iter().any(|of| of.id == gone.id));
         all.extend(present);
