@@ -11,15 +11,7 @@ use hull_sys as sys;
 impl Cause {
     pub(super) fn hint(&self) -> Option<String> {
         match self {
-            Self::NotFound { object: Object::Tag, .. } => {
-                Some("check repository and tag; a private repository may hide itself: give the pod imagePullSecrets".into())
-            }
-            Self::NotFound { object: Object::Manifest, .. } => Some(
-                "check repository and digest: the registry may have deleted what no tag names; a private repository may hide itself".into(),
-            ),
-            Self::NotFound { object: Object::Blob, .. } => Some(
-                "the image is incomplete there, its manifest names this: push the image again".into(),
-            ),
+            Self::NotFound { object, .. } => Some(not_found_hint(*object).into()),
             Self::Answer { host, status: 403, redirected_by: Some(registry), .. } => Some(format!(
                 "{registry} gives out addresses of {host}, its storage, that are valid for a short time: check the clocks of this node and of {registry}, the rights of {registry} at its storage, and whether a proxy or firewall in front of {host} refuses"
             )),
@@ -79,6 +71,21 @@ impl Cause {
                 "push the image again, with another tool if this one writes such documents; if it is right at the registry, see whether a proxy changes responses".into(),
             ),
             Self::Document { .. } | Self::TooLarge { .. } | Self::ArchiveTooLarge { .. } => None,
+        }
+    }
+}
+
+/// For what a registry does not have.
+fn not_found_hint(object: Object) -> &'static str {
+    match object {
+        Object::Tag => {
+            "check repository and tag; a private repository may hide itself: give the pod imagePullSecrets"
+        }
+        Object::Manifest => {
+            "check repository and digest: the registry may have deleted what no tag names; a private repository may hide itself"
+        }
+        Object::Blob => {
+            "the image is incomplete there, its manifest names this: push the image again"
         }
     }
 }

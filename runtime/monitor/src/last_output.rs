@@ -2,7 +2,7 @@
 //! The last output of a container, kept for the explanation of its end.
 //!
 //! The rule: it is not in this process's memory. A newborn process of another container is a copy of that until its
-//! exec, and whoever may trace it reads the copy.
+//! exec, and a process that may trace it reads the copy.
 
 use crate::limits;
 use crate::log::Stream;
