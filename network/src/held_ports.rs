@@ -5,6 +5,7 @@
 //! clients without a word. The rule: a pod is refused only where the process would lose all of them. A process that
 //! listens at one address of the node, loopback among them, loses the clients of that address: a remark says so.
 
+use crate::listeners::{Listener, listeners};
 use crate::types::{PortMapping, Protocol};
 use hull_sys::text::shown;
 use rustix::io::Errno;
@@ -19,9 +20,8 @@ use std::path::{Path, PathBuf};
 const TABLES: &str = "/proc/thread-self/net";
 /// First and last of the ports that the kernel gives to clients: ip(7).
 const CLIENT_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-/// States of proc_pid_net(5): a TCP socket that listens, and a UDP socket without a peer.
-const LISTENS: &str = "0A";
-const NO_PEER: &str = "07";
+/// Most bytes of a table that are read: a node has hundreds of thousands of sockets.
+const TABLE_BYTES_MAX: u64 = 64 << 20;
 /// An address of loopback that no program uses: only a wildcard keeps a socket from it.
 const UNUSED_LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 254);
 /// Longest name of a process in messages, in bytes.
@@ -103,12 +103,12 @@ pub(crate) fn held(port: &PortMapping, families: Families) -> Held {
         return Held::Free;
     }
     // Sockets that are connected from this port do not count.
-    let found = listeners(Path::new(TABLES), port, client_ports());
+    let found = reached(Path::new(TABLES), port, client_ports());
     let takes_v4 = || {
         let address = SocketAddr::new(UNUSED_LOOPBACK.into(), port.host_port);
         is_in_use(port.protocol, address)
     };
-    if let Some(of) = found.iter().find(|of| of.loses_all(port, families, takes_v4)) {
+    if let Some(of) = found.iter().find(|of| loses_all(of.ip, port, families, takes_v4)) {
         return Held::Whole(holder(of.inode));
     }
     match found.iter().find(|of| !of.ip.is_unspecified() && families.have(of.ip)) {
@@ -143,54 +143,37 @@ fn is_in_use(protocol: Protocol, address: SocketAddr) -> bool {
     bind(&socket, &address) == Err(Errno::ADDRINUSE)
 }
 
-/// A socket that takes clients.
-#[derive(Debug, PartialEq, Eq)]
-struct Listener {
+/// Whether the mapping takes all clients of a socket at `ip` that are of the pods' families. `takes_v4` says whether a
+/// wildcard of IPv6 takes clients of IPv4, too.
+fn loses_all(
     ip: IpAddr,
-    inode: u64,
-}
-
-impl Listener {
-    /// Whether the mapping takes all clients of this socket that are of the pods' families. `takes_v4` says
-    /// whether a wildcard of IPv6 takes clients of IPv4, too.
-    fn loses_all(
-        &self,
-        port: &PortMapping,
-        families: Families,
-        takes_v4: impl Fn() -> bool,
-    ) -> bool {
-        if port.only_at().is_some() {
-            return true;
-        }
-        match self.ip {
-            IpAddr::V4(ip) => ip.is_unspecified() && families.v4,
-            IpAddr::V6(ip) => ip.is_unspecified() && (families.v6 || families.v4 && takes_v4()),
-        }
+    port: &PortMapping,
+    families: Families,
+    takes_v4: impl Fn() -> bool,
+) -> bool {
+    if port.only_at().is_some() {
+        return true;
+    }
+    match ip {
+        IpAddr::V4(ip) => ip.is_unspecified() && families.v4,
+        IpAddr::V6(ip) => ip.is_unspecified() && (families.v6 || families.v4 && takes_v4()),
     }
 }
 
 /// The sockets whose clients the mapping reaches, from the tables below `dir`. UDP sockets without a peer are of
 /// clients, too, at the ports that the kernel gives to those: these are left out.
-fn listeners(dir: &Path, port: &PortMapping, clients: RangeInclusive<u16>) -> Vec<Listener> {
-    let (tables, state) = match port.protocol {
-        Protocol::Tcp => (["tcp", "tcp6"], LISTENS),
-        Protocol::Udp if clients.contains(&port.host_port) => return Vec::new(),
-        Protocol::Udp => (["udp", "udp6"], NO_PEER),
-        Protocol::Sctp => return Vec::new(),
-    };
+fn reached(dir: &Path, port: &PortMapping, clients: RangeInclusive<u16>) -> Vec<Listener> {
+    if port.protocol == Protocol::Udp && clients.contains(&port.host_port) {
+        return Vec::new();
+    }
     let wanted = port.only_at();
     let is_meant = |listener: &Listener| match wanted {
         // A wildcard of IPv6 takes IPv4, too.
         Some(ip) => listener.ip == ip || listener.ip.is_unspecified(),
         None => listener.ip.is_unspecified() || port.is_for(listener.ip),
     };
-    let texts = tables.iter().filter_map(|table| fs::read_to_string(dir.join(table)).ok());
-    let mut found = Vec::new();
-    for text in texts {
-        let lines = text.lines().skip(1).filter_map(|line| listener(line, port.host_port, state));
-        found.extend(lines.filter(is_meant));
-    }
-    found
+    let all = listeners(dir, port.protocol, TABLE_BYTES_MAX);
+    all.filter(|of| of.port == port.host_port).filter(is_meant).collect()
 }
 
 /// The ports that the kernel gives to clients; those of its default where they cannot be read.
@@ -201,33 +184,6 @@ fn client_ports() -> RangeInclusive<u16> {
         (Some(first), Some(last)) => first..=last,
         _ => 32_768..=60_999,
     }
-}
-
-/// The socket of a line, if it has this port and state.
-fn listener(line: &str, port: u16, state: &str) -> Option<Listener> {
-    let mut fields = line.split_whitespace();
-    let (address, number) = fields.nth(1)?.split_once(':')?;
-    if u16::from_str_radix(number, 16) != Ok(port) || fields.nth(1)? != state {
-        return None;
-    }
-    Some(Listener { ip: ip(address)?, inode: fields.nth(5)?.parse().ok()? })
-}
-
-/// An address as the kernel prints it: words of 32 bits in hexadecimal digits, each in this machine's byte order.
-fn ip(text: &str) -> Option<IpAddr> {
-    if !matches!(text.len(), 8 | 32) {
-        return None;
-    }
-    let words = text.as_bytes().chunks(8).map(|word| {
-        let word = std::str::from_utf8(word).ok()?;
-        u32::from_str_radix(word, 16).ok().map(u32::to_ne_bytes)
-    });
-    let bytes = words.collect::<Option<Vec<_>>>()?.concat();
-    if let Ok(four) = <[u8; 4]>::try_from(bytes.as_slice()) {
-        return Some(Ipv4Addr::from(four).into());
-    }
-    let six = Ipv6Addr::from(<[u8; 16]>::try_from(bytes.as_slice()).ok()?);
-    Some(six.to_ipv4_mapped().map_or(IpAddr::V6(six), IpAddr::V4))
 }
 
 /// A process that has the socket open. Pid 1 opens sockets for services that start later, so another one is preferred.
@@ -312,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_wildcard_counts_for_the_families_of_the_pods() {
-        let at = |ip: &str| Listener { ip: ip.parse().unwrap(), inode: 1 };
+        let at = |ip: &str| ip.parse().unwrap();
         let v6 = Families { v4: false, v6: true };
         let all = mapping(Protocol::Tcp, None, 80);
         for (ip, families, takes_v4, wanted) in [
@@ -325,10 +281,10 @@ mod tests {
             ("192.168.122.1", BOTH, true, false),
             ("::1", BOTH, true, false),
         ] {
-            assert_eq!(at(ip).loses_all(&all, families, || takes_v4), wanted, "{ip} {families:?}");
+            assert_eq!(loses_all(at(ip), &all, families, || takes_v4), wanted, "{ip} {families:?}");
         }
         let one = mapping(Protocol::Tcp, Some("192.168.122.1"), 80);
-        assert!(at("192.168.122.1").loses_all(&one, BOTH, || false));
+        assert!(loses_all(at("192.168.122.1"), &one, BOTH, || false));
     }
 
     #[test]
@@ -338,8 +294,8 @@ mod tests {
             "0: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 77 2 x 0";
         fs::write(dir.path().join("udp"), format!("head\n{line}\n")).unwrap();
         let dns = mapping(Protocol::Udp, None, 53);
-        assert_eq!(listeners(dir.path(), &dns, 32_768..=60_999).len(), 1);
-        assert_eq!(listeners(dir.path(), &dns, 1..=60_999), Vec::new());
+        assert_eq!(reached(dir.path(), &dns, 32_768..=60_999).len(), 1);
+        assert_eq!(reached(dir.path(), &dns, 1..=60_999), Vec::new());
         assert!(client_ports().end() > &1024);
     }
 
@@ -360,23 +316,5 @@ mod tests {
         assert!(!Holder { process: None }.may_be_stopped());
         assert_eq!(process("nginx", 812).to_string(), "`nginx` (pid 812)");
         assert!(!name_of(std::process::id()).is_empty());
-    }
-
-    #[test]
-    fn lines_of_the_kernel_are_read_and_others_are_not() {
-        let line = "  0: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4242 1 x";
-        let found = listener(line, 8080, LISTENS).unwrap();
-        assert_eq!((found.ip, found.inode), (Ipv4Addr::UNSPECIFIED.into(), 4242));
-        assert_eq!(listener(line, 8081, LISTENS), None);
-        assert_eq!(listener(line, 8080, NO_PEER), None);
-        for odd in ["", "0: x", "0: 0:0 0:0 0A", "0: ZZ:1F90 0:0 0A 0 0 0 0 0 1"] {
-            assert_eq!(listener(odd, 8080, LISTENS), None, "{odd}");
-        }
-        let local = u32::from_ne_bytes([127, 0, 0, 1]);
-        assert_eq!(ip(&format!("{local:08X}")), Some(Ipv4Addr::LOCALHOST.into()));
-        let mapped =
-            format!("{:08X}{:08X}{:08X}{local:08X}", 0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]));
-        assert_eq!(ip(&mapped), Some(Ipv4Addr::LOCALHOST.into()));
-        assert_eq!(ip("00"), None);
     }
 }

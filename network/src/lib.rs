@@ -24,6 +24,7 @@ mod error;
 mod held_ports;
 mod ipam;
 pub mod limits;
+mod listeners;
 mod netlink;
 mod netns;
 mod network;
@@ -37,6 +38,7 @@ pub use builtin::{Attachment, BuiltinNetwork, Config, has_records};
 pub use cni::Cni;
 pub use error::Error;
 pub use held_ports::Holder;
+pub use listeners::{Listener, listeners};
 pub use netns::{interface_stats, loopback_up};
 pub use network::{Choice, Mode, Network};
 pub use types::{

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The processes that listen on a port, from `/proc/<pid>/net/tcp` and its like. `proc_pid_net(5)`.
+//! The processes of a pod that listen on a port.
 //!
 //! A pod decides how long these tables are and how many descriptors its processes have, so all of it is bounded.
 
 use super::facts::Listener;
+use hull_network::Protocol;
 use hull_sys::text::shown;
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// `TCP_LISTEN`; sockets of UDP that are bound have `TCP_CLOSE`.
-const LISTENS: [(&str, &str); 4] = [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")];
 /// Most ports that are looked for.
 const PORTS_MAX: usize = 4;
 /// Most bytes of a table that are read.
@@ -24,13 +23,12 @@ const NAME_BYTES_MAX: usize = 64;
 /// processes of the pod.
 pub(super) fn of(process: &str, ports: &[u16], pids: &[i32]) -> Vec<Listener> {
     let ports = &ports[..ports.len().min(PORTS_MAX)];
+    let tables = PathBuf::from(format!("/proc/{process}/net"));
     let mut found: Vec<(u16, u64)> = Vec::new();
-    for (file, state) in LISTENS {
-        let Ok(table) = File::open(format!("/proc/{process}/net/{file}")) else { continue };
-        let lines = BufReader::new(table.take(TABLE_BYTES_MAX)).lines().map_while(Result::ok);
-        for (port, inode) in parse(lines, state) {
-            if ports.contains(&port) && found.iter().all(|(known, _)| *known != port) {
-                found.push((port, inode));
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for of in hull_network::listeners(&tables, protocol, TABLE_BYTES_MAX) {
+            if ports.contains(&of.port) && found.iter().all(|(known, _)| *known != of.port) {
+                found.push((of.port, of.inode));
             }
         }
     }
@@ -38,20 +36,6 @@ pub(super) fn of(process: &str, ports: &[u16], pids: &[i32]) -> Vec<Listener> {
     let named =
         |inode| holders.iter().find(|(held, _)| *held == inode).map(|(_, name)| name.clone());
     found.into_iter().map(|(port, inode)| Listener { port, holder: named(inode) }).collect()
-}
-
-/// Ports and inodes of the sockets of a table with that state.
-fn parse<'t>(
-    lines: impl Iterator<Item = String> + 't,
-    state: &'t str,
-) -> impl Iterator<Item = (u16, u64)> + 't {
-    lines.skip(1).filter_map(move |line| {
-        let mut fields = line.split_ascii_whitespace();
-        let local = fields.nth(1)?;
-        let (is, inode) = (fields.nth(1)?, fields.nth(5)?);
-        let port = u16::from_str_radix(local.rsplit(':').next()?, 16).ok()?;
-        Some((port, inode.parse().ok()?)).filter(|_| is == state)
-    })
 }
 
 /// The processes that have these sockets, by inode: `process nginx (pid 42)`.
@@ -96,12 +80,5 @@ mod tests {
         let stranger = of("self", &[port], &[]);
         assert_eq!(stranger, [Listener { port, holder: None }], "a process of somebody else");
         assert!(of("self", &[0, 0, 0, 0, port], &[own]).is_empty(), "too many ports");
-    }
-
-    #[test]
-    fn other_states_and_broken_lines_are_left_out() {
-        let table = "head\n 0: 0100007F:0050 00000000:0000 0A 0:0 00:0 0 0 0 77 1\n 1: 0:0051 0:0 01 0:0 0:0 0 0 0 78\n 2: x\n";
-        let lines = table.lines().map(str::to_owned);
-        assert_eq!(parse(lines, "0A").collect::<Vec<_>>(), [(80, 77)]);
     }
 }
