@@ -54,12 +54,17 @@ fn table() -> Result<String> {
 
 /// The path of what a descriptor names, as the table has it.
 fn place_of(fd: BorrowedFd<'_>) -> Result<String> {
-    let place = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    Ok(place.map_err(|err| failed(&err))?.to_string_lossy().into_owned())
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let place = fs::read_link(&link).map_err(|err| failed(&err))?.to_string_lossy().into_owned();
+    // proc_pid_fd(5): the table does not have the mounts below what is not there any more.
+    if place.ends_with(" (deleted)") {
+        return Err(errno_context(format!("readlink({link})"))(Errno::STALE));
+    }
+    Ok(place)
 }
 
 fn is_below(at: &str, place: &str) -> bool {
-    at.strip_prefix(place).is_some_and(|rest| rest.starts_with('/'))
+    at.strip_prefix(place.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// The places of mounts of these kinds that are wanted, in the order of the table.
@@ -95,5 +100,6 @@ mod tests {
         let found = of_kinds(table, &["proc", "sysfs"], outside);
         assert_eq!(found, ["/proc", "/sys", "/b/rootfs-2/a b"]);
         assert_eq!(of_kinds(table, &["proc"], |at| is_below(at, "/b")).len(), 2);
+        assert_eq!(of_kinds(table, &["proc"], |at| is_below(at, "/")).len(), 3);
     }
 }

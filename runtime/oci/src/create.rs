@@ -21,7 +21,7 @@ use crate::store::Dir;
 use crate::{log, rootless, start, systemd};
 use hull_cgroup::{Cgroup, CgroupFs};
 use hull_init::plan::Step;
-use hull_init::{Io, LaunchOptions, StepError, start_socket};
+use hull_init::{Io, LaunchOptions, PendingProcess, StepError, start_socket};
 use hull_records::{Durability, Location};
 use rustix::io::fcntl_dupfd_cloexec;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -163,21 +163,41 @@ fn build(
     };
     let described = |error: StepError| described(setup, &error);
     let mut started = hull_init::launch(host, &setup.plan, io, &[], &launch).map_err(described)?;
-    if let Some(listener) = receivers.listener {
-        listener.pass_on(&setup.record, "creating", &mut started)?;
+    match hand_over(dir, setup, args, receivers, terminal.as_ref(), &mut started) {
+        Ok(master) => Ok(CreatedContainer { pidfd: started.pidfd, master }),
+        Err(error) => {
+            // Without a cgroup nothing else finds it.
+            started.kill();
+            Err(error)
+        }
     }
-    started.wait().map_err(described)?;
+}
+
+/// Waits until the container's process is ready, and gives what was asked of it to those who asked: the record, an
+/// agent, sockets and the pid file. Returns the terminal, if it stays with this process.
+fn hand_over(
+    dir: &Dir,
+    setup: &Setup,
+    args: &Create,
+    receivers: Receivers,
+    terminal: Option<&OwnedFd>,
+    started: &mut PendingProcess,
+) -> Result<Option<OwnedFd>> {
+    if let Some(listener) = receivers.listener {
+        listener.pass_on(&setup.record, "creating", started)?;
+    }
+    started.wait().map_err(|error| described(setup, &error))?;
     let mut record = setup.record.clone();
     record.first = Some(status::first(started.pid)?);
     dir.write_record(&record)?;
     if let Some(receiver) = &receivers.pidfd {
         receiver.give_pidfd(&started.pidfd)?;
     }
-    let master = console::receive(terminal.as_ref(), receiver)?;
+    let master = console::receive(terminal, receivers.terminal.as_ref())?;
     if let Some(path) = &args.streams.pid_file {
         write_pid(path, started.pid)?;
     }
-    Ok(CreatedContainer { pidfd: started.pidfd, master })
+    Ok(master)
 }
 
 /// Why a step of the way failed, in words.

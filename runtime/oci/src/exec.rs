@@ -240,8 +240,8 @@ fn document(global: &Global, record: &Record, args: &Exec) -> Result<Oci> {
     if !args.env.is_empty() {
         let mut env = oci.env().clone().unwrap_or_default();
         for entry in &args.env {
-            let name = entry.split_inclusive('=').next().unwrap_or_default();
-            env.retain(|old| !old.starts_with(name));
+            let name = entry.split('=').next();
+            env.retain(|old| old.split('=').next() != name);
             env.push(entry.clone());
         }
         oci.set_env(Some(env));

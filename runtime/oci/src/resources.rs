@@ -56,9 +56,11 @@ pub(crate) fn update(global: &Global, args: &Update) -> Result<()> {
     further.realtime_period_us = realtime_period_us.or(further.realtime_period_us);
     // All of them or none.
     let unit = record.systemd_unit.as_deref();
-    let tell = || unit.map_or(Ok(()), |unit| systemd::update(unit, &all));
-    cgroup.update_then(&all, tell).map_err(failed(&args.id))??;
-    cgroup.apply_further(&further).map_err(failed(&args.id))
+    let then = || {
+        cgroup.apply_further(&further).map_err(failed(&args.id))?;
+        unit.map_or(Ok(()), |unit| systemd::update(unit, &all))
+    };
+    cgroup.update_then(&all, then).map_err(failed(&args.id))?
 }
 
 pub(crate) fn pause(global: &Global, id: &str) -> Result<()> {

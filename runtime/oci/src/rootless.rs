@@ -56,6 +56,11 @@ pub(crate) fn cgroups(global: &Global, setup: &mut Setup, is_named: bool) -> Res
             hint,
         });
     }
+    let limits = &mut setup.plan.cgroup.limits;
+    if !rustix::process::geteuid().is_root() || is_in_user_namespace() {
+        // Rules for devices need rights over the host, and a user may open no device that others may not.
+        limits.devices.clear();
+    }
     let cgroup = Cgroup::at(&host, &setup.record.cgroup).map_err(failed(&id))?;
     let was_there = cgroup.exists().map_err(failed(&id))?;
     let refused = match cgroup.create(&Limits::default()) {
@@ -66,9 +71,6 @@ pub(crate) fn cgroups(global: &Global, setup: &mut Setup, is_named: bool) -> Res
         // In some hierarchies it may have been created.
         let _may_not = cgroup.remove();
     }
-    let limits = &mut setup.plan.cgroup.limits;
-    // A user may open no device that others may not.
-    limits.devices.clear();
     if is_named || *limits != Limits::default() || !setup.beyond.further_limits.is_empty() {
         return Err(Error::Cgroup { id, source: refused });
     }

@@ -2,6 +2,7 @@
 //! Passes one descriptor over a Unix socket: `SCM_RIGHTS` of `unix(7)`.
 
 use crate::{Error, Result};
+use rustix::io::Errno;
 use rustix::io::{IoSlice, IoSliceMut};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -13,7 +14,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 /// Sends `fd` with the bytes `word`, of which there must be one at least. Never blocks.
 ///
 /// # Errors
-/// `sendmsg(2)` fails: nobody has the other end, or its queue is full.
+/// `sendmsg(2)` fails: nobody has the other end, or its queue is full. `EMSGSIZE` if the queue took only a part.
 pub fn send_fd(socket: BorrowedFd<'_>, word: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
     let fds = [fd];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -21,9 +22,11 @@ pub fn send_fd(socket: BorrowedFd<'_>, word: &[u8], fd: BorrowedFd<'_>) -> Resul
     // The space is that of one.
     let _fits = ancillary.push(SendAncillaryMessage::ScmRights(&fds));
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    sendmsg(socket, &[IoSlice::new(word)], &mut ancillary, flags)
-        .map(drop)
-        .map_err(Error::of(|| "sendmsg(SCM_RIGHTS)"))
+    let call = || "sendmsg(SCM_RIGHTS)";
+    let sent =
+        sendmsg(socket, &[IoSlice::new(word)], &mut ancillary, flags).map_err(Error::of(call))?;
+    // A stream takes a part where it has not room for all.
+    if sent == word.len() { Ok(()) } else { Err(Error::of(call)(Errno::MSGSIZE)) }
 }
 
 /// Receives one byte, and the descriptor that came with it, closed on exec; `None` if there was none. Never blocks.
@@ -50,7 +53,6 @@ pub fn receive_fd(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::io::Errno;
     use std::os::fd::AsFd as _;
     use std::os::unix::net::UnixStream;
 
@@ -67,5 +69,13 @@ mod tests {
         assert_eq!(rustix::io::read(&read, &mut text), Ok(7));
         drop(theirs);
         assert!(receive_fd(ours.as_fd()).unwrap().is_none(), "the other end is closed");
+    }
+
+    #[test]
+    fn words_that_the_queue_cuts_are_an_error() {
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        let (read, _write) = rustix::pipe::pipe().unwrap();
+        let errno = send_fd(theirs.as_fd(), &vec![b'x'; 64 << 20], read.as_fd()).unwrap_err();
+        assert_eq!(errno.errno(), Errno::MSGSIZE);
     }
 }

@@ -82,8 +82,7 @@ pub fn reset_signals() -> Result<()> {
 /// first process of a pid namespace it would not see them otherwise, `pid_namespaces(7)`. An exec undoes it.
 pub fn exit_on_signals() -> Result<()> {
     extern "C" fn exit(signal: libc::c_int) {
-        // SAFETY: the call is safe in a handler, and does not return.
-        unsafe { libc::_exit(128_i32.wrapping_add(signal)) }
+        crate::exit_now(128_i32.wrapping_add(signal))
     }
     for signal in [
         Signal::SIGHUP,

@@ -177,6 +177,14 @@ fn a_failed_update_changes_nothing() {
     let words = ["update", "--pids-limit", "1", "--memory", "32m", "--cpu-quota", "7", "one"];
     refused(&bundle.oci(&words), &["cpu", "7"]);
     assert_eq!(pids(), 0, "the limit of processes is still 50");
+    // No such device, whatever controllers there are: this comes after all other limits.
+    let weights = json!([{"major": 1, "minor": 7777, "weight": 100}]);
+    let file = bundle.scratch().join("resources.json");
+    let resources = json!({"pids": {"limit": 1}, "blockIO": {"weightDevice": weights}});
+    fs::write(&file, resources.to_string()).unwrap();
+    let ran = bundle.oci(&["update", "-r", &file.display().to_string(), "one"]);
+    assert_ne!(ran.code, 0, "{ran:?}");
+    assert_eq!(pids(), 0, "the limit of processes is still 50: {ran:?}");
 }
 
 /// The process that starts it has more descriptors than that.

@@ -27,11 +27,20 @@ fn received(connection: &UnixStream) -> (Vec<u8>, OwnedFd) {
     (bytes, fd.or_fail("receive a descriptor"))
 }
 
+/// The next connection. None in half a minute is a failure, and no test that waits for ever.
+fn accepted(listener: &UnixListener) -> UnixStream {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    assert_eq!(poll(&mut fds, Some(&limit)), Ok(1), "somebody connects");
+    listener.accept().or_fail("accept a connection").0
+}
+
 /// Accepts `count` connections, and lets go of their descriptors: what nobody decides fails with ENOSYS.
 fn agent(socket: &Path, count: usize) -> thread::JoinHandle<Vec<Value>> {
     let listener = UnixListener::bind(socket).or_fail("receive a descriptor");
     thread::spawn(move || {
-        let connections = (0..count).map(|_| listener.accept().or_fail("receive a descriptor").0);
+        let connections = (0..count).map(|_| accepted(&listener));
         let states = connections.map(|connection| {
             let (text, _let_go_of) = received(&connection);
             serde_json::from_slice(&text).or_fail("receive a descriptor")
@@ -109,9 +118,9 @@ fn a_pidfd_goes_to_its_socket() {
     let listener = UnixListener::bind(&socket).unwrap();
     let created = bundle.oci(&["create", "--pidfd-socket", &path, "-b", &bundle.path(), "one"]);
     let _said = created.good();
-    let (_, pidfd) = received(&listener.accept().unwrap().0);
+    let (_, pidfd) = received(&accepted(&listener));
     let _said = bundle.oci(&["exec", "-d", "--pidfd-socket", &path, "one", "sleep", "1000"]).good();
-    let (_, of_exec) = received(&listener.accept().unwrap().0);
+    let (_, of_exec) = received(&accepted(&listener));
     for process in [of_exec, pidfd] {
         rustix::process::pidfd_send_signal(process.as_fd(), rustix::process::Signal::KILL).unwrap();
     }

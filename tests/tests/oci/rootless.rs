@@ -2,6 +2,7 @@
 //! Users without rights over the host, as podman's are.
 
 use hull_tests::bundle::{Bundle, runtime};
+use hull_tests::eventually;
 use hull_tests::expect::ExpectExt as _;
 use hull_tests::shell::{self, Ran};
 use serde_json::{Value, json};
@@ -78,6 +79,14 @@ fn a_user_without_rights_runs_a_container() {
     assert!(ran.code == 0 && ran.stdout.starts_with("0\n"), "{ran:?}");
     assert!(as_user(&dir, &[], &["list"]).good().contains("running"));
     let _said = as_user(&dir, &[], &["delete", "-f", "two"]).good();
+    // Given up after its process is there. Without a cgroup only its descriptor leads to it.
+    let ran = as_user(&dir, &[], &["create", "--pid-file", "/no/such/pid", "two"]);
+    assert!(ran.code != 0 && ran.stderr.contains("/no/such/pid"), "{ran:?}");
+    let left = eventually::blocking(eventually::deadline(), || {
+        let found = shell::run("ps", ["-u", &USER.to_string(), "-o", "stat=,args="]).stdout;
+        if found.lines().all(|line| line.starts_with('Z')) { Ok(()) } else { Err(found) }
+    });
+    assert_eq!(left, Ok(()));
     // A limit that cannot be set is an error.
     config["linux"]["resources"] = json!({"pids": {"limit": 5}});
     fs::write(&path, config.to_string()).unwrap();

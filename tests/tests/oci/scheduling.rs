@@ -100,7 +100,9 @@ fn events_come_until_the_container_ends() {
     }
     let hungry = ["exec", "one", "sh", "-c", "x=$(dd if=/dev/zero bs=1M count=64 | tr '\\0' x)"];
     let _killed = bundle.oci(&hungry);
-    let oom = std::iter::from_fn(&mut next).find(|line| line.contains("oom\"")).unwrap();
+    // Statistics come every 100 ms: ten seconds of them without the event are enough.
+    let mut seen = std::iter::from_fn(&mut next).take(100);
+    let oom = seen.find(|line| line.contains("oom\"")).expect("an event of the kill");
     assert_eq!(oom, r#"{"type":"oom","id":"one"}"#);
     let _said = bundle.oci(&["kill", "one", "KILL"]).good();
     while next().is_some() {}

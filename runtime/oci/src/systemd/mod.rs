@@ -88,12 +88,15 @@ pub(crate) struct Placeholder(OwnedFd);
 
 impl Placeholder {
     fn start() -> Result<(Self, i32)> {
+        let parent = rustix::process::getpid();
         match hull_sys::fork().map_err(Error::call)? {
             ForkResult::Parent { pid, pidfd } => Ok((Self(pidfd), pid)),
             ForkResult::Child => {
-                // Nobody else would end it.
+                // Nobody else would end it, also if its parent has ended already.
                 let kill = Some(Signal::KILL);
-                if rustix::process::set_parent_process_death_signal(kill).is_ok() {
+                if rustix::process::set_parent_process_death_signal(kill).is_ok()
+                    && rustix::process::getppid() == Some(parent)
+                {
                     let _woken = poll(&mut [], None);
                 }
                 hull_sys::exit_now(0)
