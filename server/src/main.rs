@@ -27,6 +27,7 @@ mod storage;
 mod streaming;
 mod systemd;
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -34,8 +35,9 @@ fn main() -> ExitCode {
     if let Some(words) = embedded::oci::requested() {
         return cli::oci(&words);
     }
-    let args: Vec<String> = std::env::args().collect();
-    if let [_, word, path, index, name] = args.as_slice()
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let words: Vec<Option<&str>> = args.iter().map(|word| word.to_str()).collect();
+    if let [_, Some(word), Some(path), Some(index), Some(name)] = *words
         && word == hull_nri::START_PLUGIN
     {
         let err = hull_nri::exec_plugin(path, index, name);

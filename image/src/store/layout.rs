@@ -90,11 +90,14 @@ impl Layout {
         self.probe_writable().map_err(|source| Error::ReadOnly { path: self.root.clone(), source })
     }
 
-    /// Removes everything that an earlier process left in `tmp`.
+    /// Removes everything that an earlier process left in `tmp`. What cannot be removed is in nobody's way.
     pub(super) fn sweep(&self) -> sys::Result<()> {
         let tmp = self.path("tmp");
         for name in files::names(&tmp)? {
-            hull_sys::remove_tree(&tmp.join(name))?;
+            let path = tmp.join(name);
+            if let Err(err) = hull_sys::remove_tree(&path) {
+                tracing::warn!(path = %path.display(), error = %err, "left file not removed");
+            }
         }
         Ok(())
     }

@@ -2,11 +2,11 @@
 //! Removes files and whole directory trees.
 //!
 //! The rule: no link is followed, and nothing outside of the given directory is touched, also in a tree that a
-//! container made, of any depth.
+//! container made, of any depth. What is mounted in it is outside: the removal ends there with `EXDEV`.
 
 use crate::text::shown;
 use crate::{Error, Result, random};
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, openat, openat2, renameat, unlinkat};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -115,16 +115,25 @@ impl Removal<'_> {
     }
 }
 
-/// Opens a directory to empty it, even one that overlayfs left without permissions.
+/// Opens a directory to empty it, even one that overlayfs left without permissions. Not one that something is mounted
+/// on: that is somebody else's.
 fn open_any_mode(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
-    match openat(parent, name, DIRECTORY, Mode::empty()) {
+    let open = || openat2(parent, name, DIRECTORY, Mode::empty(), ResolveFlags::NO_XDEV);
+    let failed_to_open = |errno| match errno {
+        Errno::XDEV => {
+            let name = shown(name.to_bytes(), NAME_BYTES_MAX);
+            Error::new(errno, format!("openat2({name}, NO_XDEV): something is mounted there"))
+        }
+        errno => failed("openat2", name)(errno),
+    };
+    match open() {
         Err(Errno::ACCESS) => {
             // The name was a directory a moment ago, and nobody else uses the tree.
             rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty())
                 .map_err(failed("chmodat", name))?;
-            openat(parent, name, DIRECTORY, Mode::empty()).map_err(failed("openat", name))
+            open().map_err(failed_to_open)
         }
-        other => other.map_err(failed("openat", name)),
+        other => other.map_err(failed_to_open),
     }
 }
 
@@ -158,5 +167,12 @@ mod tests {
         let left: Vec<_> =
             fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(left, [kept]);
+    }
+
+    #[test]
+    fn what_is_mounted_is_not_entered() {
+        let root = openat(rustix::fs::CWD, "/", DIRECTORY, Mode::empty()).unwrap();
+        let err = open_any_mode(root.as_fd(), c"proc").unwrap_err();
+        assert!(err.errno() == Errno::XDEV && err.to_string().contains("mounted there"), "{err}");
     }
 }

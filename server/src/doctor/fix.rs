@@ -9,6 +9,7 @@ use crate::history::Kind;
 use crate::node::Node;
 use crate::pod::recover;
 use crate::storage::blocking;
+use hull_cgroup::Cgroup;
 use hull_proto::id::PodId;
 use rustix::mount::{UnmountFlags, unmount};
 use std::collections::BTreeSet;
@@ -20,9 +21,12 @@ use tracing::info;
 pub(super) async fn remove(node: &Arc<Node>, leak: Leak) -> Result<(), String> {
     info!(leak = ?leak, "leak is removed by request");
     match leak {
-        Leak::Directory { pod, .. } | Leak::Monitor { pod } | Leak::PodCgroup { pod, .. } => {
+        Leak::PodCgroup { pod, path } => {
+            let (shared, id) = (Arc::clone(node), pod.clone());
+            blocking(move || check_is_ours(&shared, &id, &path)).await?;
             take_down(node, &pod).await
         }
+        Leak::Directory { pod, .. } | Leak::Monitor { pod } => take_down(node, &pod).await,
         Leak::ContainerCgroup { path, pod_path, .. } => {
             let shared = Arc::clone(node);
             let cleared = blocking(move || clear_cgroup(&shared.cgroups, &path, &pod_path)).await;
@@ -42,6 +46,18 @@ pub(super) async fn remove(node: &Arc<Node>, leak: Leak) -> Result<(), String> {
             }
         }
     }
+}
+
+/// Refuses a cgroup with processes whose pod Hull does not remember: anybody can give a cgroup this name.
+fn check_is_ours(node: &Node, pod: &PodId, path: &str) -> Result<(), String> {
+    let cgroup = Cgroup::at(&node.cgroups, path).map_err(|err| Chain(&err).to_string())?;
+    let is_populated = cgroup.is_populated().map_err(|err| Chain(&err).to_string())?;
+    let all = node.history.all().unwrap_or_default();
+    if !is_populated || all.iter().any(|of| of.id == pod.as_str() || of.pod == pod.as_str()) {
+        return Ok(());
+    }
+    Err("processes run in it that hull does not know: end them first (systemd-cgls, cgroup.procs)"
+        .into())
 }
 
 /// All that a pod without a record has. A part that is not there counts as removed, so it may run once for each. Its

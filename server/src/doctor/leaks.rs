@@ -165,10 +165,11 @@ pub(super) fn proof(node: &Node) -> BTreeSet<String> {
 fn cgroups(node: &Node, proof: &BTreeSet<String>) -> Vec<Leak> {
     let parent = node.driver.default_parent();
     let children = |path: &str| hull_cgroup::children(&node.cgroups, path).unwrap_or_default();
+    let of_others = monitors::elsewhere(&node.run_dir());
     let mut found: Vec<Leak> = children(&parent)
         .into_iter()
         .filter_map(|name| {
-            let pod = node.driver.pod_of(&name)?;
+            let pod = node.driver.pod_of(&name).filter(|pod| !of_others.contains(pod))?;
             Some(Leak::PodCgroup { pod, path: format!("{parent}/{name}") })
         })
         .collect();

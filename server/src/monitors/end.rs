@@ -7,6 +7,7 @@ use hull_proto::id::PodId;
 use hull_proto::monitor::LISTEN_FD;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
@@ -31,6 +32,18 @@ pub(crate) fn kill(pod: &PodId) -> bool {
 
 /// The pods whose monitors run and listen below `run_dir`: those of another daemon listen elsewhere. Blocks.
 pub(crate) fn running(run_dir: &Path) -> Vec<PodId> {
+    let here = listening().into_iter().filter(|(_, socket)| socket.starts_with(run_dir));
+    here.map(|(pod, _)| pod).collect()
+}
+
+/// The pods of other daemons: their monitors run, and listen elsewhere than below `run_dir`. Blocks.
+pub(crate) fn elsewhere(run_dir: &Path) -> BTreeSet<PodId> {
+    let others = listening().into_iter().filter(|(_, socket)| !socket.starts_with(run_dir));
+    others.map(|(pod, _)| pod).collect()
+}
+
+/// The monitors of this host that run, with the paths of their sockets.
+fn listening() -> Vec<(PodId, PathBuf)> {
     // `proc_net(5)`: the inode is the seventh field, the path the eighth. Paths of Hull's have no blanks.
     let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let path_of = |inode: &str| {
@@ -45,7 +58,7 @@ pub(crate) fn running(run_dir: &Path) -> Vec<PodId> {
         let pod = pod.filter(|_| is_monitor && is_root_here(pid))?;
         let socket = fs::read_link(format!("/proc/{pid}/fd/{LISTEN_FD}")).ok()?;
         let inode = socket.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
-        path_of(&inode)?.starts_with(run_dir).then_some(pod)
+        Some((pod, path_of(&inode)?))
     };
     numbers().into_iter().filter_map(pod_of).collect()
 }

@@ -14,7 +14,7 @@ mod pause;
 mod reap;
 
 pub(crate) use connection::{Client, MonitorEvent};
-pub(crate) use end::{kill, running};
+pub(crate) use end::{elsewhere, kill, running};
 pub(crate) use error::Error;
 
 use crate::embedded;

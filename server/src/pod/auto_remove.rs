@@ -35,10 +35,8 @@ pub(crate) fn logs_to_remove(record: &PodRecord, data_dir: &Path) -> Option<Path
 /// # Errors
 /// It, or something in it, cannot be removed.
 pub(crate) fn remove_logs(directory: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(directory) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
-        _ => Ok(()),
-    }
+    hull_sys::remove_tree(directory)
+        .map_err(|err| io::Error::from_raw_os_error(err.errno().raw_os_error()))
 }
 
 #[cfg(test)]

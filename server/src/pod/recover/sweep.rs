@@ -7,6 +7,7 @@ use super::wait::wait_until;
 use crate::container::ContainerRecord;
 use crate::container::cgroup::clear_cgroup;
 use crate::error::Chain;
+use crate::monitors;
 use crate::node::Node;
 use crate::pod::{PodRecord, State, teardown};
 use crate::storage::blocking;
@@ -131,9 +132,19 @@ fn sweep_cgroups(node: &Arc<Node>, pods: &BTreeSet<String>, work: &mut JoinSet<(
             return;
         }
     };
+    // A daemon with the same parent may be down for a moment; its pods run on.
+    let of_others = monitors::elsewhere(&node.run_dir());
     for name in names {
         let Some(id) = node.driver.pod_of(&name) else { continue };
         if pods.contains(id.as_str()) {
+            continue;
+        }
+        if of_others.contains(&id) {
+            error!(
+                cgroup = %name,
+                hint = "give each daemon its own `cgroup.parent`",
+                "cgroup of another daemon's pod left alone"
+            );
             continue;
         }
         warn!(cgroup = %name, "cgroup without a pod swept");
