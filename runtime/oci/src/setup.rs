@@ -85,7 +85,7 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
         ..record
     };
     let unit_properties = match &scope {
-        Some(_) => systemd::properties(&record.annotations)?,
+        Some(_) => systemd::properties::of_annotations(&record.annotations)?,
         None => Vec::new(),
     };
     let terminal = record.process.terminal() == Some(true);
