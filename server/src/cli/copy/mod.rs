@@ -20,11 +20,11 @@ use super::args::containers::Copy;
 use super::client::Client;
 use super::error::{Error, Result};
 use super::names::Objects;
-use super::process;
+use super::{output, process};
 use hull_proto::cri as api;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use owners::Owners;
-use root::Root;
+use root::{Hold, Root};
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use skipped::Skipped;
 use std::ffi::{OsStr, OsString};
@@ -80,25 +80,54 @@ pub(crate) async fn copy(mut client: Client, args: &Copy) -> Result<()> {
         return Err(Error::Copy { what, why });
     }
     let objects = Objects::fetch(&mut client).await?;
-    let from = root(&mut client, &objects, &src, false).await?;
-    let to = root(&mut client, &objects, &dst, true).await?;
-    let args = (args.src.clone(), args.dst.clone(), args.archive, args.follow_link);
-    let done = tokio::task::spawn_blocking(move || run((from, src), (to, dst), &args));
-    match done.await {
-        Ok(done) => done,
-        Err(join) => Err(Error::io("copy the files")(io::Error::other(join))),
+    let (from, from_hold) = root(&mut client, &objects, &src, false).await?;
+    let (to, to_hold) = root(&mut client, &objects, &dst, true).await?;
+    let words = (args.src.clone(), args.dst.clone(), args.archive, args.follow_link);
+    let done = tokio::task::spawn_blocking(move || run((from, src), (to, dst), &words));
+    let done = done.await.map_err(|join| Error::io("copy the files")(io::Error::other(join)))?;
+    for (what, hold) in [(&args.src, from_hold), (&args.dst, to_hold)] {
+        let Some(hold) = hold else { continue };
+        if let Err(ended) = was_held(&mut client, what, hold).await {
+            // A failure of the copy may come from that.
+            if let Err(err) = done {
+                output::to_stderr(&err.lines());
+            }
+            return Err(ended);
+        }
     }
+    done
 }
 
-/// The root of a side.
-async fn root(client: &mut Client, objects: &Objects, side: &Side, writes: bool) -> Result<Root> {
+/// Fails if the container of `what` was not held until now: what was read may be of two moments, and what was written
+/// may be in a layer that was mounted twice.
+async fn was_held(client: &mut Client, what: &str, mut hold: Hold) -> Result<()> {
+    // The end of a daemon is seen at the next use of its connection at the latest.
+    let answers = client.runtime.version(api::VersionRequest::default()).await.is_ok();
+    if answers && !hold.has_ended().await {
+        return Ok(());
+    }
+    Err(Error::Copy {
+        what: shown(what, MESSAGE_BYTES_MAX),
+        why: "the daemon ended meanwhile, and the container may have been started: copy again"
+            .into(),
+    })
+}
+
+/// The root of a side, and what keeps its container from being started.
+async fn root(
+    client: &mut Client,
+    objects: &Objects,
+    side: &Side,
+    writes: bool,
+) -> Result<(Root, Option<Hold>)> {
     let Side::Container(name, path) = side else {
-        return Ok(Root { container: None, owners: Owners::host(), _hold: None });
+        return Ok((Root { container: None, owners: Owners::host() }, None));
     };
     let container = objects.find_container(name)?;
     match container.state() {
         api::ContainerState::ContainerCreated | api::ContainerState::ContainerExited => {
-            return stopped::root(client, container, path, writes).await;
+            let (root, hold) = stopped::root(client, container, path, writes).await?;
+            return Ok((root, Some(hold)));
         }
         api::ContainerState::ContainerRunning | api::ContainerState::ContainerUnknown => {}
     }
@@ -109,7 +138,7 @@ async fn root(client: &mut Client, objects: &Objects, side: &Side, writes: bool)
         .map_err(|source| Error::Kernel { operation: "open the root of the container", source })?;
     let owners = Owners::of_process(process.dir.as_fd())
         .map_err(Error::io("read the id maps of the container"))?;
-    Ok(Root { container: Some(root), owners, _hold: None })
+    Ok((Root { container: Some(root), owners }, None))
 }
 
 /// The words of the command line: SRC, DST, whether owners are kept, whether SRC is followed.
@@ -254,7 +283,7 @@ mod tests {
     fn root(path: &Path) -> Root {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = openat(CWD, path, flags, Mode::empty()).unwrap();
-        Root { container: Some(fd), owners: Owners::host(), _hold: None }
+        Root { container: Some(fd), owners: Owners::host() }
     }
 
     fn copied(from: (Root, Side), to: (Root, Side)) -> Result<()> {
@@ -290,7 +319,7 @@ mod tests {
     }
 
     fn host() -> Root {
-        Root { container: None, owners: Owners::host(), _hold: None }
+        Root { container: None, owners: Owners::host() }
     }
 
     #[test]

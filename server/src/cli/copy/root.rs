@@ -16,8 +16,23 @@ pub(super) struct Root {
     /// `None` for the host, whose paths are the caller's own.
     pub(super) container: Option<OwnedFd>,
     pub(super) owners: Owners,
-    /// Keeps a container that does not run from being started.
-    pub(super) _hold: Option<Streaming<admin::HoldResponse>>,
+}
+
+/// Keeps a container that does not run from being started: the daemon releases it with this stream, and the stream ends
+/// with the daemon.
+#[derive(Debug)]
+pub(super) struct Hold(pub(super) Streaming<admin::HoldResponse>);
+
+impl Hold {
+    /// Whether the stream has ended.
+    pub(super) async fn has_ended(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            // The daemon sends nothing more while the container is held.
+            _ended = self.0.message() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
 }
 
 impl Root {

@@ -9,7 +9,7 @@ use super::super::client::Client;
 use super::super::error::{Error, Result};
 use super::super::{output, verbose};
 use super::owners::Owners;
-use super::root::Root;
+use super::root::{Hold, Root};
 use hull_proto::{admin, cri as api};
 use hull_sys::flags::NEWNS;
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -34,13 +34,13 @@ struct Layers {
     at: PathBuf,
 }
 
-/// The root of a container that does not run. `path` is what is copied; it is changed if `writes` is set.
+/// The root of a container that does not run, and its hold. `path` is what is copied; it is changed if `writes` is set.
 pub(super) async fn root(
     client: &mut Client,
     container: &api::Container,
     path: &Path,
     writes: bool,
-) -> Result<Root> {
+) -> Result<(Root, Hold)> {
     const OPERATION: &str = "find the layers of the container";
     // Held until the copy is done: a start would mount the same writable layer, which overlayfs does not support.
     let request = admin::HoldRequest { container_id: container.id.clone() };
@@ -54,7 +54,7 @@ pub(super) async fn root(
         .map_err(|_| Error::Response { operation: OPERATION, missing: "root filesystem" })?;
     let root = mounted_apart(layers, writes)
         .map_err(Error::io("mount the layers of the container, which needs root"))?;
-    let root = Root { container: Some(root), owners: Owners::host(), _hold: Some(hold) };
+    let root = Root { container: Some(root), owners: Owners::host() };
     let mounts = config.mounts.iter().map(|mount| Path::new(&mount.container_path));
     if let Some(at) = volume(&root, path, mounts) {
         return Err(in_volume(&config, path, at));
@@ -62,7 +62,7 @@ pub(super) async fn root(
     if writes && container.state() == api::ContainerState::ContainerExited {
         output::to_stderr("note: the next start of this container has an empty writable layer\n");
     }
-    Ok(root)
+    Ok((root, Hold(hold)))
 }
 
 /// The mount point that `path` leads into by links of the container, if it is one.
@@ -240,7 +240,7 @@ mod tests {
         std::os::unix::fs::symlink("/run/sub", at("upper/way")).unwrap();
         drop(write);
         let read = mounted_apart(layers(), false).unwrap();
-        let root = Root { container: Some(read), owners: Owners::host(), _hold: None };
+        let root = Root { container: Some(read), owners: Owners::host() };
         let found = |path: &str| volume(&root, Path::new(path), [Path::new("/run")].into_iter());
         assert_eq!(found("/way/new"), Some(Path::new("/run")));
         assert_eq!(found("run"), Some(Path::new("/run")));
