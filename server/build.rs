@@ -17,7 +17,9 @@ const SWITCH: &str = "HULL_POD_PROGRAMS";
 fn main() -> Result<(), Box<dyn Error>> {
     version()?;
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..");
-    for folder in ["proto/src", "proto/Cargo.toml", "runtime", "Cargo.lock", "Cargo.toml"] {
+    for folder in
+        ["proto/src", "proto/Cargo.toml", "runtime", "network/netlink", "Cargo.lock", "Cargo.toml"]
+    {
         println!("cargo:rerun-if-changed={}", root.join(folder).display());
     }
     println!("cargo:rerun-if-env-changed={SWITCH}");

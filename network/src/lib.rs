@@ -5,7 +5,7 @@
 //! network.rs ─┬─ builtin/ ─┬─ ipam/     addresses and host ports
 //!             │            └─ nft/      the nftables table
 //!             └─ cni/                   the runtime's side of CNI
-//!                   both on netns.rs and netlink/
+//!                   both on netns.rs and hull-netlink
 //! ```
 //!
 //! The rule: a pod's addresses and ports are on disk before anything of it exists on the host, and until
@@ -25,7 +25,6 @@ mod held_ports;
 mod ipam;
 pub mod limits;
 mod listeners;
-mod netlink;
 mod netns;
 mod network;
 mod nft;
@@ -38,10 +37,10 @@ pub use builtin::{Attachment, BuiltinNetwork, Config, has_records};
 pub use cni::Cni;
 pub use error::Error;
 pub use held_ports::Holder;
+pub use hull_netlink::link::LinkMode;
 pub use listeners::{Listener, listeners};
 pub use netns::{interface_stats, loopback_up};
 pub use network::{Choice, Mode, Network};
 pub use types::{
-    Bandwidth, Dns, InterfaceStats, LinkMode, Pod, PortMapping, Protocol, Provider, Request,
-    RequestedNetwork,
+    Bandwidth, Dns, InterfaceStats, Pod, PortMapping, Protocol, Provider, Request, RequestedNetwork,
 };

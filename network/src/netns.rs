@@ -4,8 +4,8 @@
 //! Each call enters the namespace on a thread of its own, so no other thread ever changes namespaces.
 
 use crate::error::Error;
-use crate::netlink::{LOOPBACK, Socket, link};
 use crate::types::InterfaceStats;
+use hull_netlink::{LOOPBACK, Socket, link};
 use hull_sys::{self as sys, netns};
 use std::os::fd::BorrowedFd;
 

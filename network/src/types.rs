@@ -75,30 +75,6 @@ pub struct Pod<'p> {
     pub short: &'p str,
 }
 
-/// The kind of link that connects pods to the host.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum LinkMode {
-    /// Veth pairs, with the host end a port of Hull's bridge.
-    #[default]
-    Bridge,
-    /// Macvlan links on the node's uplink, each with its own MAC address.
-    Macvlan,
-    /// Ipvlan links on the node's uplink, all with the uplink's MAC address.
-    Ipvlan,
-}
-
-impl LinkMode {
-    /// The kernel's name for the kind of the host's own link in the pod network.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bridge => "bridge",
-            Self::Macvlan => "macvlan",
-            Self::Ipvlan => "ipvlan",
-        }
-    }
-}
-
 /// The network that attaches a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {

@@ -10,7 +10,7 @@ use super::config::Config;
 use super::overlap;
 use crate::error::Error;
 use crate::ipam::Subnet;
-use crate::netlink::Socket;
+use hull_netlink::Socket;
 use ipnet::{IpNet, Ipv4Net};
 use std::net::Ipv4Addr;
 use tracing::debug;

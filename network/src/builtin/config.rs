@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The settings of the built-in network, and the result of attaching a pod.
 
-use crate::types::LinkMode;
+use hull_netlink::link::LinkMode;
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::path::PathBuf;

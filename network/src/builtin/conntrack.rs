@@ -11,8 +11,8 @@
 //! Numbers are those of include/uapi/linux/netfilter/nfnetlink_conntrack.h; big-endian on the wire, but
 //! for the filter's flags.
 
-use crate::netlink::{Attributes, Socket};
 use crate::types::{PortMapping, Protocol};
+use hull_netlink::{Attributes, Socket};
 use hull_sys::Result;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NlasIterator};
 use std::collections::HashMap;

@@ -9,8 +9,8 @@ use super::netns_setup::{self, Address};
 use super::sysctl::PodSysctls;
 use super::{macvlan, shaping, veth};
 use crate::error::Error;
-use crate::netlink::{Socket, link};
 use crate::types::Bandwidth;
+use hull_netlink::{Socket, link};
 use std::os::fd::BorrowedFd;
 
 /// Everything needed to create a pod's eth0.

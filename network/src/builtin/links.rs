@@ -2,7 +2,7 @@
 //! Looks up links of the host, and derives the names and MAC addresses of pods' links.
 
 use crate::error::Error;
-use crate::netlink::{Socket, link, route};
+use hull_netlink::{Socket, link, route};
 use std::net::IpAddr;
 
 /// Digits of a pod id in its link's name: a link name has at most 15 characters.

@@ -18,8 +18,8 @@
 use super::config::Config;
 use super::links;
 use crate::error::Error;
-use crate::netlink::{Socket, link};
-use crate::types::LinkMode;
+use hull_netlink::link::LinkMode;
+use hull_netlink::{Socket, link};
 use hull_sys::{self as sys, netns};
 use rustix::io::Errno;
 use std::net::IpAddr;

@@ -5,7 +5,7 @@
 
 use super::sysctl::PodSysctls;
 use crate::error::Error;
-use crate::netlink::{LOOPBACK, Socket, link, route};
+use hull_netlink::{LOOPBACK, Socket, link, route};
 use hull_sys::{self as sys, netns};
 use ipnet::IpNet;
 use rustix::io::Errno;

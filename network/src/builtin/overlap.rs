@@ -12,8 +12,8 @@ use super::config::Config;
 use super::links;
 use crate::error::Error;
 use crate::ipam::Subnet;
-use crate::netlink::routes::{self, Route};
-use crate::netlink::{Socket, link};
+use hull_netlink::routes::{self, Route};
+use hull_netlink::{Socket, link};
 use ipnet::IpNet;
 use tracing::warn;
 

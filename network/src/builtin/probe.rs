@@ -5,9 +5,9 @@
 //! works for built-in features.
 
 use crate::error::{Error, PROBE_BRIDGE, PROBE_IPVLAN, PROBE_MACVLAN, PROBE_NFT, PROBE_VETH};
-use crate::netlink::{Socket, link};
 use crate::nft::{Layout, Table};
-use crate::types::LinkMode;
+use hull_netlink::link::LinkMode;
+use hull_netlink::{Socket, link};
 use hull_sys::{self as sys, netns};
 use rustix::io::Errno;
 use std::os::fd::{AsFd as _, BorrowedFd};

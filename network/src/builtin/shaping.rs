@@ -16,9 +16,9 @@
 
 use super::links;
 use crate::error::Error;
-use crate::netlink::qdisc::{self, Rate};
-use crate::netlink::{Socket, link};
 use crate::types::Bandwidth;
+use hull_netlink::qdisc::{self, Rate};
+use hull_netlink::{Socket, link};
 use hull_sys as sys;
 use rustix::io::Errno;
 

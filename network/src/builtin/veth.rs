@@ -6,7 +6,7 @@
 
 use super::{links, shaping, sysctl};
 use crate::error::Error;
-use crate::netlink::{Socket, link};
+use hull_netlink::{Socket, link};
 use rustix::io::Errno;
 use std::thread;
 use std::time::Duration;

@@ -5,8 +5,8 @@
 
 use super::expr::Field;
 use super::message::{DELETE_ELEMENT, comment};
-use crate::netlink::Attributes;
 use crate::types::PortMapping;
+use hull_netlink::Attributes;
 use std::net::IpAddr;
 
 /// The published host ports of one pod.

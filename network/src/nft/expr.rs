@@ -4,7 +4,7 @@
 //! Registers are numbered in four-byte words from [`WORD`]; each value of a concatenation starts at a new
 //! word. A rule ends at the first expression that does not match.
 
-use crate::netlink::Attributes;
+use hull_netlink::Attributes;
 
 /// The first register word.
 pub(super) const WORD: u32 = 8;
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn an_expression_is_a_name_and_its_data() {
-        let bytes = meta(Meta::Protocol, WORD).into_bytes();
+        let bytes = meta(Meta::Protocol, WORD).as_ref().to_vec();
         let mut expected = Vec::new();
         expected.extend(9_u16.to_ne_bytes());
         expected.extend(1_u16.to_ne_bytes());

@@ -3,7 +3,7 @@
 //!
 //! Numbers are from include/uapi/linux/netfilter/nf_tables.h; all are big-endian on the wire.
 
-use crate::netlink::{Attributes, Response, Socket};
+use hull_netlink::{Attributes, Response, Socket};
 use hull_sys::Result;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NlasIterator};
 

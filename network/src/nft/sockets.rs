@@ -8,8 +8,8 @@
 //! The rule: one caller uses a socket at a time, and it is kept only after a success: after an error it
 //! may hold unread responses.
 
-use crate::netlink::Socket;
 use crate::sync::lock_unpoisoned;
+use hull_netlink::Socket;
 use hull_sys::Result;
 use std::sync::Mutex;
 

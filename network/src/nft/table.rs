@@ -28,7 +28,7 @@ use super::message::{
     self, DELETE_ELEMENT, DELETE_TABLE, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE,
     Transaction, comment,
 };
-use crate::netlink::{Attributes, Socket};
+use hull_netlink::{Attributes, Socket};
 use hull_sys::Result;
 use ipnet::IpNet;
 

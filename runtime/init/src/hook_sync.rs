@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The child waits while the parent runs its hooks.
+//! The child waits while the parent runs its hooks, and what its caller has to do before them.
 //!
 //! ```text
 //! parent                               child
 //!   │ clone                              │ mounts
 //!   │◀──────────── ready ────────────────┤
-//!   │ prestart, createRuntime            │
+//!   │ prepare, prestart, createRuntime   │
 //!   ├──────────── continue ─────────────▶│ createContainer, the new root, identity
 //!   │◀──────── ready (end of file) ──────┤ waits at the start socket; the parent may end
 //! process that starts it ─ continue, report ─▶│ startContainer, exec
@@ -20,7 +20,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
 
-/// The phase of a launch in which the parent runs hooks and the child waits. Does nothing without such hooks.
+/// The phase of a launch in which the parent runs hooks and the child waits. Without such hooks and without
+/// [`Prepare`](crate::options::Prepare) it does nothing.
 pub(crate) struct HookPhase {
     /// Socket of the parent, and that of the child: each side takes its own, and closes the other.
     sides: Option<(HookSide, HookSide)>,
@@ -34,7 +35,7 @@ const FROM_PARENT: [HookKind; 2] = [HookKind::Prestart, HookKind::CreateRuntime]
 
 impl HookPhase {
     pub(crate) fn new(how: &LaunchOptions<'_>) -> Result<Self, StepError> {
-        if !how.hooks.is_some_and(|hooks| hooks.has(&FROM_PARENT)) {
+        if how.prepare.is_none() && !how.hooks.is_some_and(|hooks| hooks.has(&FROM_PARENT)) {
             return Ok(Self { sides: None });
         }
         let (flags, kind) = (SocketFlags::CLOEXEC, SocketType::STREAM);
@@ -69,8 +70,9 @@ impl HookPhase {
             // The child has ended; its report has the reason.
             return Ok(started);
         }
-        let ran =
-            how.hooks.map_or(Ok(()), |hooks| hooks.run(&FROM_PARENT, "creating", started.pid));
+        let ran = how.prepare.map_or(Ok(()), |prepare| (prepare.0)(started.pid)).and_then(|()| {
+            how.hooks.map_or(Ok(()), |hooks| hooks.run(&FROM_PARENT, "creating", started.pid))
+        });
         if let Err(error) = ran {
             started.kill_and_reap();
             return Err(error);

@@ -49,7 +49,7 @@ pub use id_maps::to_host_id;
 pub use launch::{ExecTarget, exec, launch, launch_exec, spawn};
 pub use mount_sources::try_user_namespaces;
 pub use namespaces::Processes;
-pub use options::{LaunchOptions, WriteMaps};
+pub use options::{LaunchOptions, Prepare, WriteMaps};
 pub use pause::{StartedPause, pause, pod_shm};
 pub use pending_process::PendingProcess;
 pub use plan::{PausePlan, Plan, Process, Step, StepError};

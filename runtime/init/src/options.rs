@@ -15,6 +15,17 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 /// Writes the maps of the user namespace of a process, by its number.
 pub type WriteMaps = fn(i32, &IdMaps) -> Result<(), StepError>;
 
+/// The part of a launch that its caller does in the parent, as soon as the child has its namespaces and its mounts and
+/// waits: before all hooks. It gets the child's number in the caller's pid namespace.
+#[derive(Clone, Copy)]
+pub struct Prepare<'a>(pub &'a dyn Fn(i32) -> Result<(), StepError>);
+
+impl std::fmt::Debug for Prepare<'_> {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str("Prepare")
+    }
+}
+
 /// How a process is launched, beyond its plan. The default is that of a monitor: the program runs at once, and ends
 /// with its parent.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,6 +44,8 @@ pub struct LaunchOptions<'a> {
     pub procfs: Option<&'a PodProcfs>,
     /// Hooks that run during the start.
     pub hooks: Option<&'a Hooks>,
+    /// Runs before the hooks; the process is killed if it fails.
+    pub prepare: Option<Prepare<'a>>,
     /// Scheduling beyond the plan's.
     pub scheduling: Option<&'a Scheduling>,
     /// The end of a pipe at which the program's process waits, just before the exec, until its parent has scheduled it

@@ -7,8 +7,9 @@ use crate::listener;
 use crate::record::ListenerPlace;
 use hull_init::Scheduling;
 use hull_init::plan::Op;
+use hull_netlink::devices::Device;
 use hull_plan::FurtherLimits;
-use oci_spec::runtime::{LinuxMemoryPolicy, LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{LinuxMemoryPolicy, LinuxNetDevice, LinuxSeccomp, Process, Spec};
 
 /// Parts that were taken out of a spec.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(crate) struct BeyondPlan {
     pub(crate) listener: Option<ListenerPlace>,
     /// The SELinux label of its file systems.
     pub(crate) mount_label: Option<String>,
+    /// Devices of the host that move into its network namespace, in the order of their names.
+    pub(crate) net_devices: Vec<Device>,
 }
 
 impl BeyondPlan {
@@ -46,9 +49,26 @@ impl BeyondPlan {
             None => Scheduling::default(),
         };
         let listener = seccomp.as_ref().map(listener::place).transpose()?.flatten();
+        let devices = spec.linux_mut().as_mut().and_then(|linux| linux.net_devices_mut().take());
+        let mut net_devices: Vec<Device> = devices.into_iter().flatten().map(device).collect();
+        net_devices.sort();
         let further_limits = further_limits.unwrap_or_default();
-        Ok(Self { scheduling, further_limits, memory_policy, seccomp, listener, mount_label })
+        Ok(Self {
+            scheduling,
+            further_limits,
+            memory_policy,
+            seccomp,
+            listener,
+            mount_label,
+            net_devices,
+        })
     }
+}
+
+/// A device that gets no other name keeps its own.
+fn device((name, asked): (String, LinuxNetDevice)) -> Device {
+    let inside = asked.name().clone().filter(|inside| !inside.is_empty());
+    Device { inside: inside.unwrap_or_else(|| name.clone()), name }
 }
 
 /// Gives the label to all new file systems that take one, `mount(8)`, `context=`.
@@ -111,7 +131,7 @@ mod tests {
     fn what_plans_have_no_room_for_is_taken_out() {
         let text = r#"{"ociVersion": "1.2.0", "process": {"cwd": "/", "args": ["x"], "user": {"uid": 0, "gid": 0},
             "scheduler": {"policy": "SCHED_DEADLINE"}, "execCPUAffinity": {"final": "0"}},
-            "linux": {"mountLabel": "a:b:c", "memoryPolicy": {"mode": "MPOL_DEFAULT"},
+            "linux": {"netDevices": {"eth1": {"name": "eth0"}, "dummy0": {}}, "mountLabel": "a:b:c", "memoryPolicy": {"mode": "MPOL_DEFAULT"},
             "resources": {"memory": {"swappiness": 5}}, "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}}"#;
         let mut spec: Spec = serde_json::from_str(text).unwrap();
         let beyond = BeyondPlan::take(&mut spec).unwrap();
@@ -119,7 +139,10 @@ mod tests {
         assert!(beyond.scheduling.not_inherited().is_some() && beyond.scheduling.cpus.is_none());
         assert_eq!(beyond.further_limits.swappiness, Some(5));
         assert!(beyond.seccomp.is_some() && beyond.memory_policy.is_some());
+        let device = |name: &str, inside: &str| Device { name: name.into(), inside: inside.into() };
+        assert_eq!(beyond.net_devices, [device("dummy0", "dummy0"), device("eth1", "eth0")]);
         let linux = spec.linux().as_ref().unwrap();
+        assert!(linux.net_devices().is_none());
         assert!(linux.mount_label().is_none() && linux.seccomp().is_none());
         assert!(spec.process().as_ref().unwrap().scheduler().is_none());
     }

@@ -18,12 +18,13 @@ use crate::listener::{Listener, connect_agent};
 use crate::setup::{Setup, setup};
 use crate::status::{self, check_thawed, failed};
 use crate::store::Dir;
-use crate::{log, rootless, start, systemd};
+use crate::{log, net_devices, rootless, start, systemd};
 use hull_cgroup::{Cgroup, CgroupFs};
 use hull_init::plan::Step;
-use hull_init::{Io, LaunchOptions, PendingProcess, StepError, start_socket};
+use hull_init::{Io, LaunchOptions, PendingProcess, Prepare, StepError, start_socket};
 use hull_records::{Durability, Location};
 use rustix::io::fcntl_dupfd_cloexec;
+use std::cell::Cell;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -147,12 +148,20 @@ fn build(
     let socket = start_socket::create(dir.as_fd()).map_err(Error::call)?;
     let (io, terminal) = io(setup.terminal, receiver.is_some(), args.streams.preserve_fds)?;
     let keyring = format!("_ses.{}", args.id);
+    let (failed, wanted) = (Cell::new(None), &setup.beyond.net_devices);
+    let give_devices = |child| {
+        net_devices::give(&args.id, child, wanted).map_err(|error| {
+            failed.set(Some(error));
+            net_devices::not_given()
+        })
+    };
     let launch = LaunchOptions {
         outlives: true,
         start_socket: Some(socket.as_fd()),
         kept_fds: args.streams.preserve_fds,
         keyring: (!args.no_new_keyring).then_some(keyring.as_str()),
         hooks: Some(&setup.hooks),
+        prepare: (!wanted.is_empty()).then_some(Prepare(&give_devices)),
         scheduling: Some(&setup.beyond.scheduling),
         further_limits: Some(&setup.beyond.further_limits),
         write_maps: rootless::map_writer(),
@@ -161,8 +170,11 @@ fn build(
         seccomp_listener: receivers.listener.as_ref().map(Listener::end),
         ..LaunchOptions::default()
     };
-    let described = |error: StepError| described(setup, &error);
-    let mut started = hull_init::launch(host, &setup.plan, io, &[], &launch).map_err(described)?;
+    let launched = hull_init::launch(host, &setup.plan, io, &[], &launch);
+    let mut started = launched.map_err(|error| match failed.take() {
+        Some(devices) => devices,
+        None => described(setup, &error),
+    })?;
     match hand_over(dir, setup, args, receivers, terminal.as_ref(), &mut started) {
         Ok(master) => Ok(CreatedContainer { pidfd: started.pidfd, master }),
         Err(error) => {

@@ -58,6 +58,10 @@ pub(crate) enum Error {
     Hook { id: String, hook: String, why: String },
     #[error("exec in container `{id}`: exec failed: {failure}")]
     Exec { id: String, failure: Box<Failure> },
+    #[error("give container `{id}` its network devices")]
+    NetDevices { id: String, source: hull_netlink::devices::Error },
+    #[error("give container `{id}` network devices (`linux.netDevices`): {why}")]
+    NoNetDevices { id: String, why: &'static str, hint: &'static str },
     #[error("manage the cgroup of container `{id}`")]
     Cgroup { id: String, source: hull_cgroup::Error },
     #[error("make a system call")]
@@ -96,6 +100,8 @@ impl Error {
             ),
             Self::Plan { source, .. } | Self::PlanProcess { source } => source.hint(),
             Self::Cgroup { source, .. } => source.hint(),
+            Self::NetDevices { source, .. } => source.hint(),
+            Self::NoNetDevices { hint, .. } => Some((*hint).into()),
             Self::Start { failure, .. } | Self::Exec { failure, .. } => failure.hint.clone(),
             Self::StillRuns { .. } => {
                 Some("it hangs in the kernel, usually on storage; see /proc/PID/stack".into())

@@ -27,6 +27,7 @@ mod kill;
 mod list;
 mod listener;
 mod log;
+mod net_devices;
 mod record;
 mod resources;
 mod rootless;

@@ -6,7 +6,7 @@ use crate::beyond_plan::{BeyondPlan, label_mounts};
 use crate::error::{Error, Result};
 use crate::record::{self, Record};
 use crate::systemd::Scope;
-use crate::{documents, home_dir, log, seccomp, store, systemd};
+use crate::{documents, home_dir, log, net_devices, seccomp, store, systemd};
 use hull_init::plan::{IdMap, Op};
 use hull_init::{Hooks, Plan};
 use hull_plan::defaults::with_device_rules;
@@ -59,6 +59,7 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
         host: host_facts(),
     };
     let mut plan = hull_plan::plan(&spec, &options).map_err(planned)?;
+    net_devices::check(global, &args.id, &plan, &beyond.net_devices)?;
     // A host without SELinux has no labels.
     if let Some(label) = beyond.mount_label.as_deref().filter(|_| options.host.selinux) {
         label_mounts(&mut plan.ops, label);

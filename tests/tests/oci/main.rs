@@ -5,6 +5,7 @@ mod engines;
 mod failures;
 mod hooks;
 mod mounts;
+mod net_devices;
 mod notify;
 mod rootless;
 mod scheduling;

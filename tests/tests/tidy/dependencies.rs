@@ -6,19 +6,23 @@ use hull_tests::{paths, shell};
 use std::fs;
 
 /// The crates of the project that each crate may link, without dev-dependencies.
-const MAY_LINK: [(&str, &[&str]); 13] = [
+const MAY_LINK: [(&str, &[&str]); 14] = [
     ("hull-proto", &[]),
     ("hull-sys", &[]),
     ("hull-cgroup", &["hull-sys"]),
     ("hull-records", &["hull-sys"]),
     ("hull-image", &["hull-sys", "hull-records"]),
-    ("hull-network", &["hull-sys", "hull-records"]),
+    ("hull-netlink", &["hull-sys"]),
+    ("hull-network", &["hull-sys", "hull-records", "hull-netlink"]),
     ("hull-streaming", &[]),
     ("hull-nri", &["hull-sys", "hull-proto"]),
     ("hull-init", &["hull-sys", "hull-cgroup"]),
     ("hull-plan", &["hull-sys", "hull-cgroup", "hull-init"]),
     ("hull-monitor", &["hull-sys", "hull-cgroup", "hull-init", "hull-proto"]),
-    ("hull-oci", &["hull-sys", "hull-records", "hull-cgroup", "hull-init", "hull-plan"]),
+    (
+        "hull-oci",
+        &["hull-sys", "hull-records", "hull-cgroup", "hull-init", "hull-plan", "hull-netlink"],
+    ),
     (
         "hull",
         &[

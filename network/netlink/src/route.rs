@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Addresses and routes. `rtnetlink(7)`, RTM_*ADDR and RTM_*ROUTE.
 
-use super::socket::{Batch, Socket};
+use crate::socket::{Batch, Socket};
 use hull_sys::Result;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NlasIterator};
@@ -24,7 +24,7 @@ const ROUTE_HEADER: usize = 12;
 /// Adds a request to assign the address to the link; succeeds if the link already has it.
 ///
 /// Duplicate address detection is off, so an IPv6 address is usable at once: Hull allocates them uniquely.
-pub(crate) fn add_address(batch: &mut Batch<'_>, index: u32, address: IpNet, link: &str) {
+pub fn add_address(batch: &mut Batch<'_>, index: u32, address: IpNet, link: &str) {
     let mut message = AddressMessage::default();
     message.header.family = family(address.addr());
     message.header.prefix_len = address.prefix_len();
@@ -45,12 +45,7 @@ pub(crate) fn add_address(batch: &mut Batch<'_>, index: u32, address: IpNet, lin
 }
 
 /// Removes the address from the link; succeeds if the link does not have it, or is gone.
-pub(crate) fn remove_address(
-    socket: &Socket,
-    index: u32,
-    address: IpNet,
-    link: &str,
-) -> Result<()> {
+pub fn remove_address(socket: &Socket, index: u32, address: IpNet, link: &str) -> Result<()> {
     let mut message = AddressMessage::default();
     message.header.family = family(address.addr());
     message.header.prefix_len = address.prefix_len();
@@ -67,7 +62,7 @@ pub(crate) fn remove_address(
 }
 
 /// Adds a request for a default route through `gateway`.
-pub(crate) fn add_default(batch: &mut Batch<'_>, index: u32, gateway: IpAddr, link: &str) {
+pub fn add_default(batch: &mut Batch<'_>, index: u32, gateway: IpAddr, link: &str) {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
         address_family: family(gateway),
@@ -83,7 +78,7 @@ pub(crate) fn add_default(batch: &mut Batch<'_>, index: u32, gateway: IpAddr, li
 }
 
 /// The index of the link that packets to `target` leave through; `None` without a route.
-pub(crate) fn egress_link(socket: &Socket, target: IpAddr) -> Result<Option<u32>> {
+pub fn egress_link(socket: &Socket, target: IpAddr) -> Result<Option<u32>> {
     const OIF: u16 = 4;
     let mut message = RouteMessage::default();
     message.header.address_family = family(target);

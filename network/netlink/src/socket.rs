@@ -7,7 +7,7 @@
 //!
 //! A socket belongs to the network namespace of the thread that opened it.
 
-use super::attributes::text;
+use crate::attributes::text;
 use hull_sys::{Error, Result};
 use netlink_packet_core::{
     Emitable, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE,
@@ -28,26 +28,26 @@ const RESPONSE_MAX: Duration = Duration::from_secs(10);
 
 /// A netlink socket.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub struct Socket {
     socket: netlink_sys::Socket,
     next: Cell<u32>,
 }
 
 /// One message of a response: its type and payload.
 #[derive(Debug)]
-pub(crate) struct Response {
-    pub(crate) kind: u16,
-    pub(crate) body: Vec<u8>,
+pub struct Response {
+    pub kind: u16,
+    pub body: Vec<u8>,
 }
 
 impl Socket {
     /// Opens a socket for links, addresses and routes. `rtnetlink(7)`.
-    pub(crate) fn route() -> Result<Self> {
+    pub fn route() -> Result<Self> {
         Self::open(NETLINK_ROUTE, "NETLINK_ROUTE")
     }
 
     /// Opens a socket for nftables.
-    pub(crate) fn netfilter() -> Result<Self> {
+    pub fn netfilter() -> Result<Self> {
         Self::open(NETLINK_NETFILTER, "NETLINK_NETFILTER")
     }
 
@@ -63,7 +63,7 @@ impl Socket {
     }
 
     /// Opens a socket that receives the notifications of a multicast group.
-    pub(super) fn subscribe(group: u32) -> Result<Self> {
+    pub(crate) fn subscribe(group: u32) -> Result<Self> {
         let mut heard = Self::route()?;
         let call = || format!("bind(NETLINK_ROUTE, group {group})");
         // The kernel notifies only sockets with an address.
@@ -73,7 +73,7 @@ impl Socket {
     }
 
     /// Waits for notifications; `None` at the deadline. ENOBUFS: notifications were lost.
-    pub(super) fn receive(&self, until: Instant) -> Result<Option<Vec<Response>>> {
+    pub(crate) fn receive(&self, until: Instant) -> Result<Option<Vec<Response>>> {
         let left = until.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).ok();
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
@@ -97,14 +97,14 @@ impl Socket {
     }
 
     /// Starts a batch on this socket.
-    pub(crate) fn batch(&self) -> Batch<'_> {
+    pub fn batch(&self) -> Batch<'_> {
         Batch { socket: self, first: self.next.get(), bytes: Vec::new(), calls: Vec::new() }
     }
 }
 
 /// Messages that are sent in one go.
 #[derive(Debug)]
-pub(crate) struct Batch<'s> {
+pub struct Batch<'s> {
     socket: &'s Socket,
     first: u32,
     bytes: Vec<u8>,
@@ -113,20 +113,14 @@ pub(crate) struct Batch<'s> {
 
 impl Batch<'_> {
     /// Adds a message with an acknowledgement. `call` names it in errors.
-    pub(crate) fn push(
-        &mut self,
-        kind: u16,
-        flags: u16,
-        call: impl Into<String>,
-        body: &impl Emitable,
-    ) {
+    pub fn push(&mut self, kind: u16, flags: u16, call: impl Into<String>, body: &impl Emitable) {
         let mut bytes = vec![0; body.buffer_len()];
         body.emit(&mut bytes);
         self.push_raw(kind, flags | NLM_F_ACK, call, &bytes);
     }
 
     /// Adds a message with exactly these flags and NLM_F_REQUEST.
-    pub(crate) fn push_raw(&mut self, kind: u16, flags: u16, call: impl Into<String>, body: &[u8]) {
+    pub fn push_raw(&mut self, kind: u16, flags: u16, call: impl Into<String>, body: &[u8]) {
         let number = u32::try_from(self.calls.len()).unwrap_or(u32::MAX);
         let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
         self.bytes.extend(length.to_ne_bytes());
@@ -140,22 +134,22 @@ impl Batch<'_> {
     }
 
     /// Sends the batch and waits for the acknowledgements.
-    pub(crate) fn run(self) -> Result<()> {
+    pub fn run(self) -> Result<()> {
         self.exchange(false, None).map(|_answers| ())
     }
 
     /// Sends the batch and waits for the acknowledgement of message `acknowledged`, not of the last one.
-    pub(crate) fn run_until(self, acknowledged: usize) -> Result<()> {
+    pub fn run_until(self, acknowledged: usize) -> Result<()> {
         self.exchange(false, Some(acknowledged)).map(|_answers| ())
     }
 
     /// Sends the batch and returns the responses before the last acknowledgement.
-    pub(crate) fn query(self) -> Result<Vec<Response>> {
+    pub fn query(self) -> Result<Vec<Response>> {
         self.exchange(false, None)
     }
 
     /// Sends the batch and returns the responses to a dump request.
-    pub(crate) fn dump(self) -> Result<Vec<Response>> {
+    pub fn dump(self) -> Result<Vec<Response>> {
         self.exchange(true, None)
     }
 
@@ -260,7 +254,7 @@ fn extended_ack(message: &Message<'_>) -> Option<String> {
 }
 
 /// Flags of a request that lists all objects.
-pub(super) const LIST: u16 = NLM_F_DUMP;
+pub(crate) const LIST: u16 = NLM_F_DUMP;
 
 #[cfg(test)]
 mod tests {

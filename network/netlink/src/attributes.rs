@@ -5,10 +5,10 @@ use netlink_packet_core::NlasIterator;
 
 /// A sequence of encoded netlink attributes.
 #[derive(Debug, Default)]
-pub(crate) struct Attributes(Vec<u8>);
+pub struct Attributes(Vec<u8>);
 
 impl Attributes {
-    pub(crate) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+    pub fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
         // The kernel rejects a longer one as malformed; callers stay below the limit.
         let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
         self.0.extend(length.to_ne_bytes());
@@ -18,30 +18,25 @@ impl Attributes {
         self
     }
 
-    pub(crate) fn number(self, kind: u16, value: u32) -> Self {
+    pub fn number(self, kind: u16, value: u32) -> Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    pub(crate) fn text(self, kind: u16, value: &str) -> Self {
+    pub fn text(self, kind: u16, value: &str) -> Self {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.bytes(kind, &bytes)
     }
 
-    pub(crate) fn nested(self, kind: u16, inner: Self) -> Self {
+    pub fn nested(self, kind: u16, inner: Self) -> Self {
         const NESTED: u16 = 0x8000;
         self.bytes(kind | NESTED, &inner.0)
     }
 
     /// A list of attributes of the same kind.
-    pub(crate) fn list(items: impl IntoIterator<Item = Self>) -> Self {
+    pub fn list(items: impl IntoIterator<Item = Self>) -> Self {
         const ELEMENT: u16 = 1;
         items.into_iter().fold(Self::default(), |list, item| list.nested(ELEMENT, item))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
-        self.0
     }
 }
 
@@ -52,7 +47,7 @@ impl AsRef<[u8]> for Attributes {
 }
 
 /// The text of the first attribute of this kind.
-pub(super) fn text(attributes: &[u8], kind: u16) -> Option<String> {
+pub(crate) fn text(attributes: &[u8], kind: u16) -> Option<String> {
     NlasIterator::new(attributes).map_while(|found| found.ok()).find(|one| one.kind() == kind).map(
         |one| {
             let value = one.value();
@@ -68,7 +63,7 @@ mod tests {
     #[test]
     fn attributes_are_padded_nested_and_big_endian() {
         let inner = Attributes::default().number(2, 0x0102_0304).text(1, "hull");
-        let bytes = Attributes::default().nested(3, inner).into_bytes();
+        let bytes = Attributes::default().nested(3, inner).as_ref().to_vec();
         let mut expected = Vec::new();
         expected.extend(24_u16.to_ne_bytes());
         expected.extend(0x8003_u16.to_ne_bytes());

@@ -4,9 +4,8 @@
 //! Responses are decoded attribute by attribute, so unknown attributes and longer structures of newer
 //! kernels are ignored.
 
-use super::attributes::text;
-use super::socket::{Batch, LIST, Response, Socket};
-use crate::types::LinkMode;
+use crate::attributes::text;
+use crate::socket::{Batch, LIST, Response, Socket};
 use hull_sys::Result;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NlasIterator};
 use netlink_packet_route::AddressFamily;
@@ -30,42 +29,66 @@ const IFNAME: u16 = 3;
 /// The `operstate` of an operational link. RFC 2863.
 const OPER_UP: u8 = 6;
 
+/// The kind of link that connects pods to the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LinkMode {
+    /// Veth pairs, with the host end a port of Hull's bridge.
+    #[default]
+    Bridge,
+    /// Macvlan links on the node's uplink, each with its own MAC address.
+    Macvlan,
+    /// Ipvlan links on the node's uplink, all with the uplink's MAC address.
+    Ipvlan,
+}
+
+impl LinkMode {
+    /// The kernel's name for the kind of the host's own link in the pod network.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
+        }
+    }
+}
+
 /// A MAC address.
-pub(crate) type Mac = [u8; 6];
+pub type Mac = [u8; 6];
 
 /// A link, as reported by the kernel.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Link {
-    pub(crate) index: u32,
-    pub(crate) name: String,
+pub struct Link {
+    pub index: u32,
+    pub name: String,
     /// The kind, as in `bridge` or `veth`; `None` for hardware.
-    pub(crate) kind: Option<String>,
-    pub(crate) alias: Option<String>,
+    pub kind: Option<String>,
+    pub alias: Option<String>,
     /// The index of the bridge that the link is a port of.
-    pub(crate) controller: Option<u32>,
-    pub(crate) mtu: u32,
+    pub controller: Option<u32>,
+    pub mtu: u32,
     /// Whether the link is administratively up.
-    pub(crate) up: bool,
+    pub up: bool,
     /// Whether the link is operational, so that packets pass.
-    pub(crate) operational: bool,
-    pub(crate) counters: Counters,
+    pub operational: bool,
+    pub counters: Counters,
 }
 
 /// Traffic counters of a link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counters {
-    pub(crate) rx_bytes: u64,
-    pub(crate) rx_packets: u64,
-    pub(crate) rx_errors: u64,
-    pub(crate) rx_dropped: u64,
-    pub(crate) tx_bytes: u64,
-    pub(crate) tx_packets: u64,
-    pub(crate) tx_errors: u64,
-    pub(crate) tx_dropped: u64,
+pub struct Counters {
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub rx_errors: u64,
+    pub rx_dropped: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_errors: u64,
+    pub tx_dropped: u64,
 }
 
 /// Adds a request to create the bridge `name`, up. Without spanning tree its ports forward at once.
-pub(crate) fn make_bridge(batch: &mut Batch<'_>, name: &str, mac: Mac, mtu: u32) {
+pub fn make_bridge(batch: &mut Batch<'_>, name: &str, mac: Mac, mtu: u32) {
     let mut message = switched_on();
     let settings =
         vec![InfoBridge::StpState(BridgeStpState::Disabled), InfoBridge::ForwardDelay(0)];
@@ -82,7 +105,7 @@ pub(crate) fn make_bridge(batch: &mut Batch<'_>, name: &str, mac: Mac, mtu: u32)
 }
 
 /// Adds requests to create a link that needs no settings beyond its kind, up.
-pub(crate) fn make_plain(batch: &mut Batch<'_>, name: &str, kind: &str, alias: &str, mtu: u32) {
+pub fn make_plain(batch: &mut Batch<'_>, name: &str, kind: &str, alias: &str, mtu: u32) {
     let mut message = switched_on();
     message.attributes = vec![
         LinkAttribute::IfName(name.to_owned()),
@@ -99,19 +122,19 @@ pub(crate) fn make_plain(batch: &mut Batch<'_>, name: &str, kind: &str, alias: &
 
 /// A macvlan or ipvlan sub-interface.
 #[derive(Debug)]
-pub(crate) struct SubInterface<'s> {
-    pub(crate) name: &'s str,
+pub struct SubInterface<'s> {
+    pub name: &'s str,
     /// Macvlan or ipvlan.
-    pub(crate) kind: LinkMode,
+    pub kind: LinkMode,
     /// The index of the parent link.
-    pub(crate) uplink: u32,
+    pub uplink: u32,
     /// The MAC address; ipvlan uses the uplink's instead.
-    pub(crate) mac: Mac,
-    pub(crate) mtu: u32,
+    pub mac: Mac,
+    pub mtu: u32,
 }
 
 /// Adds a request to create a sub-interface, down, in `netns` or in the current namespace.
-pub(crate) fn make_sub_interface(
+pub fn make_sub_interface(
     batch: &mut Batch<'_>,
     sub: &SubInterface<'_>,
     netns: Option<BorrowedFd<'_>>,
@@ -138,24 +161,24 @@ pub(crate) fn make_sub_interface(
 
 /// A pod's veth pair.
 #[derive(Debug)]
-pub(crate) struct VethPair<'p> {
+pub struct VethPair<'p> {
     /// The name of the host end.
-    pub(crate) host: &'p str,
+    pub host: &'p str,
     /// The index of the bridge that the host end becomes a port of.
-    pub(crate) bridge: u32,
+    pub bridge: u32,
     /// The full pod id; the link name has room for only part of it.
-    pub(crate) alias: &'p str,
+    pub alias: &'p str,
     /// The network namespace of the pod's end.
-    pub(crate) netns: BorrowedFd<'p>,
+    pub netns: BorrowedFd<'p>,
     /// The name of the pod's end.
-    pub(crate) inside: &'p str,
+    pub inside: &'p str,
     /// The MAC address of the pod's end.
-    pub(crate) mac: Mac,
-    pub(crate) mtu: u32,
+    pub mac: Mac,
+    pub mtu: u32,
 }
 
 /// Adds a request to create both ends, down.
-pub(crate) fn make_pair(batch: &mut Batch<'_>, pair: &VethPair<'_>) {
+pub fn make_pair(batch: &mut Batch<'_>, pair: &VethPair<'_>) {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
         LinkAttribute::IfName(pair.inside.to_owned()),
@@ -183,7 +206,7 @@ pub(crate) fn make_pair(batch: &mut Batch<'_>, pair: &VethPair<'_>) {
 }
 
 /// Adds a request to set the host end's alias and hairpin mode, and bring it up.
-pub(crate) fn finish_pair(batch: &mut Batch<'_>, pair: &VethPair<'_>) {
+pub fn finish_pair(batch: &mut Batch<'_>, pair: &VethPair<'_>) {
     // The kernel accepts these only for an existing link. With hairpin the bridge may send a packet back
     // through the port that it arrived on: a pod that connects to itself through a host port or a service
     // needs that where bridged packets pass the IP rules (br_netfilter).
@@ -199,14 +222,23 @@ pub(crate) fn finish_pair(batch: &mut Batch<'_>, pair: &VethPair<'_>) {
 }
 
 /// Adds a request to bring the link up.
-pub(crate) fn switch_on(batch: &mut Batch<'_>, index: u32, name: &str) {
+pub fn switch_on(batch: &mut Batch<'_>, index: u32, name: &str) {
     let mut message = switched_on();
     message.header.index = index;
     batch.push(SET, 0, format!("RTM_SETLINK({name}, up)"), &message);
 }
 
+/// Adds a request to move the link into another network namespace, where it has this name.
+pub fn move_to(batch: &mut Batch<'_>, index: u32, netns: BorrowedFd<'_>, name: &str) {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes =
+        vec![LinkAttribute::NetNsFd(netns.as_raw_fd()), LinkAttribute::IfName(name.to_owned())];
+    batch.push(SET, 0, format!("RTM_SETLINK({index}, netns, {name})"), &message);
+}
+
 /// Removes the link; succeeds if it is already gone.
-pub(crate) fn remove(socket: &Socket, link: &Link) -> Result<()> {
+pub fn remove(socket: &Socket, link: &Link) -> Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = link.index;
     let mut batch = socket.batch();
@@ -218,14 +250,14 @@ pub(crate) fn remove(socket: &Socket, link: &Link) -> Result<()> {
 }
 
 /// The link with this name, if it exists.
-pub(crate) fn find(socket: &Socket, name: &str) -> Result<Option<Link>> {
+pub fn find(socket: &Socket, name: &str) -> Result<Option<Link>> {
     let mut message = LinkMessage::default();
     message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
     one(socket, &message, format!("RTM_GETLINK({name})"))
 }
 
 /// The link with this index, if it exists.
-pub(crate) fn at(socket: &Socket, index: u32) -> Result<Option<Link>> {
+pub fn at(socket: &Socket, index: u32) -> Result<Option<Link>> {
     let mut message = LinkMessage::default();
     message.header.index = index;
     one(socket, &message, format!("RTM_GETLINK({index})"))
@@ -242,7 +274,7 @@ fn one(socket: &Socket, message: &LinkMessage, call: String) -> Result<Option<Li
 }
 
 /// All links of the network namespace.
-pub(crate) fn all(socket: &Socket) -> Result<Vec<Link>> {
+pub fn all(socket: &Socket) -> Result<Vec<Link>> {
     let mut message = LinkMessage::default();
     message.header.interface_family = AddressFamily::Unspec;
     let mut batch = socket.batch();
@@ -252,7 +284,7 @@ pub(crate) fn all(socket: &Socket) -> Result<Vec<Link>> {
 
 /// The outcome of waiting for link notifications.
 #[derive(Debug)]
-pub(crate) enum LinkEvents {
+pub enum LinkEvents {
     /// The names of removed links.
     Removed(Vec<String>),
     /// Notifications were lost because the receive buffer was full.
@@ -262,12 +294,12 @@ pub(crate) enum LinkEvents {
 }
 
 /// Opens a socket that receives link notifications. `rtnetlink(7)`, RTMGRP_LINK.
-pub(crate) fn subscribe() -> Result<Socket> {
+pub fn subscribe() -> Result<Socket> {
     Socket::subscribe(LINK_GROUP)
 }
 
 /// Waits for removed links until the deadline.
-pub(crate) fn receive_events(events: &Socket, until: Instant) -> Result<LinkEvents> {
+pub fn receive_events(events: &Socket, until: Instant) -> Result<LinkEvents> {
     let messages = match events.receive(until) {
         Err(err) if err.errno() == Errno::NOBUFS => return Ok(LinkEvents::Overrun),
         other => other?,

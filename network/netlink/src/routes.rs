@@ -3,7 +3,7 @@
 //!
 //! From the tables main and local, without broadcast, multicast and default routes.
 
-use super::socket::{LIST, Response, Socket};
+use crate::socket::{LIST, Response, Socket};
 use hull_sys::Result;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_core::NlasIterator;
@@ -19,16 +19,16 @@ const TABLE_LOCAL: u8 = 255;
 
 /// A route to a subnet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Route {
-    pub(crate) to: IpNet,
+pub struct Route {
+    pub to: IpNet,
     /// The index of the outgoing link; `None` for a black hole or a multipath route.
-    pub(crate) link: Option<u32>,
+    pub link: Option<u32>,
     /// Whether the kernel created it for an address of the link: its subnet is directly on that link.
-    pub(crate) on_link: bool,
+    pub on_link: bool,
 }
 
 /// Lists all IPv4 routes, or all IPv6 routes.
-pub(crate) fn all(socket: &Socket, ipv4: bool) -> Result<Vec<Route>> {
+pub fn all(socket: &Socket, ipv4: bool) -> Result<Vec<Route>> {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
         address_family: if ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 },

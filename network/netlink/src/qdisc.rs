@@ -4,8 +4,8 @@
 //!
 //! Numbers are from include/uapi/linux/pkt_sched.h, pkt_cls.h and tc_act/tc_mirred.h, in native byte order.
 
-use super::attributes::Attributes;
-use super::socket::Batch;
+use crate::attributes::Attributes;
+use crate::socket::Batch;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
 const NEW_QDISC: u16 = 36;
@@ -19,16 +19,16 @@ const OPTIONS: u16 = 2;
 
 /// A rate limit, with its burst and queue sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rate {
-    pub(crate) bytes_per_s: u64,
+pub struct Rate {
+    pub bytes_per_s: u64,
     /// Bytes that may be sent at once after a pause.
-    pub(crate) burst_bytes: u32,
+    pub burst_bytes: u32,
     /// Bytes that may queue; more are dropped, which is how TCP finds the rate.
-    pub(crate) queue_bytes: u32,
+    pub queue_bytes: u32,
 }
 
 /// Adds a request to limit the link's egress rate with a token bucket.
-pub(crate) fn add_token_bucket(batch: &mut Batch<'_>, index: u32, rate: Rate, link: &str) {
+pub fn add_token_bucket(batch: &mut Batch<'_>, index: u32, rate: Rate, link: &str) {
     const PARAMETERS: u16 = 1;
     const RATE64: u16 = 4;
     const BURST: u16 = 6;
@@ -44,7 +44,7 @@ pub(crate) fn add_token_bucket(batch: &mut Batch<'_>, index: u32, rate: Rate, li
 
 /// Adds requests to redirect the link's ingress traffic through another link's queue, from where it
 /// continues as if it had just arrived.
-pub(crate) fn redirect_ingress(batch: &mut Batch<'_>, index: u32, through: u32, link: &str) {
+pub fn redirect_ingress(batch: &mut Batch<'_>, index: u32, through: u32, link: &str) {
     /// Priority 1, for packets of all protocols (ETH_P_ALL).
     const FIRST_OF_ALL: u32 = 1 << 16 | 0x0003_u16.to_be() as u32;
     const SELECTOR: u16 = 5;
