@@ -131,6 +131,10 @@ async fn a_server_that_speaks_tls_and_is_asked_by_plain_http_is_told_apart() {
     let store = TestStore::with(vec![settings]);
     let text = told(&store.pull(&format!("{}/a/b:1", secure.host)).await.unwrap_err());
     assert!(text.contains("is not HTTP") && text.contains("remove `plain_http = true`"), "{text}");
+    // The setting that helps is the one that names its CA, also where none says how to request it.
+    let text = told(&TestStore::new().pull(&format!("{}/a/b:1", secure.host)).await.unwrap_err());
+    let fix = format!("set `ca_file` under `[[image.registry]]` with host = \"{}\"", secure.host);
+    assert!(text.contains(&fix), "{text}");
 }
 
 #[tokio::test]

@@ -275,6 +275,8 @@ async fn prune_removes_what_is_unused_and_asks_first() {
     let removed = node.hull(&["system", "prune", "--all", "-f"]).good();
     assert!(removed.contains("done") && !removed.contains("runs"), "{removed}");
     assert!(node.hull(&["images"]).good().contains("busybox"), "a container uses it");
+    let refused = node.hull(&["rmi", &image]);
+    assert!(refused.stderr.contains("`hull/runs` use it: remove its containers"), "{refused:?}");
     let _named = node.hull(&["rm", "-f", "runs"]).good();
     let usage = json(&node, &["df", "-o", "json"]);
     assert_eq!(usage[0]["active"], 0, "{usage}");

@@ -23,10 +23,10 @@ impl Cause {
             )),
             Self::Mirrors { upstream, mirrors } => mirrors_hint(upstream, mirrors),
             Self::Denied { with_credentials: false, .. } => {
-                Some("it requires credentials: give the pod imagePullSecrets".into())
+                Some("it requires credentials: give the pod imagePullSecrets; for a pull by hand use `hull login`, or `hull pull -u`".into())
             }
             Self::Denied { .. } => {
-                Some("check username, password and their rights to the repository; a pod has them from its imagePullSecrets".into())
+                Some("check username, password and their rights to the repository; a pod has them from its imagePullSecrets, a pull by hand from `hull login`".into())
             }
             Self::Unreachable { kind, host, registry: None, .. } => Some(kind.hint(host)),
             Self::Unreachable { kind, host, registry: Some(registry), .. } => {
@@ -79,7 +79,7 @@ impl Cause {
 fn not_found_hint(object: Object) -> &'static str {
     match object {
         Object::Tag => {
-            "check repository and tag; a private repository may hide itself: give the pod imagePullSecrets"
+            "check repository and tag; a private repository may hide itself: give the pod imagePullSecrets (by hand: `hull login`)"
         }
         Object::Manifest => {
             "check repository and digest: the registry may have deleted what no tag names; a private repository may hide itself"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The ways in which a connection to a registry fails.
 
+use crate::reference::host::is_loopback;
+
 /// How the connection to a registry failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreachable {
@@ -91,6 +93,13 @@ impl Unreachable {
     }
 }
 
+/// Without settings, an address of this machine is requested by plain HTTP.
+fn needs_ca_file(host: &str) -> String {
+    format!(
+        "set `ca_file` under `[[image.registry]]` with host = \"{host}\" to the CA that signed its certificate: without it, hull requests addresses of this machine by plain HTTP"
+    )
+}
+
 /// The hint for each of them.
 impl Unreachable {
     /// About a registry, or a host to which it redirects.
@@ -110,8 +119,15 @@ impl Unreachable {
             Self::PlainHttp => format!(
                 "if plain HTTP is intended, set `plain_http = true` under `[[image.registry]]` with host = \"{host}\"; else check the port"
             ),
+            Self::SpeaksTls if is_loopback(host) => {
+                format!("{}; remove `plain_http = true`, if it is set there", needs_ca_file(host))
+            }
             Self::SpeaksTls => format!(
                 "remove `plain_http = true` under `[[image.registry]]` with host = \"{host}\", or write https:// in its hosts.toml"
+            ),
+            Self::NotHttp if is_loopback(host) => format!(
+                "check the port of {host}; if it speaks TLS, {}, and remove `plain_http = true`, if it is set there",
+                needs_ca_file(host)
             ),
             Self::NotHttp => format!(
                 "check the port of {host}; if it speaks TLS, remove `plain_http = true` under `[[image.registry]]`"
@@ -138,6 +154,10 @@ impl Unreachable {
             ),
             Self::Stalled => format!(
                 "check {host}, a proxy in front of it, and the network; `stall_s` under `[image]` sets the time limit"
+            ),
+            Self::Broken if is_loopback(host) => format!(
+                "try again; if it stays, see the log of {host}; if it speaks TLS, {}",
+                needs_ca_file(host)
             ),
             Self::Broken => format!(
                 "try again; if it stays, check the network, and the log of {host} or of the proxy in front of it"

@@ -151,7 +151,10 @@ impl Policy {
         })?;
         let default = match raw.default {
             RawRule::Accept => Rule::Accept,
-            RawRule::Reject => Rule::Reject("no repository of it is this one's".into()),
+            RawRule::Reject => Rule::Reject(
+                "`default` is reject, and no `[[repository]]` of it has a `match` for this one"
+                    .into(),
+            ),
             RawRule::Signed => return Err("`default` is accept or reject".into()),
         };
         let mut repositories = Vec::new();
@@ -274,7 +277,10 @@ mod tests {
             ),
             ("registry.example.org/team/other", "`registry.example.org/team/*` is rejected"),
             ("busybox", "accept"),
-            ("registry.example.organ/a", "no repository of it is this one's"),
+            (
+                "registry.example.organ/a",
+                "`default` is reject, and no `[[repository]]` of it has a `match` for this one",
+            ),
         ] {
             assert_eq!(decides(policy, name), wanted, "{name}");
         }

@@ -222,6 +222,18 @@ impl Store {
         Ok(Spool::new(file, self.parts.archive_bytes_max))
     }
 
+    /// The error of an archive that could not be written to its [`Spool`].
+    #[must_use]
+    pub fn spool_failed(&self, error: std::io::Error) -> Error {
+        let root = self.parts.layout.root().display();
+        if error.kind() == std::io::ErrorKind::FileTooLarge {
+            let max = self.parts.archive_bytes_max;
+            return Error::Import { source: Cause::ArchiveTooLarge { what: "bytes", max } };
+        }
+        let what = format!("the archive in {root} while it arrives");
+        Error::Import { source: Cause::Keep { what, source: sys::Error::of_io(|| "write")(error) } }
+    }
+
     /// Imports all images of an archive that are for this machine. `name` is given to an image that
     /// has none in the archive, and replaces the names of the only one.
     ///

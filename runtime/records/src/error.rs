@@ -64,7 +64,10 @@ fn lacks_inodes(path: &Path) -> bool {
 fn write_hint(path: &Path, errno: Option<Errno>) -> String {
     match errno {
         Some(Errno::NOSPC) if lacks_inodes(path) => {
-            format!("free some inodes on the file system of {}: it has too many files (df -i)", path.display())
+            format!(
+                "free some inodes on the file system of {}: it has too many files (df -i)",
+                path.display()
+            )
         }
         Some(Errno::NOSPC) => format!("free some space on the file system of {}", path.display()),
         Some(Errno::IO | Errno::STALE) => {
@@ -73,7 +76,14 @@ fn write_hint(path: &Path, errno: Option<Errno>) -> String {
         Some(Errno::DQUOT) => {
             format!("raise the quota of the file system of {}, or free some space", path.display())
         }
-        _ => "choose a directory on a writable file system, such as /run/hull: `state_dir` of the daemon, `--root` of `hull oci`".into(),
+        Some(Errno::ROFS) => format!(
+            "make the file system of {} writable (`mount -o remount,rw`; see dmesg for why it is read-only), or choose another directory: `state_dir` or `data_dir` of the daemon, `--root` of `hull oci`",
+            path.display()
+        ),
+        _ => format!(
+            "let hull write below {}, or choose another directory: `state_dir` or `data_dir` of the daemon, `--root` of `hull oci`",
+            path.parent().unwrap_or(path).display()
+        ),
     }
 }
 

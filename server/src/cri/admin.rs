@@ -84,12 +84,8 @@ impl Hull for Cri {
                 name = Some(chunk.name);
             }
             let bytes = chunk.data.len();
-            spool = blocking(move || spool.write_all(&chunk.data).map(|()| spool)).await.map_err(
-                |err| {
-                    let text = format!("cannot keep the archive while it arrives: {err}");
-                    status::plain(Code::Unknown, &text)
-                },
-            )?;
+            let written = blocking(move || spool.write_all(&chunk.data).map(|()| spool)).await;
+            spool = written.map_err(|err| status::of_image(&self.node.images.spool_failed(err)))?;
             if let Some(received) = &received {
                 received.release(bytes);
             }

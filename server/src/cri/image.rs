@@ -118,7 +118,7 @@ pub(super) enum Names {
 impl Cri {
     /// Removes an image, or one of its names.
     pub(super) async fn remove_named(&self, name: String, names: Names) -> Result<(), Status> {
-        let node = Arc::clone(&self.node);
+        let (node, named) = (Arc::clone(&self.node), name.clone());
         let removed = blocking(move || {
             // Checked while the store holds its index: a user of an image publishes that first,
             // and then checks that the image is still there.
@@ -128,7 +128,18 @@ impl Cri {
                 Names::This => node.images.untag(&name, &used),
             }
         });
-        removed.await.map_err(|err| status::of_image(&err))
+        removed.await.map_err(|err| match err {
+            hull_image::Error::InUse { .. } => status::of_image_in_use(&err, &self.users(&named)),
+            _ => status::of_image(&err),
+        })
+    }
+
+    /// The pods whose containers use an image.
+    fn users(&self, image: &str) -> Vec<String> {
+        let Some(image) = self.node.images.find(image) else { return Vec::new() };
+        let views = self.node.registry.views();
+        let users = views.iter().filter(|view| view.images.contains(&image.id));
+        users.map(|view| view.record.full_name()).collect()
     }
 
     fn images_by(&self, filter: Option<api::ImageFilter>) -> Vec<api::Image> {

@@ -62,6 +62,21 @@ pub(crate) fn of_image(error: &hull_image::Error) -> Status {
     plain(image_code(error), &message(error, error.hint()))
 }
 
+/// The error of an image that pods use, with the first of them.
+pub(crate) fn of_image_in_use(error: &hull_image::Error, users: &[String]) -> Status {
+    const SHOWN_MAX: usize = 3;
+    let more = match users.len().saturating_sub(SHOWN_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let shown = users.get(..SHOWN_MAX).unwrap_or(users).join("`, `");
+    let hint = match (users, error.hint()) {
+        ([], hint) => hint,
+        (_, hint) => Some(format!("pods `{shown}`{more} use it: {}", hint.unwrap_or_default())),
+    };
+    plain(image_code(error), &message(error, hint))
+}
+
 /// An error of a pull, for the kubelet. Only of a status with code UNKNOWN does it show the message alone, without
 /// `rpc error: code = …`; and it takes the reason for the pod's status from the beginning of that message:
 /// `k8s.io/cri-api/pkg/errors`.

@@ -25,6 +25,9 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Name { .. } | Self::Unsupported { .. } => None,
+            Self::Unknown { broken, .. } if !broken.is_empty() => {
+                Some("correct the files that cannot be read, or have the device's driver write them again".into())
+            }
             Self::Unknown { .. } => Some(
                 "check that the device's driver runs on this node and has written its file".into(),
             ),

@@ -113,6 +113,8 @@ fn what_cannot_be_given_is_named_and_nothing_is_given() {
         assert!(err.to_string().contains(words), "{name}: {err}");
         assert_eq!(made, spec(0));
     }
+    let none = dirs.inject(&mut spec(0), &["v.com/c=none"]).unwrap_err();
+    assert!(none.hint().unwrap().starts_with("correct the files"), "{none}");
     let off = inject(&mut spec(0), &["v.com/c=x".into()], &[]).unwrap_err();
     assert!(off.hint().unwrap().contains("/etc/cdi"), "{off}");
     inject(&mut spec(0), &[], &[]).unwrap();
