@@ -2,10 +2,12 @@
 //! `hull doctor` and `hull top`: leaks are found with their owners and removed, pods that come and go are none, and the
 //! load of what runs.
 
+use hull_tests::host::Names;
 use hull_tests::shell::run;
 use hull_tests::{ExpectExt as _, Node, eventually, fixture, host};
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -217,4 +219,38 @@ async fn the_load_of_running_containers_is_read_once_and_a_bundle_has_no_secrets
     assert_eq!(mode & 0o777, 0o600);
     let again = node.hull(&["doctor", "--bundle", &path]);
     assert!(again.code == 1 && again.stderr.contains("must not exist"), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_pinned_network_namespace_of_a_removed_pod_is_removed_with_its_file() {
+    let dir = |names: &Names| names.root.join("state/netns");
+    let settings =
+        |names: &Names| format!("mode = \"none\"\n[network.cni]\nnetns_dir = {:?}\n", dir(names));
+    let node = Node::start_on_network(settings).await;
+    let cri = node.cri();
+    let pod = cri.run_pod("goes").await.or_fail("run a pod");
+    cri.remove_pod(&pod).await.or_fail("remove the pod");
+    let netns_dir = dir(node.names());
+    fs::create_dir_all(&netns_dir).or_fail("make the directory of pins");
+    let pin = netns_dir.join(format!("hull-{pod}"));
+    // What it is after a DEL that never succeeded, and after a pin that was interrupted.
+    for is_mounted in [true, false] {
+        fs::write(&pin, "").or_fail("write the file of a pin");
+        if is_mounted {
+            let _mounted = run(
+                "mount",
+                [OsStr::new("--bind"), OsStr::new("/proc/self/ns/net"), pin.as_os_str()],
+            )
+            .good();
+        }
+        let (found, code) = findings(&node, &[]);
+        assert_eq!((found.len(), code), (1, 1), "{found:#?}");
+        assert_eq!(found[0]["name"], pin.display().to_string());
+        let (fixed, code) = findings(&node, &["--fix"]);
+        assert_eq!((fixed.len(), code), (1, 0), "{fixed:#?}");
+        assert_eq!(fixed[0]["outcome"], "removed");
+        assert!(fs::symlink_metadata(&pin).is_err(), "{} is left", pin.display());
+    }
+    let (found, code) = findings(&node, &[]);
+    assert_eq!((found.len(), code), (0, 0), "{found:#?}");
 }

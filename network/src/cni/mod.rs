@@ -33,6 +33,7 @@ mod version;
 pub use conf::InvalidFile;
 pub use error::{Call, Error};
 pub use invoke::Error as InvokeError;
+pub use pin::{pins, unpin};
 pub use protocol::{PluginError, Verb};
 
 use crate::error::Error as NetworkError;

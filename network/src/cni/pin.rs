@@ -11,9 +11,21 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+/// Before the pod's id, in the name of its pin.
+const PREFIX: &str = "hull-";
+
 /// The path that a pod's namespace is pinned to.
 pub(super) fn path(dir: &Path, pod: &str) -> PathBuf {
-    dir.join(format!("hull-{pod}"))
+    dir.join(format!("{PREFIX}{pod}"))
+}
+
+/// Everything in `dir` that has the name of a pin, with the part of the name that is the pod's id: also a file that
+/// an interrupted pin has left, and files of others that are named so. Nothing if it cannot be read.
+#[must_use]
+pub fn pins(dir: &Path) -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let pod_of = |name: &str| name.strip_prefix(PREFIX).map(str::to_owned);
+    entries.filter_map(|entry| Some((pod_of(entry.file_name().to_str()?)?, entry.path()))).collect()
 }
 
 /// Pins the namespace, replacing an existing pin.
@@ -29,10 +41,13 @@ pub(super) fn pin(path: &Path, netns: BorrowedFd<'_>) -> Result<(), Error> {
     mount_bind(from, path).map_err(|errno| failed(errno.into()))
 }
 
-/// Removes the pin, if it exists.
-pub(super) fn unpin(path: &Path) -> Result<(), Error> {
+/// Removes the pin at `path`, mount and file, if it exists. A link is removed, not followed.
+///
+/// # Errors
+/// [`Error::Unpin`] when the kernel refuses; `umount2(2)`, `unlink(2)`.
+pub fn unpin(path: &Path) -> Result<(), Error> {
     let failed = |source| Error::Unpin { path: path.to_owned(), source };
-    match unmount(path, UnmountFlags::DETACH) {
+    match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         // Nothing is mounted there; an earlier pin may have been interrupted.
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
         Err(errno) => return Err(failed(errno.into())),

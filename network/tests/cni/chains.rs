@@ -3,7 +3,7 @@
 
 use crate::common::on_a_host;
 use crate::support::{Host, TestPod, cni_error, sentence};
-use hull_network::cni::{Collected, Error, Verb};
+use hull_network::cni::{Collected, Error, Verb, pins, unpin};
 use hull_network::{Bandwidth, Dns};
 use serde_json::json;
 use std::fs;
@@ -38,6 +38,8 @@ fn a_pod_is_attached_by_the_chain_and_detached_by_it_backwards() {
         use std::os::unix::fs::MetadataExt as _;
         let own = rustix::fs::fstat(&pod.netns).unwrap();
         assert_eq!((pinned.dev(), pinned.ino()), (own.st_dev, own.st_ino));
+        let netns_dir = host.dir.path().join("netns");
+        assert_eq!(pins(&netns_dir), [(pod.id.clone(), one.netns.clone().into())]);
 
         host.cni.detach(&pod.id).unwrap();
         let calls = host.called();
@@ -50,6 +52,35 @@ fn a_pod_is_attached_by_the_chain_and_detached_by_it_backwards() {
         assert_eq!(host.left(), [""; 0]);
         host.cni.detach(&pod.id).unwrap();
         assert_eq!(host.calls(), [""; 0], "what is gone is not asked for again");
+    });
+}
+
+#[test]
+fn a_pin_is_removed_with_its_file_and_no_link_is_followed() {
+    on_a_host(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["hull-pod", "hull-link", "other"] {
+            fs::write(at(name), "").unwrap();
+        }
+        rustix::mount::mount_bind("/proc/self/ns/net", at("hull-pod")).unwrap();
+        rustix::mount::mount_bind("/proc/self/ns/net", at("other")).unwrap();
+        fs::remove_file(at("hull-link")).unwrap();
+        std::os::unix::fs::symlink(at("other"), at("hull-link")).unwrap();
+        let mut found = pins(dir.path());
+        found.sort();
+        let names = ["link", "pod"].map(|name| (name.to_owned(), at(&format!("hull-{name}"))));
+        assert_eq!(found, names);
+        for (_, path) in found {
+            unpin(&path).unwrap();
+            unpin(&path).unwrap();
+        }
+        assert_eq!(pins(dir.path()), []);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let here = mounts.lines().filter(|line| line.contains(dir.path().to_str().unwrap()));
+        assert_eq!(here.count(), 1, "what the link leads to is another's: {mounts}");
+        unpin(&at("other")).unwrap();
+        assert!(pins(&at("none")).is_empty());
     });
 }
 

@@ -2,9 +2,11 @@
 //! Lists the objects on the host that have a name of Hull's, with the pod or container that each belongs to.
 
 use super::finding::{Finding, owner};
+use crate::history::Timeline;
 use crate::monitors;
 use crate::node::Node;
 use crate::pod::State;
+use hull_network::cni;
 use hull_proto::id::{ContainerId, PodId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -142,11 +144,7 @@ pub(super) fn on_host(node: &Node, proof: &BTreeSet<String>) -> Vec<Leak> {
     found.extend(monitors.map(|pod| Leak::Monitor { pod }));
     found.extend(cgroups(node, proof));
     found.extend(node.network.attachments().into_iter().map(|pod| Leak::Network { pod }));
-    let pinned = pinned(&node.config.network.cni.netns_dir).into_iter();
-    found
-        .extend(pinned.filter(
-            |leak| matches!(leak, Leak::Netns { pod, .. } if proof.contains(pod.as_str())),
-        ));
+    found.extend(pinned(&node.config.network.cni.netns_dir, proof));
     let layers = node.images.rootfs_ids().into_iter();
     let layers = layers.filter_map(|name| ContainerId::parse(&name).ok());
     found.extend(layers.map(|container| Leak::WritableLayer { container }));
@@ -154,9 +152,9 @@ pub(super) fn on_host(node: &Node, proof: &BTreeSet<String>) -> Vec<Leak> {
     found
 }
 
-/// The ids that Hull has given to pods and containers, as far as it remembers.
-pub(super) fn proof(node: &Node) -> BTreeSet<String> {
-    let remembered = node.history.all().unwrap_or_default().into_iter().map(|of| of.id);
+/// The ids that Hull has given to pods and containers, as far as `past` and plans have them.
+pub(super) fn proof(node: &Node, past: &[Timeline]) -> BTreeSet<String> {
+    let remembered = past.iter().map(|of| of.id.clone());
     remembered.chain(node.plans.ids().iter().map(ToString::to_string)).collect()
 }
 
@@ -187,23 +185,12 @@ fn cgroups(node: &Node, proof: &BTreeSet<String>) -> Vec<Leak> {
     found
 }
 
-/// The network namespaces that are mounted in `netns_dir` with the id of a pod as their name.
-fn pinned(netns_dir: &Path) -> Vec<Leak> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounted(&table, netns_dir)
-}
-
-/// `proc_pid_mountinfo(5)`: the mount point is the fifth field, the type follows a hyphen.
-fn mounted(table: &str, netns_dir: &Path) -> Vec<Leak> {
-    let namespaces = table.lines().filter(|line| line.contains(" - nsfs "));
-    // Blanks in paths are written as octal numbers; ids have none.
-    let points = namespaces.filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
-    let ours = points.filter(|path| path.parent() == Some(netns_dir));
-    ours.filter_map(|path| {
-        let pod = PodId::parse(path.file_name()?.to_str()?).ok()?;
-        Some(Leak::Netns { pod, path })
-    })
-    .collect()
+/// The network namespaces that are pinned in `netns_dir`, and files of interrupted pins: with the id of a pod in their
+/// name that Hull has given. The directory is not Hull's alone.
+fn pinned(netns_dir: &Path, proof: &BTreeSet<String>) -> Vec<Leak> {
+    let ours = cni::pins(netns_dir).into_iter().filter(|(pod, _)| proof.contains(pod));
+    ours.filter_map(|(pod, path)| Some(Leak::Netns { pod: PodId::parse(&pod).ok()?, path }))
+        .collect()
 }
 
 /// The names in a directory; none if it cannot be read.
@@ -244,16 +231,18 @@ mod tests {
     }
 
     #[test]
-    fn only_pinned_namespaces_with_the_id_of_a_pod_are_hulls() {
-        let pod = PodId::from_random([1; 32]);
-        let table = format!(
-            "36 28 0:31 / /run/netns/{pod} rw - nsfs nsfs rw\n\
-             37 28 0:31 / /run/netns/cni-1234 rw - nsfs nsfs rw\n\
-             38 28 0:31 / /run/netns/{pod} rw - tmpfs tmpfs rw\n\
-             39 28 0:31 / /run/netns/x/{pod} rw - nsfs nsfs rw\nodd\n"
-        );
-        let path = PathBuf::from(format!("/run/netns/{pod}"));
-        assert_eq!(mounted(&table, Path::new("/run/netns")), [Leak::Netns { pod, path }]);
+    fn only_pins_with_the_id_of_a_known_pod_are_hulls() {
+        let (pod, other) = (PodId::from_random([1; 32]), PodId::from_random([2; 32]));
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["cni-1234", "hull-odd", "x", "odd"].map(str::to_owned);
+        let of_pods = [format!("hull-{pod}"), format!("hull-{other}"), pod.to_string()];
+        for name in names.iter().chain(&of_pods) {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let proof = BTreeSet::from([pod.to_string(), "odd".to_owned()]);
+        let path = dir.path().join(format!("hull-{pod}"));
+        assert_eq!(pinned(dir.path(), &proof), [Leak::Netns { pod, path }]);
+        assert!(pinned(&dir.path().join("none"), &proof).is_empty());
     }
 
     #[test]

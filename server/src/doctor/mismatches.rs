@@ -7,10 +7,12 @@ use crate::error::Chain;
 use crate::node::Node;
 use crate::pod::{PodSnapshot, State};
 use crate::storage::blocking;
+use futures_util::{StreamExt as _, stream};
 use hull_cgroup::Cgroup;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -21,8 +23,10 @@ const RECORDS: [&str; 6] = ["pods", "containers", "node", "network", "history", 
 /// How long all network plugins together may take.
 const PLUGINS_MAX: Duration = Duration::from_secs(10);
 
-/// How long a monitor may take to answer here: it needs less than a millisecond.
-const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// Most pods whose plugins run at the same time: each call is a program on the node.
+const PLUGINS_AT_ONCE: usize = 4;
+
+const PLUGINS_LATE: &str = "see whether the network plugin and its agent answer";
 
 /// Something that a record promises and the host does not have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,8 +108,7 @@ fn is_ready(node: &Node, view: &PodSnapshot) -> bool {
 pub(super) async fn unresponsive(node: &Arc<Node>) -> Vec<Mismatch> {
     let ask = |view: Arc<PodSnapshot>| async move {
         let client = view.client.clone().filter(|_| view.record.state.is_ready())?;
-        let answered = tokio::time::timeout(ANSWER_MAX, client.is_alive()).await;
-        if matches!(answered, Ok(Ok(()))) || !is_ready(node, &view) {
+        if client.is_alive().await.is_ok() || !is_ready(node, &view) {
             return None;
         }
         Some(Mismatch {
@@ -151,7 +154,7 @@ fn has_process(node: &Node, cgroup: &str, pid: i32) -> bool {
     processes.is_ok_and(|all| all.contains(&pid))
 }
 
-/// The pods whose attachment network plugins do not confirm (CNI CHECK), asked side by side.
+/// The pods whose attachment network plugins do not confirm (CNI CHECK), and how many were not checked.
 pub(super) async fn refused_by_plugins(node: &Arc<Node>) -> Vec<Finding> {
     let attached: BTreeSet<String> = node.network.attachments_by_plugins().into_iter().collect();
     let until = Instant::now() + PLUGINS_MAX;
@@ -162,8 +165,7 @@ pub(super) async fn refused_by_plugins(node: &Arc<Node>) -> Vec<Finding> {
             Ok(Ok(())) => return None,
             Ok(Err(err)) => (Chain(&err).to_string(), err.hint().unwrap_or_default()),
             Err(_) => {
-                let hint = "see whether the network plugin and its agent answer";
-                ("not checked: the plugins took too long".to_owned(), hint.to_owned())
+                ("not checked: the plugins took too long".to_owned(), PLUGINS_LATE.to_owned())
             }
         };
         let name = view.record.full_name();
@@ -172,7 +174,42 @@ pub(super) async fn refused_by_plugins(node: &Arc<Node>) -> Vec<Finding> {
     let views = node.registry.views().into_iter();
     let views =
         views.filter(|view| view.record.state.is_ready() && attached.contains(view.id.as_str()));
-    futures_util::future::join_all(views.map(ask)).await.into_iter().flatten().collect()
+    let (answers, not_asked) = ask_until(until, views, ask).await;
+    let mut found: Vec<Finding> = answers.into_iter().flatten().collect();
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    let not_asked = not_asked.iter().filter(|view| is_ready(node, view)).count();
+    found.extend(not_checked(not_asked));
+    found
+}
+
+/// Asks about each of them, [`PLUGINS_AT_ONCE`] at the same time, and about no further one from `until` on. Returns
+/// the answers as they come, and those that were not asked about.
+async fn ask_until<T, A: Future>(
+    until: Instant,
+    all: impl Iterator<Item = T>,
+    ask: impl Fn(T) -> A,
+) -> (Vec<A::Output>, Vec<T>) {
+    let ask = &ask;
+    let all = stream::iter(all)
+        .map(|of| async move { if Instant::now() < until { Ok(ask(of).await) } else { Err(of) } });
+    let mut all = pin!(all.buffer_unordered(PLUGINS_AT_ONCE));
+    let (mut answers, mut not_asked) = (Vec::new(), Vec::new());
+    while let Some(asked) = all.next().await {
+        match asked {
+            Ok(answer) => answers.push(answer),
+            Err(of) => not_asked.push(of),
+        }
+    }
+    (answers, not_asked)
+}
+
+fn not_checked(pods: usize) -> Option<Finding> {
+    let found = match pods {
+        0 => return None,
+        1 => "1 pod was not checked: the plugins took too long".to_owned(),
+        pods => format!("{pods} pods were not checked: the plugins took too long"),
+    };
+    Some(mismatch("network", "plugins".into(), found, PLUGINS_LATE.into()))
 }
 
 /// The mismatches of the node as a whole: they do not come and go with pods.
@@ -192,18 +229,21 @@ pub(super) fn of_node(node: &Node) -> Vec<Finding> {
             found.push(mismatch("image", name, "a layer of it is broken".into(), hint.into()));
         }
     }
-    for dir in RECORDS.map(|name| node.config.state_dir.join(name)) {
-        found.extend(set_aside(&dir));
-    }
+    found.extend(RECORDS.iter().flat_map(|name| set_aside(&node.config.state_dir, name)));
     found
 }
 
-fn set_aside(dir: &Path) -> Vec<Finding> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+/// The records that were set aside in the directory `name` of `state_dir`.
+fn set_aside(state_dir: &Path, name: &str) -> Vec<Finding> {
+    let hint = if name.starts_with("history") {
+        "only what `hull explain` knows of the past is lost; remove it"
+    } else {
+        "what it stood for was swept; read it if you want to know what that was, and remove it"
+    };
+    let entries = fs::read_dir(state_dir.join(name)).into_iter().flatten().flatten();
+    let entries = entries.map(|entry| entry.path());
     let bad = entries.filter(|path| path.extension().is_some_and(|end| end == "bad"));
     bad.map(|path| {
-        let hint =
-            "what it stood for was swept; read it if you want to know what that was, and remove it";
         let found = "a record that could not be used was set aside";
         mismatch("record", path.display().to_string(), found.into(), hint.into())
     })
@@ -213,15 +253,46 @@ fn set_aside(dir: &Path) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
     #[test]
     fn records_that_were_set_aside_are_found() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("a.bad"), "x").unwrap();
-        fs::write(dir.path().join("b.json"), "x").unwrap();
-        let found = set_aside(dir.path());
-        assert_eq!(found.len(), 1);
-        assert!(found[0].name.ends_with("a.bad") && found[0].class == "mismatch", "{found:?}");
-        assert!(set_aside(&dir.path().join("none")).is_empty());
+        for (name, lost) in [("pods", "was swept"), ("history/ended", "of the past is lost")] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("a.bad"), "x").unwrap();
+            fs::write(dir.path().join(name).join("b.json"), "x").unwrap();
+            let found = set_aside(dir.path(), name);
+            assert_eq!(found.len(), 1);
+            assert!(found[0].name.ends_with("a.bad") && found[0].class == "mismatch", "{found:?}");
+            assert!(found[0].hint.contains(lost), "{found:?}");
+        }
+        assert!(set_aside(dir.path(), "none").is_empty());
+    }
+
+    #[tokio::test]
+    async fn pods_are_asked_about_a_few_at_a_time_until_the_time_is_over() {
+        let (now, most) = (Cell::new(0), Cell::new(0));
+        let ask = |pod: usize| {
+            let (now, most) = (&now, &most);
+            async move {
+                now.set(now.get() + 1);
+                most.set(most.get().max(now.get()));
+                tokio::task::yield_now().await;
+                now.set(now.get() - 1);
+                pod
+            }
+        };
+        let later = Instant::now() + Duration::from_secs(600);
+        let (mut answers, not_asked) = ask_until(later, 0..20, ask).await;
+        answers.sort_unstable();
+        assert_eq!((answers, not_asked), ((0..20).collect(), vec![]));
+        assert_eq!(most.get(), PLUGINS_AT_ONCE);
+        let (answers, not_asked) = ask_until(Instant::now(), 0..20, ask).await;
+        assert_eq!((answers, not_asked), (vec![], (0..20).collect()));
+        let one = not_checked(20).unwrap();
+        assert_eq!(one.found, "20 pods were not checked: the plugins took too long");
+        assert!(not_checked(1).unwrap().found.starts_with("1 pod was") && !one.hint.is_empty());
+        assert_eq!(not_checked(0), None);
     }
 }

@@ -18,6 +18,7 @@ mod mismatches;
 
 pub(crate) use finding::Finding;
 
+use crate::history::Timeline;
 use crate::node::Node;
 use crate::storage::blocking;
 use leaks::Leak;
@@ -40,8 +41,8 @@ struct Survey {
 }
 
 impl Survey {
-    fn of(node: &Node) -> Self {
-        Self { leaks: leaks_of(node), mismatches: mismatches::of(node) }
+    fn of(node: &Node, proof: &BTreeSet<String>) -> Self {
+        Self { leaks: leaks_of(node, proof), mismatches: mismatches::of(node) }
     }
 
     /// The findings that both have.
@@ -57,9 +58,9 @@ impl Survey {
     }
 }
 
-/// The leaks at this moment.
-fn leaks_of(node: &Node) -> BTreeSet<Leak> {
-    let listed = leaks::on_host(node, &leaks::proof(node));
+/// The leaks at this moment. `proof` holds ids that Hull has given; leaks of younger objects are found the next time.
+fn leaks_of(node: &Node, proof: &BTreeSet<String>) -> BTreeSet<Leak> {
+    let listed = leaks::on_host(node, proof);
     let known = leaks::Known::of(node);
     listed.into_iter().filter(|leak| !known.has(leak)).collect()
 }
@@ -81,9 +82,17 @@ pub(crate) async fn examine(node: &Arc<Node>, fix: bool) -> Vec<Finding> {
 }
 
 async fn examine_alone(node: &Arc<Node>, fix: bool) -> Vec<Finding> {
+    // Read once: it is up to a thousand files.
+    let shared = Arc::clone(node);
+    let (past, proof) = blocking(move || {
+        let past = shared.history.all().unwrap_or_default();
+        let proof = leaks::proof(&shared, &past);
+        (past, Arc::new(proof))
+    })
+    .await;
     let survey = || {
-        let node = Arc::clone(node);
-        blocking(move || Survey::of(&node))
+        let (node, proof) = (Arc::clone(node), Arc::clone(&proof));
+        blocking(move || Survey::of(&node, &proof))
     };
     let until = Instant::now() + CONFIRM_MAX;
     let mut found = survey().await;
@@ -91,12 +100,12 @@ async fn examine_alone(node: &Arc<Node>, fix: bool) -> Vec<Finding> {
         tokio::time::sleep(LOOK).await;
         found = found.confirmed(&survey().await);
     }
-    let names = names(node).await;
+    let names = names(node, &past);
     let mut findings = Vec::new();
     for leak in found.leaks {
         let mut finding = leak.finding(&names);
         if fix {
-            finding.outcome = removed(node, leak).await;
+            finding.outcome = removed(node, leak, &past, &proof).await;
         }
         findings.push(finding);
     }
@@ -109,17 +118,21 @@ async fn examine_alone(node: &Arc<Node>, fix: bool) -> Vec<Finding> {
 }
 
 /// Removes a leak that is still one. Removing another one may have taken it along.
-async fn removed(node: &Arc<Node>, leak: Leak) -> String {
-    let (shared, looked_for) = (Arc::clone(node), leak.clone());
-    if !blocking(move || leaks_of(&shared).contains(&looked_for)).await {
+async fn removed(
+    node: &Arc<Node>,
+    leak: Leak,
+    past: &[Timeline],
+    proof: &Arc<BTreeSet<String>>,
+) -> String {
+    let (shared, looked_for, proof) = (Arc::clone(node), leak.clone(), Arc::clone(proof));
+    if !blocking(move || leaks_of(&shared, &proof).contains(&looked_for)).await {
         return "removed".into();
     }
-    fix::remove(node, leak).await.map_or_else(|why| why, |()| "removed".into())
+    fix::remove(node, leak, past).await.map_or_else(|why| why, |()| "removed".into())
 }
 
-/// Full names by id, of what is there and of what is gone.
-async fn names(node: &Arc<Node>) -> BTreeMap<String, String> {
-    let history = Arc::clone(&node.history);
-    let all = blocking(move || history.all()).await.unwrap_or_default();
-    all.into_iter().map(|of| (of.id.clone(), of.full_name())).collect()
+/// Full names by id, of what is gone and of what is there now.
+fn names(node: &Node, past: &[Timeline]) -> BTreeMap<String, String> {
+    let present = node.history.all_present();
+    past.iter().chain(&present).map(|of| (of.id.clone(), of.full_name())).collect()
 }
