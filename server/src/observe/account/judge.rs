@@ -3,6 +3,7 @@
 
 use super::finding::{Finding, Weight};
 use super::reading::Reading;
+use crate::diagnostics::ends::memory::size;
 use crate::history::{End, Kind, Timeline};
 use hull_plan::{Certainty, Diagnosis, LastLines, Layer};
 use std::collections::BTreeMap;
@@ -80,12 +81,13 @@ fn container(of: &Timeline, reading: &Reading, now_ns: i64, findings: &mut Vec<F
     }
 }
 
-/// Findings from the counters of a running container.
+/// Findings from the faults and counters of a running container.
 fn counters(of: &Timeline, reading: &Reading, now_ns: i64, findings: &mut Vec<Finding>) {
-    if reading.oom_kills > 0 {
-        let what = format!("{} processes in it were killed for want of memory", reading.oom_kills);
-        let fix = "raise the container's memory limit, or find out what grew";
-        findings.push(finding(of, Weight::Failure, now_ns, on_cgroup("oom-kills", what, fix)));
+    for fault in &reading.faults {
+        // Its processes were killed, which it may not survive.
+        let is_killed = fault.layer == Layer::Cgroup;
+        let weight = if is_killed { Weight::Failure } else { Weight::Warning };
+        findings.push(finding(of, weight, now_ns, fault.clone()));
     }
     if let Some(limit) = reading.memory_limit_bytes.filter(|limit| *limit > 0) {
         let percent = percent(reading.memory_bytes, limit);
@@ -140,7 +142,8 @@ fn restarts(
     Some(Finding { output: end.output.clone(), ..finding(of, weight, end.at_ns, found) })
 }
 
-/// A pull that failed. A container of that image that was made later got it after all.
+/// A pull that failed. A container of that image that was made later got it after all; and a pod that was made later
+/// does not wait for it: it was for an earlier pod of the same name.
 fn pull(timelines: &[Timeline], of: &Timeline) -> Option<Finding> {
     let is_newer = |other: &Timeline| {
         other.kind == Kind::Image && other.image == of.image && other.began_ns > of.began_ns
@@ -149,7 +152,9 @@ fn pull(timelines: &[Timeline], of: &Timeline) -> Option<Finding> {
     let has_it = |other: &Timeline| {
         other.kind == Kind::Container && other.image == of.image && other.began_ns > end.at_ns
     };
-    let weight = if timelines.iter().any(has_it) { Weight::Note } else { Weight::Failure };
+    let is_later_pod = |other: &Timeline| other.kind == Kind::Pod && other.began_ns > end.at_ns;
+    let is_over = timelines.iter().any(|other| has_it(other) || is_later_pod(other));
+    let weight = if is_over { Weight::Note } else { Weight::Failure };
     Some(Finding { weight, ..ended(of, end) })
 }
 
@@ -232,19 +237,11 @@ fn percent(part: u64, whole: u64) -> u64 {
     u64::try_from(percent).unwrap_or(u64::MAX)
 }
 
-/// A size in the largest unit that it is a whole number of.
-fn size(bytes: u64) -> String {
-    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let whole = units.iter().find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift));
-    whole.map_or_else(
-        || format!("{bytes} bytes"),
-        |(shift, unit)| format!("{} {unit}", bytes >> shift),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::container::state::ExitDetails;
+    use crate::diagnostics::ends::memory;
     use crate::history::{FailedExec, Stage};
 
     const NOW: i64 = 1_000_000_000_000;
@@ -312,20 +309,33 @@ mod tests {
         let reading = Reading {
             memory_bytes: 95 << 20,
             memory_limit_bytes: Some(100 << 20),
-            oom_kills: 2,
             cpu_periods: 100,
             cpu_throttled_periods: 40,
             ..runs()
         };
         let text = found(&[app(0)], reading).into_iter().map(|(_, text)| text);
         let text = text.collect::<Vec<_>>().join("\n");
-        for part in ["2 processes", "95 % of its memory limit of 100 MiB", "40 % of the periods"] {
+        for part in ["95 % of its memory limit of 100 MiB", "40 % of the periods"] {
             assert!(text.contains(part), "{text}");
         }
         let few = Reading { cpu_periods: 4, cpu_throttled_periods: 4, ..runs() };
         assert!(found(&[app(0)], few).is_empty());
         assert_eq!((percent(u64::MAX, 1), percent(1, 0)), (u64::MAX, 0));
-        assert_eq!((size(256 << 10), size(1000)), ("256 KiB".into(), "1000 bytes".into()));
+        let decimal = Reading { memory_bytes: 1000, memory_limit_bytes: Some(1000), ..runs() };
+        assert!(found(&[app(0)], decimal)[0].1.ends_with("limit of 1 kB"), "as it was given");
+    }
+
+    #[test]
+    fn faults_of_a_running_container_are_those_of_its_status() {
+        let details = ExitDetails { oom_kills: 2, ..ExitDetails::default() };
+        let killed = memory::diagnosis(&details, 100 << 20, false);
+        let zombies = diagnosis("zombies", "5 zombie processes".into(), "use an init");
+        let faults = vec![killed.clone(), zombies.clone()];
+        let readings = BTreeMap::from([("c0".to_owned(), Reading { faults, ..runs() })]);
+        let all = findings(&[app(0)], &readings, NOW);
+        let all: Vec<_> = all.into_iter().map(|of| (of.weight, of.diagnosis)).collect();
+        assert_eq!(all, [(Weight::Failure, killed), (Weight::Warning, zombies)]);
+        assert!(all[0].1.evidence[0].starts_with("2 of its processes"), "{all:?}");
     }
 
     #[test]
@@ -361,6 +371,19 @@ mod tests {
         assert!(found(&[better, pull.clone()], Reading::default()).is_empty(), "it came later");
         let later = Timeline { began_ns: 6, ..app(0) };
         assert_eq!(found(&[later, pull], runs())[0].0, Weight::Note);
+    }
+
+    #[test]
+    fn a_pull_for_an_earlier_pod_of_the_same_name_says_nothing_of_this_one() {
+        let pull = Timeline { kind: Kind::Image, name: String::new(), end: failed(1), ..app(0) };
+        let pod = |began_ns| Timeline { kind: Kind::Pod, id: "p".into(), began_ns, ..app(0) };
+        let other = Timeline { image: "other:2".into(), began_ns: 6, ..app(0) };
+        let weights = |pod| {
+            let all = [pod, pull.clone(), other.clone()];
+            found(&all, Reading::default()).into_iter().map(|of| of.0).collect::<Vec<_>>()
+        };
+        assert_eq!(weights(pod(5)), [Weight::Note]);
+        assert_eq!(weights(pod(0)), [Weight::Failure], "the pull was for this pod");
     }
 
     #[test]

@@ -2,11 +2,13 @@
 //! The present state of pods and containers, for their account: from snapshots and cgroups.
 
 use crate::container::{ContainerSnapshot, State as ContainerState};
+use crate::diagnostics::running;
 use crate::history::{Kind, Timeline};
 use crate::node::Node;
 use crate::observe::stats;
-use crate::pod::State;
+use crate::pod::{PodRecord, State};
 use hull_cgroup::{Cgroup, Counters};
+use hull_plan::Diagnosis;
 use std::collections::BTreeMap;
 
 /// The present state of one object.
@@ -19,7 +21,8 @@ pub(super) struct Reading {
     /// Working set, bytes.
     pub(super) memory_bytes: u64,
     pub(super) memory_limit_bytes: Option<u64>,
-    pub(super) oom_kills: u64,
+    /// The faults of a container that runs, the worst first, as in its status.
+    pub(super) faults: Vec<Diagnosis>,
     /// Periods of the CPU quota, and those in which it was used up.
     pub(super) cpu_periods: u64,
     pub(super) cpu_throttled_periods: u64,
@@ -51,14 +54,14 @@ pub(super) fn of(node: &Node, timelines: &[Timeline]) -> BTreeMap<String, Readin
         }
         for (id, container) in &view.containers {
             if timelines.iter().any(|of| of.id == id.as_str()) {
-                readings.insert(id.to_string(), of_container(node, container));
+                readings.insert(id.to_string(), of_container(node, &view.record, container));
             }
         }
     }
     readings
 }
 
-fn of_container(node: &Node, view: &ContainerSnapshot) -> Reading {
+fn of_container(node: &Node, pod: &PodRecord, view: &ContainerSnapshot) -> Reading {
     let record = &view.record;
     let state = match &record.state {
         ContainerState::Creating => "being created".into(),
@@ -81,7 +84,7 @@ fn of_container(node: &Node, view: &ContainerSnapshot) -> Reading {
         runs: true,
         memory_bytes: stats.working_set_bytes,
         memory_limit_bytes: stats.memory_limit_bytes,
-        oom_kills: counters.oom_kills.unwrap_or(0),
+        faults: running::faults(node, pod, record, true),
         cpu_periods: counters.cpu_periods.unwrap_or(0),
         cpu_throttled_periods: counters.cpu_throttled_periods.unwrap_or(0),
         ..reading
