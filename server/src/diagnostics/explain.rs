@@ -86,7 +86,8 @@ fn program(
 }
 
 /// Reason and message of an exit, for ContainerStatus. The message is empty where the reason and the exit code say
-/// everything: the program ended by itself, or because it was asked to stop. It never contains lines of its output.
+/// everything: the program ended by itself, or because it was asked to stop. It contains lines of its output only if the
+/// node's settings or the pod allow that.
 pub(crate) fn end(record: &ContainerRecord, how: &ExitReason) -> (&'static str, String) {
     match how {
         ExitReason::Code { details, .. } | ExitReason::Signal { details, .. } if details.oom_kills > 0 => {

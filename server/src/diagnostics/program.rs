@@ -68,7 +68,7 @@ async fn has_own_ids(node: &Arc<Node>, record: &ContainerRecord) -> bool {
 }
 
 /// The paths at which the kernel may have found it.
-fn candidates(process: &Process) -> Vec<String> {
+pub(super) fn candidates(process: &Process) -> Vec<String> {
     let Some(program) =
         process.args.first().map(|program| String::from_utf8_lossy(program).into_owned())
     else {

@@ -9,6 +9,8 @@ use super::{Circumstances, diagnose, lines, listeners, with_output};
 use crate::container::ContainerRecord;
 use crate::container::state::{ExitDetails, ExitReason};
 use crate::diagnostics::paths::{Inside, Walked, image_view, open_path, owner_in, view, walk};
+use crate::diagnostics::program::candidates;
+use crate::diagnostics::rights::Owner;
 use crate::node::Node;
 use crate::oci_spec;
 use crate::pod::{PodRecord, State as PodState};
@@ -19,7 +21,7 @@ use hull_proto::cri::{self, security_profile::ProfileType};
 use hull_proto::monitor::LastOutput;
 use rustix::fs::{StatVfs, fstatvfs};
 use std::fs;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,9 +174,8 @@ fn read(of: &Sought, volumes: Vec<Volume>, mut walked: Option<Walked>) -> Option
     if let (Some(view), Some(path)) = (&view, of.subject().filter(|path| !is_in_volume(path))) {
         walked = walk(view.as_fd(), "", path);
     }
-    let program = plan.process.args.first().map(|arg| String::from_utf8_lossy(arg).into_owned());
-    let program = view.as_ref().filter(|_| of.knows_owners()).zip(program);
-    let program = program.and_then(|(view, path)| owner_in(view.as_fd(), &path));
+    let program = view.as_ref().filter(|_| of.knows_owners());
+    let program = program.and_then(|view| owner_of_program(view.as_fd(), &plan.process));
     // Without the writable layer: what the container wrote there is not shown.
     let layers = image.as_ref().and_then(|image| image_view(node, record, image));
     let space = matches!(phrase, Some(Phrase::NoSpace | Phrase::QuotaExceeded));
@@ -204,6 +205,13 @@ fn read(of: &Sought, volumes: Vec<Volume>, mut walked: Option<Walked>) -> Option
         }
     }
     Some(facts)
+}
+
+/// Owner and mode of the program that the process executes, searched for in PATH as it was when it started.
+fn owner_of_program(view: BorrowedFd<'_>, process: &Process) -> Option<Owner> {
+    let paths = candidates(process);
+    let mut found = paths.iter().filter_map(|path| owner_in(view, path));
+    found.find(|owner| !owner.is_directory)
 }
 
 /// Whether owners and modes of the image's files say more about the phrase.
@@ -352,4 +360,40 @@ async fn walk_volumes(of: &Sought, volumes: &[Volume]) -> Option<Walked> {
         (PathBuf::from(&volume.source), volume.target.clone(), path.to_owned());
     let look = move || walk(open_path(source)?.as_fd(), &target, &path);
     of.node.storage.within("look at a volume", &volume.source, look).await.ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    #[test]
+    fn a_program_is_found_by_its_bare_name_as_the_kernel_found_it() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        fs::create_dir_all(at("usr/bin")).unwrap();
+        fs::create_dir_all(at("usr/sbin/su")).unwrap();
+        for (path, mode) in [("su", 0o755), ("usr/bin/su", 0o4755)] {
+            fs::write(at(path), "").unwrap();
+            fs::set_permissions(at(path), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        symlink("/usr/bin", at("bin")).unwrap();
+        let view = open_path(root.path().to_owned()).unwrap();
+        let mode = |program: &str, path: &str| {
+            let process = serde_json::json!({
+                "cwd": "/usr", "args": [program], "env": [format!("PATH={path}")],
+                "user": {"uid": 0, "gid": 0},
+            });
+            let spec = ::oci_spec::runtime::Spec::default();
+            let process = serde_json::from_value(process).unwrap();
+            let process = hull_plan::process(&process, &spec, &hull_plan::HostFacts::default());
+            let process = process.unwrap();
+            owner_of_program(view.as_fd(), &process).map(|owner| owner.mode)
+        };
+        assert_eq!(mode("su", "/usr/sbin:/bin"), Some(0o4755), "past a directory, by a link");
+        assert_eq!(mode("su", "/:/usr/bin"), Some(0o755));
+        assert_eq!(mode("su", "/none"), None);
+        assert_eq!(mode("/su", "/usr/bin"), Some(0o755));
+        assert_eq!(mode("bin/su", "/"), Some(0o4755));
+    }
 }

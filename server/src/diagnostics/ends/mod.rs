@@ -239,10 +239,18 @@ fn with_output(
         return diagnosis;
     }
     let last = &stream[stream.len().saturating_sub(SHOWN)..];
+    let what = match how {
+        ExitReason::Signal { signal, .. } => {
+            format!("killed by signal {signal} ({})", exits::signal_name(*signal))
+        }
+        ExitReason::Code { .. } | ExitReason::StartFailed { .. } | ExitReason::Lost => {
+            format!("exited with code {}", how.exit_code())
+        }
+    };
     let mut diagnosis = diagnosis.unwrap_or_else(|| Diagnosis {
         kind: "exit".into(),
         layer: Layer::Process,
-        what: format!("exited with code {}", how.exit_code()),
+        what,
         cause: None,
         certainty: Certainty::Certain,
         evidence: Vec::new(),

@@ -467,6 +467,9 @@ fn output_is_shown_where_it_is_allowed() {
     let output = LastLines { stderr: vec!["one".into(), "two".into()], ..LastLines::default() };
     let text = with_output(None, &how, &output).unwrap().to_string();
     assert_eq!(text, "exited with code 1; last output: one | two");
+    let killed = ExitReason::Signal { signal: 9, details: ExitDetails::default() };
+    let text = with_output(None, &killed, &output).unwrap().to_string();
+    assert_eq!(text, "killed by signal 9 (SIGKILL); last output: one | two");
     assert_eq!(with_output(None, &how, &LastLines::default()), None);
 }
 
