@@ -11,7 +11,8 @@ use crate::observe::account::Account;
 use hull_plan::Diagnosis;
 use hull_proto::{admin, cri as api};
 use serde_json::{Value, json};
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -68,7 +69,7 @@ pub(super) async fn write(
     bundle.json("check.json", Value::Array(checked));
     for file in HOST_FILES {
         // One that this kernel does not have says enough by that.
-        if let Ok(text) = std::fs::read_to_string(file) {
+        if let Ok(text) = fs::read_to_string(file) {
             let text: String = text.chars().take(FILE_BYTES_MAX).collect();
             bundle.text(&format!("host{file}"), &text);
         }
@@ -76,10 +77,27 @@ pub(super) async fn write(
     if let Some(client) = client {
         from_daemon(&mut bundle, client).await?;
     }
-    let failed = || Error::io(format!("write {}, which must not exist yet", path.display()));
+    to_new_file(&bundle.files, path)
+}
+
+/// Writes the archive to a file that it creates. One that is not complete is removed.
+fn to_new_file(files: &[(String, String)], path: &Path) -> Result<()> {
+    let shown = path.display();
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let file = file.map_err(failed())?;
-    archive(&bundle.files, file).map_err(failed())
+    let file = file.map_err(|source| {
+        let is_there = source.kind() == io::ErrorKind::AlreadyExists;
+        let operation = if is_there {
+            format!("write {shown}, which must not exist yet")
+        } else {
+            format!("create {shown}")
+        };
+        Error::Io { operation, source }
+    })?;
+    archive(files, file).map_err(|source| {
+        // If that fails too, the first error is the one to show.
+        let _left = fs::remove_file(path);
+        Error::Io { operation: format!("write {shown}"), source }
+    })
 }
 
 /// Adds answers of the daemon: its configuration, its state, and the accounts of its pods.
@@ -177,7 +195,7 @@ impl Bundle {
     }
 }
 
-fn archive(files: &[(String, String)], out: impl std::io::Write) -> std::io::Result<()> {
+fn archive(files: &[(String, String)], out: impl io::Write) -> io::Result<()> {
     let mut archive = tar::Builder::new(out);
     for (name, text) in files {
         let mut header = tar::Header::new_gnu();
@@ -234,6 +252,25 @@ mod tests {
         let text = summary(&account).to_string();
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains("exec-failed") && text.contains("launch"), "{text}");
+    }
+
+    #[test]
+    fn a_failed_archive_is_removed_and_the_error_says_what_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tar");
+        let shown = path.display().to_string();
+        let failed = |name: &str, path: &Path| {
+            let files = [("a".to_owned(), "x".to_owned()), (name.to_owned(), "x".to_owned())];
+            to_new_file(&files, path).unwrap_err().to_string()
+        };
+        // A name that no archive may have.
+        assert_eq!(failed("../b", &path), format!("write {shown}"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "half an archive is left");
+        let lost = path.join("b");
+        assert_eq!(failed("b", &lost), format!("create {}", lost.display()));
+        fs::write(&path, "mine").unwrap();
+        assert_eq!(failed("b", &path), format!("write {shown}, which must not exist yet"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     }
 
     #[test]

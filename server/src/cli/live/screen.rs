@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The live view on a terminal: the alternate screen, painted again at each reading and each key. `q`, Ctrl-C and
-//! signals end it; the terminal is as before then.
+//! The live view on a terminal: the alternate screen, painted again at each reading. `q`, Ctrl-C, Ctrl-D,
+//! Escape and signals end it; the terminal is as before then.
 
 use super::super::client::Client;
 use super::super::error::Result;
@@ -11,6 +11,7 @@ use super::super::stdin::Stdin;
 use super::rates;
 use super::view::{read, table};
 use std::time::Duration;
+use tokio::time::MissedTickBehavior;
 
 /// Enters and leaves the alternate screen without a cursor, and paints from its top; `console_codes(4)`, xterm's
 /// control sequences.
@@ -47,6 +48,8 @@ pub(super) async fn show(client: &mut Client, interval: Duration) -> Result<()> 
     let mut keys = Stdin::default();
     let _screen = Screen::enter()?;
     let mut next = tokio::time::interval(interval);
+    // After a daemon that answered late, the next reading is a whole interval away: no ticks are made up for.
+    next.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick is now, and there is only one reading yet.
     next.tick().await;
     output::raw(&frame("", size()))?;
