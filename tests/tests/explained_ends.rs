@@ -132,6 +132,11 @@ async fn a_port_of_the_node_is_named_with_its_holder() {
     let mut holder = container("holder", &image, &["httpd", "-f", "-p", "18481"]);
     security(&mut holder).namespace_options = Some(options.clone());
     cri.run(&pod, holder).await;
+    eventually("the holder listens", || async {
+        let connected = tokio::net::TcpStream::connect(("127.0.0.1", 18481)).await;
+        connected.map_err(|err| err.to_string())
+    })
+    .await;
     let mut second = container("second", &image, &["httpd", "-f", "-p", "18481"]);
     security(&mut second).namespace_options = Some(options.clone());
     let text = message(&cri, &pod, second).await;

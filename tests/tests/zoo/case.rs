@@ -6,6 +6,7 @@ use hull_tests::cri::{container, image, mount};
 use hull_tests::{ExpectExt as _, Node, fixture, shell};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A failure, and what its answer must say.
 pub(crate) struct Case {
@@ -60,13 +61,22 @@ impl Undo {
 
 impl Drop for Undo {
     fn drop(&mut self) {
+        let mut failed = Vec::new();
+        // All of them, also after one that fails or cannot be run.
         for command in &self.0 {
-            let ran = shell::run(&command[0], &command[1..]);
-            if ran.code != 0 {
-                shell::say(&format!("not undone: {command:?}: {}", ran.stderr));
-                assert!(std::thread::panicking(), "{command:?}: {}", ran.stderr);
+            match Command::new(&command[0]).args(&command[1..]).output() {
+                Ok(ran) if ran.status.success() => {}
+                Ok(ran) => {
+                    let stderr = String::from_utf8_lossy(&ran.stderr).into_owned();
+                    failed.push(format!("{command:?}: {stderr}"));
+                }
+                Err(err) => failed.push(format!("{command:?}: {err}")),
             }
         }
+        for what in &failed {
+            shell::say(&format!("not undone: {what}"));
+        }
+        assert!(failed.is_empty() || std::thread::panicking(), "{failed:#?}");
     }
 }
 
