@@ -5,6 +5,7 @@ use hull_tests::{ExpectExt as _, Node, eventually, fixture};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use std::fs;
 
 /// The account of a name, and the exit code.
 fn account(node: &Node, name: &str) -> (Value, i32) {
@@ -129,4 +130,41 @@ async fn failures_are_explained_with_layer_and_fix() {
     assert!(of_image["findings"][0]["diagnosis"]["layer"] == "Image", "{of_image:#}");
     let (of_image, code) = account(&node, &image);
     assert_eq!((code, &of_image["state"]), (0, &"on this node".into()), "{of_image:#}");
+}
+
+#[tokio::test]
+async fn what_a_daemon_was_killed_too_early_to_write_the_next_one_explains_from_records() {
+    let mut node = Node::start().await;
+    let image = fixture::busybox();
+    for (pod, is_killed) in [("ends", true), ("runs", false)] {
+        let _id = node.hull(&["run", "-d", "--name", pod, &image, "sleep", "1000"]).good();
+        let (account, _) = account(&node, pod);
+        let container = id_of(&account, "container");
+        let pid = node.cri().pid(&container).await;
+        node.kill();
+        fs::remove_dir_all(node.names().root.join("state/history"))
+            .or_fail("remove what the daemon has written so far");
+        if is_killed {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).or_fail("kill the container");
+        }
+        node.start_again().await;
+        explained_until_removed(&node, pod, &container, is_killed).await;
+    }
+}
+
+/// The container is known by its names, also when it is gone.
+async fn explained_until_removed(node: &Node, pod: &str, container: &str, is_killed: bool) {
+    eventually("it is explained", || async {
+        let (account, code) = account(node, pod);
+        if code == i32::from(is_killed) { Ok(()) } else { Err(format!("{code}: {account:#}")) }
+    })
+    .await;
+    let (before, _) = account(node, container);
+    let _gone = node.hull(&["rm", "-f", pod]).good();
+    let (gone, code) = account(node, container);
+    assert_eq!((code, &gone["state"]), (i32::from(is_killed), &"removed".into()), "{gone:#}");
+    assert_eq!(gone["name"], before["name"], "{gone:#}");
+    assert_eq!(found(&gone, "failure").contains("signal 9"), is_killed, "{gone:#}");
+    let stages = names(&gone["timelines"][0]["stages"]);
+    assert!(stages.contains(&"remove container"), "{gone:#}");
 }

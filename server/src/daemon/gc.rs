@@ -7,7 +7,6 @@
 //! must not be asked: then it is tried again a little later.
 
 use crate::error::Chain;
-use crate::history::Kind;
 use crate::node::Node;
 use crate::storage::blocking;
 use hull_network::cni::Collected;
@@ -26,7 +25,6 @@ const WASTE_MAX: u64 = 256 << 10;
 /// Starts what goes on for as long as the daemon does.
 pub(crate) fn start(node: &Arc<Node>) {
     tokio::spawn(release_free_memory(Arc::clone(node)));
-    keep_history(node);
     let node = Arc::clone(node);
     tokio::spawn(async move {
         let interval = Duration::from_secs(node.config.network.cni.gc_interval_s);
@@ -38,20 +36,6 @@ pub(crate) fn start(node: &Arc<Node>) {
             tokio::time::sleep(wait).await;
         }
     });
-}
-
-/// Writes timelines from now on. Those of objects that the recovery has not found have ended.
-fn keep_history(node: &Arc<Node>) {
-    let views = node.registry.views();
-    node.history.keep_only(|of| match of.kind {
-        Kind::Pod => views.iter().any(|view| view.id.as_str() == of.id),
-        Kind::Container => {
-            views.iter().any(|view| view.containers.keys().any(|id| id.as_str() == of.id))
-        }
-        // It ended with the daemon that made it.
-        Kind::Image => false,
-    });
-    tokio::spawn(Arc::clone(&node.history).write_changes());
 }
 
 /// Drops events that had no reader for long, and returns free memory to the kernel when there is more of it than the

@@ -10,6 +10,7 @@ mod network_claim;
 mod run;
 mod service;
 mod stop_requests;
+mod timelines;
 mod timeout;
 
 pub(crate) use run::{serve, shown};

@@ -8,6 +8,7 @@ use super::in_flight::InFlight;
 use super::network_claim;
 use super::service::{self, Service};
 use super::stop_requests::StopRequests;
+use super::timelines;
 use super::timeout::DeadlineLayer;
 use crate::apparmor::AppArmor;
 use crate::config::Config;
@@ -180,6 +181,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let (plugins, plugin_host) = hull_nri::prepare();
     let node = Arc::new(open(config, apparmor, plugins)?);
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
+    timelines::resume(&node);
     gc::start(&node);
     let history = Arc::clone(&node.history);
     // The first thing that they receive is the list of what runs.

@@ -2,12 +2,12 @@
 //! Takes down what happens to pods, containers and pulls, and writes it to disk behind their backs.
 
 use super::ended::Ended;
+use super::present::{Entry, Origin, Present};
 use super::timeline::{End, FailedExec, Kind, Timeline};
 use crate::error::Chain;
 use crate::records::{Error, Store};
 use crate::storage::blocking;
 use hull_sys::time::now_ns;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,10 +21,11 @@ const COLLECT: Duration = Duration::from_millis(250);
 /// The reason for which something has no end of its own.
 const INTERRUPTED: &str = "the daemon ended meanwhile";
 
-/// The timelines of this node.
+/// The timelines of this node. Between [`open`](Self::open) and [`resume`](Self::resume) the daemon recovers what
+/// there is.
 #[derive(Debug)]
 pub(crate) struct History {
-    present: Mutex<BTreeMap<String, Entry>>,
+    present: Mutex<Present>,
     changed: Notify,
     /// Held while files are written.
     writing: Mutex<()>,
@@ -60,14 +61,6 @@ impl Disk {
     }
 }
 
-/// A timeline of something that is there.
-#[derive(Debug, Default)]
-struct Entry {
-    timeline: Timeline,
-    /// Has not been written since it changed.
-    is_changed: bool,
-}
-
 impl History {
     /// The timelines in the directory `dir`. One that cannot be used is logged, and keeps no daemon from starting.
     pub(crate) fn open(dir: PathBuf) -> Self {
@@ -85,11 +78,11 @@ impl History {
             }
             // A daemon that was killed may have moved the file of something that is gone only halfway.
             let is_changed = timeline.gone_ns.is_some();
-            (timeline.id.clone(), Entry { timeline, is_changed })
+            (timeline.id.clone(), Entry { timeline, is_changed, origin: Origin::Read })
         };
-        let present = timelines.into_iter().map(entry).collect();
+        let entries = timelines.into_iter().map(entry).collect();
         Self {
-            present: Mutex::new(present),
+            present: Mutex::new(Present::of(entries)),
             changed: Notify::new(),
             writing: Mutex::new(()),
             pulls: AtomicU64::new(0),
@@ -100,8 +93,8 @@ impl History {
     /// Begins a timeline.
     pub(crate) fn begin(&self, timeline: Timeline) {
         let timeline = timeline.bounded();
-        let entry = Entry { timeline, is_changed: true };
-        self.present().insert(entry.timeline.id.clone(), entry);
+        let entry = Entry { timeline, is_changed: true, origin: Origin::Known };
+        self.present().entries.insert(entry.timeline.id.clone(), entry);
     }
 
     /// Begins the timeline of a pull, and returns its id.
@@ -139,12 +132,13 @@ impl History {
 
     /// Whether it is known how it ended.
     pub(crate) fn has_end(&self, id: &str) -> bool {
-        self.present().get(id).is_some_and(|entry| entry.timeline.end.is_some())
+        let present = self.present();
+        present.entries.get(id).is_some_and(|entry| entry.timeline.end.is_some())
     }
 
     /// Counts a command in a container.
     pub(crate) fn count_exec(&self, id: &str) {
-        if let Some(entry) = self.present().get_mut(id) {
+        if let Some(entry) = self.present().to_change(id) {
             entry.timeline.execs = entry.timeline.execs.saturating_add(1);
         }
     }
@@ -166,14 +160,10 @@ impl History {
         self.changed.notify_one();
     }
 
-    /// Objects of an earlier daemon that are not there any more have gone.
-    pub(crate) fn keep_only(&self, is_there: impl Fn(&Timeline) -> bool) {
-        for entry in self.present().values_mut() {
-            if entry.timeline.gone_ns.is_none() && !is_there(&entry.timeline) {
-                entry.timeline.gone_ns = Some(now_ns());
-                entry.is_changed = true;
-            }
-        }
+    /// The recovery has ended, and has found these objects, as their records are. One without a timeline gets it now: a
+    /// daemon that was killed may not have written it. Other objects of the daemon before have gone.
+    pub(crate) fn resume(&self, found: Vec<Timeline>) {
+        self.present().resume(found, now_ns());
         self.changed.notify_one();
     }
 
@@ -184,7 +174,7 @@ impl History {
 
     /// The timelines of what is there.
     pub(crate) fn all_present(&self) -> Vec<Timeline> {
-        self.present().values().map(|entry| entry.timeline.clone()).collect()
+        self.present().named().map(|entry| entry.timeline.clone()).collect()
     }
 
     /// All timelines, also of what is gone. Reads the disk.
@@ -216,7 +206,7 @@ impl History {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let changed: Vec<Timeline> = {
             let mut present = self.present();
-            let changed = present.values_mut().filter(|entry| entry.is_changed);
+            let changed = present.named().filter(|entry| entry.is_changed);
             changed
                 .map(|entry| {
                     entry.is_changed = false;
@@ -228,7 +218,7 @@ impl History {
             if let Err(err) = self.write_one(&timeline) {
                 // Only answers about the past lack something.
                 debug!(id = timeline.id, error = %Chain(&err), "timeline not written");
-                if let Some(entry) = self.present().get_mut(&timeline.id) {
+                if let Some(entry) = self.present().entries.get_mut(&timeline.id) {
                     entry.is_changed = true;
                 }
             }
@@ -244,9 +234,9 @@ impl History {
         }
         let kept = self.disk.as_ref().map_or(Ok(()), |disk| disk.ended().add(timeline));
         let mut present = self.present();
-        // A pull of the same image may have begun meanwhile.
-        if present.get(&timeline.id).is_some_and(|of| of.timeline.gone_ns.is_some()) {
-            present.remove(&timeline.id);
+        // What has changed meanwhile is written the next time.
+        if present.get(&timeline.id).is_some_and(|of| !of.is_changed) {
+            present.entries.remove(&timeline.id);
             drop(present);
             if let Some(disk) = &self.disk {
                 disk.store.remove(&timeline.id)?;
@@ -256,13 +246,13 @@ impl History {
     }
 
     fn change(&self, id: &str, change: impl FnOnce(&mut Timeline)) {
-        if let Some(entry) = self.present().get_mut(id) {
+        if let Some(entry) = self.present().to_change(id) {
             change(&mut entry.timeline);
             entry.is_changed = true;
         }
     }
 
-    fn present(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+    fn present(&self) -> MutexGuard<'_, Present> {
         // A panic leaves a timeline that lacks something, at worst.
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -300,10 +290,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let history = History::open(dir.path().join("history"));
         history.begin(pod("a"));
+        history.resume(Vec::new());
         let failed = async { Err::<(), _>(std::io::Error::other("no address")) };
         timed(&history, "a", ("start pod", "network"), failed).await.unwrap_err();
         history.write();
         let history = History::open(dir.path().join("history"));
+        history.resume(vec![pod("a")]);
         let known = history.of("a").unwrap();
         assert_eq!(known.stages[0].error, "no address");
         history.begin_stage("a", "", "stop pod");
@@ -324,7 +316,7 @@ mod tests {
         assert_eq!((files(&path), files(&path.join("ended"))), (1, 1));
         assert_eq!(history.all().unwrap().len(), 2);
         let history = History::open(path.clone());
-        history.keep_only(|of| of.id != "b");
+        history.resume(Vec::new());
         history.write();
         assert_eq!((files(&path), files(&path.join("ended"))), (0, 2), "gone while no daemon ran");
         // What was never begun, as in a pod of an earlier release, is not an error.
@@ -332,6 +324,75 @@ mod tests {
         history.gone("c");
         history.write();
         assert_eq!(history.all().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_the_daemon_before_did_not_write_is_made_up_for_from_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::open(dir.path().join("history"));
+        let end = |reason: &str| Some(End { reason: reason.into(), ..End::default() });
+        history.begin(pod("new"));
+        history.begin_stage("stops", "", "stop pod");
+        history.end("exits", End { reason: "Error".into(), ..End::default() });
+        history.gone("goes");
+        history.end("other", End::default());
+        assert!(history.has_end("exits") && !history.has_end("stops"));
+        history.write();
+        assert_eq!(history.all().unwrap(), [history.of("new").unwrap()], "without names yet");
+        let recorded = |id: &str, reason| Timeline { end: end(reason), ..pod(id) };
+        let found = ["stops", "exits", "goes", "silent"].map(|id| recorded(id, "Recorded"));
+        history.resume(found.to_vec());
+        let reason = |id: &str| history.of(id).unwrap().end.unwrap().reason;
+        assert_eq!((reason("silent"), reason("exits")), ("Recorded".into(), "Error".into()));
+        assert_eq!(history.of("stops").unwrap().stages[0].name, "stop pod");
+        assert!(history.of("other").is_none(), "it has no record");
+        history.write();
+        assert!(history.of("goes").is_none(), "it went during the recovery");
+        let mut all = history.all().unwrap();
+        all.sort_by(|one, other| one.id.cmp(&other.id));
+        let ids: Vec<_> = all.iter().map(|of| of.id.as_str()).collect();
+        assert_eq!(ids, ["exits", "goes", "new", "silent", "stops"]);
+        assert!(all.iter().all(|of| of.pod_name == "web"));
+        // The next one has them, and an end that was recorded last.
+        let history = History::open(dir.path().join("history"));
+        history.resume(vec![pod("new"), recorded("stops", "x"), pod("exits"), pod("silent")]);
+        assert_eq!(history.of("exits").unwrap().end, end("Error"));
+        assert!(history.of("new").unwrap().end.is_none());
+    }
+
+    #[test]
+    fn what_goes_is_found_at_every_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::open(dir.path().join("history"));
+        for round in 0..40 {
+            let id = format!("pod{round}");
+            history.begin(pod(&id));
+            std::thread::scope(|scope| {
+                let goes = scope.spawn(|| {
+                    history.gone(&id);
+                    history.write();
+                });
+                while !goes.is_finished() {
+                    let all = history.all().unwrap();
+                    assert!(all.iter().any(|of| of.id == id), "{id} is neither there nor gone");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn what_changes_while_it_is_written_as_gone_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::open(dir.path().join("history"));
+        history.begin(pod("a"));
+        history.resume(Vec::new());
+        history.gone("a");
+        let as_it_was = history.of("a").unwrap();
+        history.end("a", End { reason: "Error".into(), ..End::default() });
+        history.write_one(&as_it_was).unwrap();
+        history.write();
+        assert!(history.of("a").is_none());
+        assert_eq!(history.all().unwrap()[0].end.as_ref().unwrap().reason, "Error");
     }
 
     #[test]

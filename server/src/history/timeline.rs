@@ -111,7 +111,7 @@ pub(crate) struct FailedExec {
 }
 
 impl Timeline {
-    /// The same with all of its names escaped and shortened.
+    /// The same with its names and its end escaped and shortened.
     pub(super) fn bounded(mut self) -> Self {
         for name in [
             &mut self.namespace,
@@ -122,6 +122,9 @@ impl Timeline {
             &mut self.id,
         ] {
             bound(name, NAME_BYTES_MAX);
+        }
+        if let Some(end) = self.end.take() {
+            self.set_end(end);
         }
         self
     }

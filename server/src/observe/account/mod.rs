@@ -8,7 +8,6 @@ mod reading;
 
 pub(crate) use finding::{Finding, Weight};
 
-use crate::container::State as ContainerState;
 use crate::history::{Kind, Selected, Timeline, related, select};
 use crate::node::{Node, now_ns};
 use crate::records;
@@ -51,8 +50,7 @@ pub(crate) enum Unknown {
 
 /// The account of what `name` stands for. Reads records and cgroups: it blocks.
 pub(crate) fn account(node: &Node, name: &str) -> Result<Account, Unknown> {
-    let mut all = node.history.all().map_err(Unknown::Unreadable)?;
-    add_unrecorded(node, &mut all);
+    let all = node.history.all().map_err(Unknown::Unreadable)?;
     let timelines = match select(&all, name) {
         Selected::One(of) => related(&all, of),
         Selected::Several(names) => return Err(Unknown::Several(names)),
@@ -64,53 +62,6 @@ pub(crate) fn account(node: &Node, name: &str) -> Result<Account, Unknown> {
     };
     let readings = reading::of(node, &timelines);
     Ok(told(timelines, &readings, now_ns()))
-}
-
-/// Adds objects without a timeline, which an earlier release has made, and ends that only the records have.
-fn add_unrecorded(node: &Node, all: &mut Vec<Timeline>) {
-    for view in node.registry.views() {
-        let metadata = view.record.config.metadata.clone().unwrap_or_default();
-        let pod = Timeline {
-            kind: Kind::Pod,
-            id: view.id.to_string(),
-            pod: view.id.to_string(),
-            namespace: metadata.namespace,
-            pod_name: metadata.name,
-            attempt: metadata.attempt,
-            began_ns: view.record.created_ns,
-            ..Timeline::default()
-        };
-        for (id, container) in &view.containers {
-            let record = &container.record;
-            let (name, attempt) = record.metadata();
-            let end = match &record.state {
-                ContainerState::Exited { how, at_ns, .. } => {
-                    Some(crate::diagnostics::ending::of_exit(record, how, *at_ns))
-                }
-                ContainerState::Creating
-                | ContainerState::Created
-                | ContainerState::Running { .. }
-                | ContainerState::Removing => None,
-            };
-            if let Some(known) = all.iter_mut().find(|of| of.id == id.as_str()) {
-                known.end = known.end.take().or(end);
-                continue;
-            }
-            all.push(Timeline {
-                kind: Kind::Container,
-                id: id.to_string(),
-                name: name.to_owned(),
-                attempt,
-                image: record.image_name().to_owned(),
-                began_ns: record.created_ns,
-                end,
-                ..pod.clone()
-            });
-        }
-        if !all.iter().any(|of| of.id == pod.id) {
-            all.push(pod);
-        }
-    }
 }
 
 fn of_image(image: &hull_image::Image) -> Timeline {
