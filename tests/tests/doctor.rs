@@ -10,6 +10,8 @@ use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use tokio::process::Command;
 
 /// The findings, and the exit code.
 fn findings(node: &Node, more: &[&str]) -> (Vec<Value>, i32) {
@@ -21,6 +23,20 @@ fn findings(node: &Node, more: &[&str]) -> (Vec<Value>, i32) {
 
 fn names(found: &[Value]) -> String {
     found.iter().map(|of| format!("{} {}\n", of["subject"], of["name"])).collect()
+}
+
+/// Makes the cgroup of a pod in each hierarchy in which the node has a cgroup of its own.
+fn make_cgroups(node: &Node, pod: &str) -> Vec<PathBuf> {
+    let parents = host::hierarchies()
+        .into_iter()
+        .map(|top| top.join(node.names().cgroup.trim_start_matches('/')))
+        .filter(|parent| parent.is_dir());
+    let cgroups: Vec<_> = parents.map(|parent| parent.join(format!("pod{pod}"))).collect();
+    assert!(!cgroups.is_empty(), "the pods' parent is in some hierarchy");
+    for cgroup in &cgroups {
+        fs::create_dir(cgroup).or_fail("make a cgroup");
+    }
+    cgroups
 }
 
 #[tokio::test]
@@ -38,16 +54,7 @@ async fn leaks_are_found_with_their_owners_and_removed() {
         .or_fail("make a writable layer");
     fs::write(node.state_dir().join("plans").join(&container), "x").or_fail("write a plan");
     fs::write(node.state_dir().join("pods/odd.bad"), "x").or_fail("write a record");
-    let cgroups: Vec<_> = host::hierarchies()
-        .into_iter()
-        .map(|top| top.join(node.names().cgroup.trim_start_matches('/')))
-        .filter(|parent| parent.is_dir())
-        .map(|parent| parent.join(format!("pod{pod}")))
-        .collect();
-    assert!(!cgroups.is_empty(), "the pods' parent is in some hierarchy");
-    for cgroup in &cgroups {
-        fs::create_dir(cgroup).or_fail("make a cgroup");
-    }
+    let cgroups = make_cgroups(&node, &pod);
 
     let (found, code) = findings(&node, &[]);
     let all = names(&found);
@@ -74,6 +81,32 @@ async fn leaks_are_found_with_their_owners_and_removed() {
     assert_eq!((&found[0]["subject"], &found[0]["outcome"]), (&"rules".into(), &"left".into()));
     let still = node.hull(&["exec", "web", "echo", "there"]).good();
     assert_eq!(still.trim(), "there", "the pod that has a record runs on");
+}
+
+#[tokio::test]
+async fn processes_in_a_cgroup_with_the_name_of_an_unknown_pod_are_left_alone() {
+    let node = Node::start().await;
+    let (_cri, _pod, _image) = node.pod("web").await;
+    let cgroups = make_cgroups(&node, &"ab".repeat(32));
+    let mut program = Command::new("sleep");
+    let mut other =
+        program.arg("1000").kill_on_drop(true).spawn().or_fail("run a program of somebody's");
+    let pid = other.id().or_fail("find its pid").to_string();
+    // A cpuset of v1 that nobody has set takes no process.
+    let entered = cgroups.iter().filter(|dir| fs::write(dir.join("cgroup.procs"), &pid).is_ok());
+    assert_ne!(entered.count(), 0, "{cgroups:?}");
+
+    let (found, code) = findings(&node, &["--fix"]);
+    assert_eq!((found.len(), code), (1, 1), "{found:#?}");
+    let outcome = found[0]["outcome"].as_str().or_fail("find the outcome");
+    assert!(outcome.contains("processes run in it"), "{outcome}");
+    let ended = other.try_wait().or_fail("look after the program");
+    assert!(ended.is_none() && cgroups.iter().all(|dir| dir.is_dir()), "{ended:?}");
+
+    other.kill().await.or_fail("end the program");
+    let (fixed, code) = findings(&node, &["--fix"]);
+    assert_eq!((fixed.len(), code), (1, 0), "{fixed:#?}");
+    assert!(cgroups.iter().all(|dir| !dir.is_dir()), "{cgroups:?}");
 }
 
 #[tokio::test]

@@ -172,3 +172,19 @@ impl Setup {
         linux.sysctls.insert(name.to_owned(), value.to_owned());
     }
 }
+
+#[test]
+fn all_changes_are_undone_also_behind_one_that_cannot_be() {
+    let dir = tempfile::tempdir().or_fail("make a directory");
+    let file = dir.path().join("file");
+    fs::write(&file, "").or_fail("write a file");
+    let mut undo = Undo::default();
+    undo.by(&["false"]);
+    undo.by(&["/no/such/program"]);
+    undo.by(&["rm", &file.display().to_string()]);
+    let undone = std::panic::catch_unwind(|| drop(undo));
+    let why = undone.err().or_fail("fail, because two of them failed");
+    let why = why.downcast_ref::<String>().or_fail("find why");
+    assert!(why.contains("false") && why.contains("/no/such/program"), "{why}");
+    assert!(fs::symlink_metadata(&file).is_err(), "the last one has run");
+}
