@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `hull run --restart`: the daemon starts an exited container again, and whatever a person stops stays stopped.
 
-use hull_tests::{ExpectExt as _, Node, eventually, fixture};
+use hull_tests::plugin::{Plugin, program};
+use hull_tests::{ExpectExt as _, Node, eventually, fixture, node, paths};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json as value};
+use std::io::Read as _;
+use std::process::Stdio;
 
 /// The output of a command as JSON.
 fn json(node: &Node, args: &[&str]) -> Value {
@@ -72,6 +75,113 @@ async fn a_container_runs_again_also_with_the_next_daemon_until_it_is_stopped() 
     let _now = reaches(&node, "svc", "exited", 3).await;
     assert_eq!(json(&node, &["inspect", "svc"])["info"]["restart"]["pending"], false);
     let _named = node.hull(&["rm", "-f", "svc"]).good();
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn what_a_person_started_again_runs_whatever_became_of_earlier_attempts() {
+    let mut node = Node::start().await;
+    let image = fixture::busybox();
+    let run = ["run", "-d", "--name", "svc", "--restart", "always", &image, "sleep", "1000"];
+    let _id = node.hull(&run).good();
+    let _named = node.hull(&["stop", "-t", "0", "svc"]).good();
+    let _now = reaches(&node, "svc", "exited", 0).await;
+    // A creation that fails leaves it stopped.
+    let dir = node.host_dir();
+    let pod = r#"{"metadata": {"name": "svc", "namespace": "hull", "uid": "u", "attempt": 0}}"#;
+    let pod = node::write(&dir, "pod.json", pod).display().to_string();
+    let same = format!("metadata: {{name: svc}}\nimage: {{image: '{image}'}}\n");
+    let same = node::write(&dir, "same.yaml", &same).display().to_string();
+    let refused = node.hull(&["create-container", "svc", &same, &pod]);
+    assert!(refused.code != 0 && refused.stderr.contains("svc"), "{refused:?}");
+    assert_eq!(json(&node, &["inspect", "svc"])["info"]["restart"]["stopped"], true);
+    // Nobody reads this copy: it holds the stopped attempt.
+    let mut copy = node.hull_command(&["cp", "svc:/", "-"]);
+    let mut copy =
+        copy.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().or_fail("start a copy");
+    let archive = copy.stdout.as_mut().or_fail("have its stdout");
+    archive.read_exact(&mut [0; 512]).or_fail("read its beginning");
+    let started = node.hull(&["start", "svc"]);
+    assert!(started.code == 0 && started.stderr.contains("being copied"), "{started:?}");
+    let _now = reaches(&node, "svc", "running", 1).await;
+    kill_process(&node, "svc");
+    let now = reaches(&node, "svc", "running", 2).await;
+    node.kill();
+    node.start_again().await;
+    let still = container(&node, "svc");
+    assert_eq!((&still["id"], &still["state"]), (&now["id"], &"running".into()), "{still}");
+    // The hold has ended with the daemon.
+    let copied = copy.wait_with_output().or_fail("read the copy");
+    let said = String::from_utf8_lossy(&copied.stderr);
+    assert!(copied.status.code() == Some(1) && said.contains("copy again"), "{said}");
+    eventually("the earlier attempts are removed", || async {
+        let all = json(&node, &["ps", "-a", "-o", "json", "--filter", "pod=svc"]);
+        if all.as_array().is_some_and(|all| all.len() == 1) { Ok(()) } else { Err(all.to_string()) }
+    })
+    .await;
+    assert_eq!(container(&node, "svc")["state"], "running");
+    // Also one that was stopped before its first start.
+    let create = ["create", "--name", "late", "--restart", "always", &image, "sleep", "1000"];
+    let _id = node.hull(&create).good();
+    let _named = node.hull(&["stop", "late"]).good();
+    let _named = node.hull(&["start", "late"]).good();
+    kill_process(&node, "late");
+    let _now = reaches(&node, "late", "running", 1).await;
+    let _named = node.hull(&["rm", "-f", "svc", "late"]).good();
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn a_restart_on_its_way_is_not_held_and_follows_also_a_refused_start() {
+    if program().is_none() {
+        return paths::cannot_run(
+            "a_restart_on_its_way_is_not_held",
+            "the plugin for tests (`make tools`)",
+        );
+    }
+    // A plugin has an attempt wait between its creation and its start.
+    let node = Node::start_with("[nri]\nrequest_timeout_ms = 60000\n").await;
+    let hangs = value!({"hang": "PostCreateContainer"});
+    let image = fixture::busybox();
+    let run = ["run", "-d", "--name", "svc", "--restart", "always", &image, "sleep", "1000"];
+    let _id = node.hull(&run).good();
+    let plugin = Plugin::start(&node, "10-holds", &hangs).await;
+    kill_process(&node, "svc");
+    let _call = plugin.files().wait_for_call("PostCreateContainer").await;
+    let copied = node.hull(&["cp", "svc:/etc/passwd", "-"]);
+    assert!(copied.code == 1 && copied.stderr.contains("about to be restarted"), "{copied:?}");
+    drop(plugin);
+    let _now = reaches(&node, "svc", "running", 1).await;
+    // A container beside it, in the pid namespace of one that has ended when the restart is to be started.
+    let id = node.hull(&["run", "-d", "--name", "one", &image, "sleep", "1000"]).good();
+    let dir = node.host_dir();
+    let pod = r#"{"metadata": {"name": "one", "namespace": "hull", "uid": "u", "attempt": 0}}"#;
+    let pod = node::write(&dir, "pod.json", pod).display().to_string();
+    let beside = value!({
+        "metadata": {"name": "beside"},
+        "image": {"image": image},
+        "command": ["sleep", "1000"],
+        "annotations": {"hull.run/restart": "always"},
+        "linux": {"security_context": {"namespace_options": {"pid": 3, "target_id": id.trim()}}},
+    });
+    let beside = node::write(&dir, "beside.json", &beside.to_string()).display().to_string();
+    let made = node.hull(&["create-container", "one", &beside, &pod]).good();
+    let _named = node.hull(&["start", made.trim()]).good();
+    let plugin = Plugin::start(&node, "20-holds", &hangs).await;
+    kill_process(&node, made.trim());
+    let _call = plugin.files().wait_for_call("PostCreateContainer").await;
+    let _named = node.hull(&["kill", id.trim()]).good();
+    let _code = node.hull(&["wait", id.trim()]).good();
+    drop(plugin);
+    eventually("the attempt that was not started is tried again", || async {
+        let now = json(&node, &["inspect", "beside"]);
+        let reason = &now["status"]["reason"];
+        let is_next = reason == "StartError" && now["info"]["restart"]["pending"] == true;
+        if is_next { Ok(()) } else { Err(now["status"].to_string()) }
+    })
+    .await;
+    assert!(node.daemon_log().contains("container not restarted"), "{}", node.daemon_log());
+    let _named = node.hull(&["rm", "-f", "svc", "one"]).good();
     node.nothing_is_left().await;
 }
 

@@ -125,7 +125,15 @@ async fn again(client: &mut Client, container: &api::Container) -> Result<()> {
         }
         return Err(error);
     }
-    objects::remove_container(client, container).await
+    // The container runs: what it was asked for is done, also if a client copies files of the exited attempt.
+    if let Err(left) = objects::remove_container(client, container).await {
+        output::to_stderr(&format!(
+            "warning: the container runs, and its exited attempt {} stays until `hull rm {0}`\n{}",
+            output::short(&container.id),
+            left.lines()
+        ));
+    }
+    Ok(())
 }
 
 /// Sends a signal to containers.

@@ -176,6 +176,7 @@ impl Task {
             }
         }
         let (record, planned) = (Arc::clone(&entry.record), entry.planned.take());
+        self.allow_restarts(id).await;
         self.begin_container_stage(id, stage::START);
         let work = start::start(StartParams {
             node: Arc::clone(&self.node),

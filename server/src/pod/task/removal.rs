@@ -41,7 +41,7 @@ impl Task {
 
     /// Holds a container that does not run, for a client that uses its files.
     pub(super) fn hold(&mut self, id: &ContainerId, reply: Reply<Arc<()>>) {
-        let restarts = self.restarts(id);
+        let restarts = self.restarts(id) || self.is_unstarted_restart(id);
         let Some(entry) = self.containers.get_mut(id) else {
             return answer(Some(reply), Err(not_found(id)));
         };

@@ -15,11 +15,11 @@ use super::data::Task;
 use super::entry::{ContainerEntry, Restart};
 use super::result::WorkResult;
 use crate::container::State;
-use crate::container::state::ExitReason;
+use crate::container::state::{Event, ExitReason};
 use crate::error::{Chain, Error, Result};
+use crate::node::now_ns;
 use crate::pod::Reply;
 use crate::pod::run_pods::{self, RestartPolicy};
-use hull_proto::cri;
 use hull_proto::id::ContainerId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -229,7 +229,23 @@ impl Task {
                 self.stop(next, STOP_GRACE_S, reply).await;
             }
             Ok(()) => info!(container = %next.short(), "container restarted"),
-            Err(_) => self.schedule_restart(next),
+            Err(err) => {
+                warn!(container = %next.short(), error = %Chain(&*err), "container not restarted");
+                self.start_refused(next, &err).await;
+                self.schedule_restart(next);
+            }
+        }
+    }
+
+    /// Records a start that was refused before it began as one that failed, so that the next attempt follows.
+    async fn start_refused(&mut self, id: &ContainerId, err: &Error) {
+        let is_unstarted = self.containers.get(id).is_some_and(|entry| {
+            matches!(entry.record.state, State::Created) && entry.operation.is_idle()
+        });
+        if is_unstarted {
+            self.record_container_failure(id, "StartError", err);
+            let why = crate::error::sentence(err);
+            self.advance(id, Event::StartFailed { why, at_ns: now_ns() }).await;
         }
     }
 
@@ -270,12 +286,17 @@ impl Task {
         self.publish();
     }
 
-    /// An attempt that a person creates restarts as its policy says.
-    pub(super) async fn allow_restarts(&mut self, config: &cri::ContainerConfig) {
-        let name = config.metadata.as_ref().map_or("", |metadata| metadata.name.as_str());
-        if self.record.restarts_cancelled.contains(name) {
+    /// An attempt that a person starts restarts as its policy says, also after a stop before its start. Not earlier: a
+    /// creation that fails leaves a stopped container stopped.
+    pub(super) async fn allow_restarts(&mut self, id: &ContainerId) {
+        let Some(entry) = self.containers.get(id) else { return };
+        if run_pods::restart_count(&entry.record.config) > 0 {
+            return;
+        }
+        let name = entry.record.metadata().0.to_owned();
+        if self.record.restarts_cancelled.contains(&name) {
             let mut record = (*self.record).clone();
-            record.restarts_cancelled.remove(name);
+            record.restarts_cancelled.remove(&name);
             self.record = Arc::new(record);
             self.save().await;
         }
@@ -303,10 +324,8 @@ impl Task {
             is_earlier(of.record.metadata()) && matches!(of.record.state, State::Exited { .. })
         });
         let superseded: Vec<_> = superseded.map(|(old, _)| old.clone()).collect();
-        let stopped = |of: &ContainerId| {
-            self.containers.get(of).is_some_and(|entry| entry.record.stop_requested)
-        };
-        let is_final = self.is_cancelled(id) || superseded.iter().any(stopped);
+        // Earlier attempts have no say: a person may have stopped one, and started this container again since.
+        let is_final = self.is_cancelled(id);
         match (by_daemon, state) {
             // A stop ended the restart that the last daemon was in.
             (true, State::Created) if is_final => {

@@ -35,10 +35,7 @@ impl Task {
 
     pub(super) async fn command(&mut self, command: Command) {
         match command {
-            Command::Create { config, reply } => {
-                self.allow_restarts(&config).await;
-                self.create(*config, reply);
-            }
+            Command::Create { config, reply } => self.create(*config, reply),
             Command::Start { id, reply } => self.start(&id, reply).await,
             Command::Stop { id, grace_s, reply } => self.stop(&id, grace_s, reply).await,
             Command::Remove { id, reply } => self.remove(&id, reply).await,
