@@ -3,8 +3,8 @@
 //! standard input and answer with JSON.
 //!
 //! The rule: a helper has a time, its answer a size, and nothing that it prints gets into an error but
-//! the last line of what it complains about: on stderr, or on stdout as docker's own helpers do, never a JSON
-//! document, which may hold a secret. It is killed when its time is up.
+//! the last line of what it complains about: on stderr, or on stdout as docker's own helpers do. Of stdout, only
+//! sentences are shown, and neither a JSON document nor a word that may be a secret. It is killed when its time is up.
 
 use crate::credentials::auth::Auth;
 use crate::error::shown;
@@ -17,6 +17,8 @@ use tokio::process::{Child, Command};
 const TIME_MAX: Duration = crate::limits::HELPER_S.time();
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 const SAID_BYTES: usize = 200;
+/// Longest word of a complaint on stdout, in bytes; tokens are longer.
+const WORD_BYTES: usize = 24;
 /// The output of helpers that have no credentials for a registry.
 const NOTHING: &str = "credentials not found";
 
@@ -109,11 +111,32 @@ async fn all(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
 
 /// The clause about what a helper complains of; empty if it says nothing that may be shown.
 fn complaint(answer: &[u8], stderr: &[u8]) -> String {
+    let last = |said: &[u8]| {
+        String::from_utf8_lossy(said).trim().lines().last().unwrap_or_default().to_owned()
+    };
     let is_document = answer.contains(&b'{') || answer.contains(&b'"');
-    let said = if stderr.trim_ascii().is_empty() && !is_document { answer } else { stderr };
-    let text = String::from_utf8_lossy(said);
-    let line = shown(text.trim().lines().last().unwrap_or_default(), SAID_BYTES);
+    let line = match last(stderr) {
+        line if line.is_empty() && !is_document => sentence(&last(answer)),
+        line => line,
+    };
+    let line = shown(&line, SAID_BYTES);
     if line.is_empty() { String::new() } else { format!("; it complains: {line}") }
+}
+
+/// A line of stdout without what may be a secret: long words, and those with letters and digits. Empty for a single
+/// word, as a token is.
+fn sentence(line: &str) -> String {
+    let may_be_secret = |word: &&str| {
+        word.len() > WORD_BYTES
+            || word.contains(|c: char| c.is_ascii_digit())
+                && word.contains(|c: char| c.is_alphabetic())
+    };
+    let words: Vec<&str> = line.split_whitespace().collect();
+    if words.len() < 2 {
+        return String::new();
+    }
+    let shown = words.iter().map(|word| if may_be_secret(word) { "…" } else { *word });
+    shown.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -128,6 +151,12 @@ mod tests {
         for secret in [r#"{"Username": "u", "Secret": "s3cret""#, r#""Secret": "s3cret","#] {
             assert_eq!(said(secret, " \n"), "");
         }
+        // Also without a document: `hull` cannot know what a helper prints.
+        for secret in ["eyJhbGciOi.s3cret\n", "warning\ns3cret", "hunter"] {
+            assert_eq!(said(secret, "\n"), "");
+        }
+        let token = format!("token: Bearer {} s3cret", "a".repeat(WORD_BYTES + 1));
+        assert_eq!(said(&token, ""), "; it complains: token: Bearer … …");
         assert_eq!(said("", ""), "");
     }
 }
