@@ -323,15 +323,20 @@ impl Network {
         }
     }
 
-    /// Runs the garbage collection of CNI plugins; the built-in network needs none. Blocks.
+    /// Runs the garbage collection of CNI plugins, also for pods that have named a CNI network where new pods get
+    /// another; the built-in network needs none. Blocks.
     ///
     /// # Errors
     /// When no CNI network is configured.
     pub fn collect_garbage(&self) -> Result<Collected, Error> {
-        match self.choose()?.provider {
-            Provider::Builtin | Provider::None => Ok(Collected::Done(Vec::new())),
-            Provider::Cni => Ok(self.cni.collect_garbage()?),
+        let attaches = match self.choose()?.provider {
+            Provider::Builtin | Provider::None => false,
+            Provider::Cni => true,
+        };
+        if !attaches && self.cni.attached_count() == 0 {
+            return Ok(Collected::Done(Vec::new()));
         }
+        Ok(self.cni.collect_garbage(attaches)?)
     }
 }
 

@@ -121,7 +121,8 @@ fn start_hint(program: &str, error: &io::Error) -> String {
 impl Error {
     /// No configuration of the directory `dir` describes the network `name`.
     pub(super) fn not_configured(name: &str, dir: &Path, found: &Configurations) -> Self {
-        let known = found.networks.iter().map(|of| of.name.clone()).collect();
+        let usable = found.networks.iter().filter(|of| !of.is_loopback());
+        let known = usable.map(|of| of.name.clone()).collect();
         Self::NotConfigured { name: name.to_owned(), dir: dir.to_owned(), known }
     }
 

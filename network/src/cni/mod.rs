@@ -20,6 +20,7 @@ mod args;
 mod capabilities;
 mod conf;
 pub(crate) mod error;
+mod gc;
 mod in_flight;
 mod invoke;
 mod pin;
@@ -37,22 +38,21 @@ pub use pin::{pins, unpin};
 pub use protocol::{PluginError, Verb};
 
 use crate::error::Error as NetworkError;
-use crate::limits::SURVEY_S;
 use crate::netns;
 use crate::sync::lock_unpoisoned;
 use crate::types::{PortMapping, Request, RequestedNetwork};
 use conf::{Configurations, Fingerprint, Network};
 use ipnet::IpNet;
 use plugins::Plugins;
-use protocol::{PluginInput, ValidAttachment};
+use protocol::PluginInput;
 use records::{Attachment, Record, Records};
 use result::AddResult;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tracing::{info, warn};
 use version::Version;
 
@@ -275,34 +275,31 @@ impl Cni {
         Ok(())
     }
 
-    /// Runs GC with all plugins that support it (CNI 1.1).
+    /// Runs GC with all plugins that support it (CNI 1.1): those of the networks of all pods, unless CNI does not
+    /// attach them (`attaches` is false), and those of networks that attached pods have named.
     ///
     /// # Errors
-    /// When no network is configured.
-    pub fn collect_garbage(&self) -> Result<Collected, Error> {
-        let exclusive = match self.gc.try_write() {
+    /// When CNI attaches pods, and no network is configured; when the configurations cannot be read.
+    pub fn collect_garbage(&self, attaches: bool) -> Result<Collected, Error> {
+        let _exclusive = match self.gc.try_write() {
             Ok(exclusive) => exclusive,
             Err(TryLockError::Poisoned(exclusive)) => exclusive.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(Collected::Busy),
         };
-        let (began, mut failed) = (Instant::now(), Vec::new());
-        for (network, version) in self.networks()? {
-            if !version.has_gc() || network.disable_gc {
-                continue;
-            }
-            let valid = self.valid(&network.name);
-            let input = PluginInput { valid: Some(&valid), ..PluginInput::default() };
-            for plugin in &network.plugins {
-                let of = (network.name.as_str(), version);
-                failed.extend(self.plugins.call(Verb::Gc, of, plugin, None, &input).err());
-                // Pods wait meanwhile: the next interval does the rest.
-                if began.elapsed() >= SURVEY_S.time() {
-                    return Ok(Collected::Done(failed));
-                }
-            }
+        let mut networks = Vec::new();
+        if attaches {
+            networks.extend(self.networks()?.into_iter().map(Ok));
         }
-        drop(exclusive);
-        Ok(Collected::Done(failed))
+        let found = self.configurations()?;
+        let known: Vec<Arc<Record>> = self.known().values().cloned().collect();
+        let of_pods = known.iter().flat_map(|record| record.attachments.iter());
+        let mut names: BTreeSet<&str> = of_pods.map(|of| of.network.as_str()).collect();
+        names.retain(|name| !networks.iter().flatten().any(|(of, _)| of.name == *name));
+        // What another runtime of the node attached to a network that no pod here has is not garbage.
+        let named = names.iter().filter_map(|name| found.named(name));
+        networks.extend(named.map(|of| Ok((of.clone(), self.plugins.version(of)?))));
+        let valid = |network: &str| gc::valid(network, known.iter().map(|of| &**of));
+        Ok(Collected::Done(gc::collect(&self.plugins, networks.into_iter(), valid)))
     }
 
     /// Sets the pod subnets that the kubelet reported: they are passed to plugins that declare `ipRanges`
@@ -470,18 +467,6 @@ impl Cni {
         info!(dir = %dir.display(), networks = names.join(", "), "network configurations read");
         *held = Some((now, Arc::clone(&found)));
         Ok(found)
-    }
-
-    fn valid(&self, network: &str) -> Vec<ValidAttachment> {
-        let mut valid = Vec::new();
-        for record in self.known().values() {
-            let of = record.attachments.iter().filter(|of| of.network == network);
-            valid.extend(of.map(|of| ValidAttachment {
-                container: record.pod.clone(),
-                if_name: of.if_name.clone(),
-            }));
-        }
-        valid
     }
 
     fn save(&self, record: &Record) -> Result<(), Error> {

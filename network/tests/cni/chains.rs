@@ -2,9 +2,9 @@
 //! The order of calls, their input, and plugins that fail in every way at every verb.
 
 use crate::common::on_a_host;
-use crate::support::{Host, TestPod, cni_error, sentence};
+use crate::support::{Called, Host, TestPod, cni_error, sentence};
 use hull_network::cni::{Collected, Error, Verb, pins, unpin};
-use hull_network::{Bandwidth, Dns};
+use hull_network::{Bandwidth, Config, Dns, LinkMode, Mode, Network};
 use serde_json::json;
 use std::fs;
 use std::time::Duration;
@@ -381,7 +381,9 @@ fn garbage_is_collected_with_the_attachments_that_are_valid() {
         host.cni.detach(&gone.id).unwrap();
         host.calls();
         host.tell("one", "GC", FAIL);
-        let Collected::Done(failed) = host.cni.collect_garbage().unwrap() else { panic!("busy") };
+        let Collected::Done(failed) = host.cni.collect_garbage(true).unwrap() else {
+            panic!("busy")
+        };
         assert_eq!(failed.len(), 1, "the second is asked although the first failed: {failed:?}");
         for call in host.called() {
             let valid = &call.all["input"]["cni.dev/valid-attachments"];
@@ -389,9 +391,69 @@ fn garbage_is_collected_with_the_attachments_that_are_valid() {
         }
         let off = r#"{"cniVersion": "1.1.0", "name": "pods", "disableGC": true, "plugins": [{"type": "one"}]}"#;
         host.conf("10-pods.conflist", off);
-        host.cni.collect_garbage().unwrap();
+        host.cni.collect_garbage(true).unwrap();
         assert_eq!(host.calls(), [""; 0]);
         host.cni.detach(&kept.id).unwrap();
+    });
+}
+
+#[test]
+fn garbage_is_collected_of_networks_that_pods_have_named() {
+    on_a_host(|| {
+        let host = Host::with(&["one", "two", "three"]);
+        host.chain("1.1.0", &["one"]);
+        for (file, name, plugin) in
+            [("20-blue.conflist", "blue", "two"), ("30-red.conflist", "red", "three")]
+        {
+            let plugins = json!([{"type": plugin}]);
+            let list = json!({"cniVersion": "1.1.0", "name": name, "plugins": plugins});
+            host.conf(file, &list.to_string());
+        }
+        let pod = TestPod { network: Some("blue"), ..TestPod::new(1) };
+        host.attach(&pod).unwrap();
+        host.calls();
+        host.cni.collect_garbage(true).unwrap();
+        let called = host.called();
+        let of = |call: &Called| call.all["input"]["cni.dev/valid-attachments"].clone();
+        assert_eq!(
+            called.iter().map(|call| call.plugin.as_str()).collect::<Vec<_>>(),
+            ["one", "two"]
+        );
+        assert_eq!(of(&called[1]), json!([{"containerID": pod.id, "ifname": "eth0"}]));
+        // Where CNI does not attach pods, what others have on a network of theirs is left alone.
+        let builtin = Config {
+            link_mode: LinkMode::Bridge,
+            uplink: None,
+            bridge: "hulltest0".into(),
+            pod_cidr: Vec::new(),
+            mtu: None,
+            masquerade: true,
+            cluster_cidrs: Vec::new(),
+            wait_for_pod_cidr: false,
+            table: "hulltest".into(),
+            state_dir: host.dir.path().join("leases"),
+        };
+        let network = Network::open(Mode::None, builtin, Host::config(&host.dir)).unwrap();
+        network.collect_garbage().unwrap();
+        assert_eq!(host.calls(), ["GC two"]);
+        host.cni.detach(&pod.id).unwrap();
+        host.calls();
+        host.cni.collect_garbage(false).unwrap();
+        assert_eq!(host.calls(), [""; 0]);
+    });
+}
+
+#[test]
+fn the_hint_for_an_unknown_network_names_those_that_pods_can_have() {
+    on_a_host(|| {
+        let host = Host::with(&["one"]);
+        host.conf("99-lo.conf", r#"{"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}"#);
+        let pod = TestPod { network: Some("blue"), ..TestPod::new(1) };
+        let said = sentence(&host.attach(&pod).unwrap_err());
+        assert!(said.contains("network `blue`") && said.contains("there is none"), "{said}");
+        host.chain("1.1.0", &["one"]);
+        let said = sentence(&host.attach(&pod).unwrap_err());
+        assert!(said.ends_with("(use one of pods)"), "{said}");
     });
 }
 
@@ -411,11 +473,11 @@ fn garbage_is_not_collected_while_a_pod_is_attached() {
             let attached = scope.spawn(|| host.attach(&pod));
             // Opens when the plugin does.
             fs::read(&begun).unwrap();
-            assert!(matches!(host.cni.collect_garbage().unwrap(), Collected::Busy));
+            assert!(matches!(host.cni.collect_garbage(true).unwrap(), Collected::Busy));
             fs::write(&go_on, "\n").unwrap();
             attached.join().unwrap().unwrap();
         });
-        assert!(matches!(host.cni.collect_garbage().unwrap(), Collected::Done(_)));
+        assert!(matches!(host.cni.collect_garbage(true).unwrap(), Collected::Done(_)));
         host.cni.detach(&pod.id).unwrap();
     });
 }
