@@ -345,10 +345,10 @@ impl Node {
         format!("10.213.{}.0/24", self.number)
     }
 
-    /// A port of the host that no other node's tests use.
+    /// A port of the host that no other node's tests use, nor the one after it.
     #[must_use]
     pub fn host_port(&self) -> u16 {
-        20_000 + u16::from(self.number)
+        20_000 + 2 * u16::from(self.number)
     }
 
     /// The daemon's log so far.
