@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Files with YAML or JSON that commands read: bounded, and `-` is stdin.
+//! Text files that commands read, most of them YAML or JSON: bounded, and `-` is stdin where a command says so.
 
 use super::error::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -11,12 +11,17 @@ const BYTES_MAX: u64 = 4 << 20;
 
 /// Reads a file, or stdin for `-`.
 pub(crate) fn text(path: &Path) -> Result<String> {
+    if path == Path::new("-") { bounded(path, io::stdin()) } else { of_file(path) }
+}
+
+/// Reads a file, also one with the name `-`.
+pub(crate) fn of_file(path: &Path) -> Result<String> {
+    let file = std::fs::File::open(path);
+    bounded(path, file.map_err(Error::io(format!("read {}", path.display())))?)
+}
+
+fn bounded(path: &Path, source: impl io::Read) -> Result<String> {
     let failed = || Error::io(format!("read {}", path.display()));
-    let source: Box<dyn io::Read> = if path == Path::new("-") {
-        Box::new(io::stdin())
-    } else {
-        Box::new(std::fs::File::open(path).map_err(failed())?)
-    };
     let mut text = String::new();
     source.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(failed())?;
     if text.len() as u64 > BYTES_MAX {

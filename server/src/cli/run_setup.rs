@@ -4,7 +4,7 @@
 use super::args::Run;
 use super::client::Client;
 use super::error::{Error, Result};
-use super::{images, ports, publish, run_flags, verbose};
+use super::{documents, images, ports, publish, run_flags, verbose};
 use hull_proto::cri as api;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -14,8 +14,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
-/// Longest file of variables, in bytes.
-const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Most tries for a port that no pod has either.
 const TRIES: usize = 1000;
 
@@ -53,14 +51,7 @@ pub(crate) fn create(directories: &[PathBuf]) -> Result<()> {
 pub(crate) fn env_files(files: &[PathBuf]) -> Result<Vec<api::KeyValue>> {
     let mut all = Vec::new();
     for path in files {
-        let failed = || Error::io(format!("read {}", path.display()));
-        let file = std::fs::File::open(path).map_err(failed())?;
-        let mut text = String::new();
-        io::Read::read_to_string(&mut io::Read::take(file, FILE_BYTES_MAX + 1), &mut text)
-            .map_err(failed())?;
-        if text.len() as u64 > FILE_BYTES_MAX {
-            return Err(failed()(io::Error::other("it is longer than 4 MiB")));
-        }
+        let text = documents::of_file(path)?;
         all.extend(run_flags::env_file(&text, |key| std::env::var(key).ok())?);
     }
     Ok(all)

@@ -2,12 +2,11 @@
 //! The volumes of a manifest on the host, as a kubelet checks and creates them.
 
 use super::super::error::{Error, Result};
+use super::super::run_setup;
 use super::manifest::Volume;
-use std::fs::{File, FileType, Permissions};
+use std::fs::{File, FileType};
 use std::io;
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The types of a hostPath.
@@ -60,11 +59,7 @@ pub(super) fn empty_dir(directory: &Path, volume: &str) -> PathBuf {
 /// Creates the directory of an emptyDir, and checks a hostPath.
 pub(super) fn prepare(volume: &Volume, directory: &Path) -> Result<()> {
     if volume.empty_dir.is_some() {
-        let path = empty_dir(directory, &volume.name);
-        let failed = || Error::io(format!("create {}", path.display()));
-        std::fs::create_dir_all(&path).map_err(failed())?;
-        // As a kubelet makes them: for every user of the pod.
-        std::fs::set_permissions(&path, Permissions::from_mode(0o777)).map_err(failed())?;
+        run_setup::create(&[empty_dir(directory, &volume.name)])?;
     }
     let Some(of) = &volume.host_path else { return Ok(()) };
     // Another type was refused with the manifest.
@@ -112,6 +107,7 @@ fn create(kind: PathType, path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn a_path_is_of_its_type_or_is_created() {
@@ -127,5 +123,17 @@ mod tests {
         host_path(PathType::BlockDevice, Path::new("/dev/null")).unwrap_err();
         host_path(PathType::Any, &at("none")).unwrap();
         assert_eq!(PathType::parse(Some("Pipe")), None);
+    }
+
+    #[test]
+    fn an_empty_directory_is_never_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume: Volume = serde_saphyr::from_str("{name: data, emptyDir: {}}").unwrap();
+        prepare(&volume, dir.path()).unwrap();
+        let path = empty_dir(dir.path(), "data");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
+        std::fs::remove_dir(&path).unwrap();
+        std::os::unix::fs::symlink(dir.path(), &path).unwrap();
+        prepare(&volume, dir.path()).unwrap_err();
     }
 }
