@@ -3,6 +3,8 @@
 
 use hull_tests::shell::finish;
 use hull_tests::{ExpectExt as _, Node, eventually, fixture, node};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -284,6 +286,32 @@ async fn prune_removes_what_is_unused_and_asks_first() {
     assert!(removed.is_empty(), "an image with a tag stays: {removed}");
     let removed = node.hull(&["image", "prune", "-a", "-f"]).good();
     assert!(removed.contains("busybox"), "{removed}");
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn prune_names_and_leaves_a_pod_that_a_command_is_making() {
+    let node = Node::start().await;
+    let image = fixture::busybox();
+    let command = "command: [sleep, '1000']";
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: slow}}\nspec:\n  initContainers:\n  - {{name: first, image: '{image}', {command}}}\n  containers:\n  - {{name: app, image: '{image}', {command}}}\n"
+    );
+    let file = node::write(&node.host_dir(), "slow.yaml", &manifest).display().to_string();
+    let mut play = node.hull_command(&["play", "kube", &file]);
+    let mut play = play.stdout(Stdio::null()).stderr(Stdio::null()).spawn().or_fail("start a play");
+    eventually("its init container runs", || async {
+        let now = state(&node, "slow");
+        if now == "running" { Ok(()) } else { Err(now) }
+    })
+    .await;
+    let pruned = node.hull(&["prune", "-y"]);
+    let left = pruned.stderr.contains("skipped pod slow: it is being made");
+    assert!(pruned.code == 0 && left, "{pruned:?}");
+    assert_eq!(state(&node, "slow"), "running");
+    let pid = i32::try_from(play.id()).or_fail("read the pid of the play");
+    kill(Pid::from_raw(pid), Signal::SIGTERM).or_fail("interrupt the play");
+    let _interrupted = play.wait().or_fail("wait for the play");
     node.nothing_is_left().await;
 }
 

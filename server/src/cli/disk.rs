@@ -8,9 +8,13 @@ use super::format::{self, Field, Kind, Kinds};
 use super::names::{Objects, container_name, pod_name};
 use super::ps::{self, row};
 use super::{images, objects, output, run_logs};
+use crate::pod::auto_remove;
 use hull_proto::{admin, cri as api};
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, IsTerminal as _};
+use std::path::Path;
 
 /// The fields of kinds of data.
 pub(crate) const USAGE: Kinds = Kinds {
@@ -89,7 +93,15 @@ pub(crate) async fn df(mut client: Client, args: &Listed) -> Result<()> {
 pub(crate) async fn prune(mut client: Client, args: &Prune) -> Result<()> {
     // Before and after the list: what exits or runs again in between is in one of them.
     let mut restarting = ps::marks(&mut client).await?.restarting_ids;
-    let objects = Objects::fetch(&mut client).await?;
+    // Twice: a pod that is complete now has its containers in the next list.
+    let pods = Objects::fetch(&mut client).await?.pods;
+    let complete = if args.images {
+        BTreeSet::new()
+    } else {
+        complete(&pods, &client.config().await?.data_dir)?
+    };
+    let mut objects = Objects::fetch(&mut client).await?;
+    objects.pods.retain(|pod| complete.contains(pod.id.as_str()));
     restarting.extend(ps::marks(&mut client).await?.restarting_ids);
     let (containers, pods) =
         if args.images { (Vec::new(), Vec::new()) } else { unused(&objects, &restarting) };
@@ -133,8 +145,27 @@ pub(crate) async fn prune(mut client: Client, args: &Prune) -> Result<()> {
     Ok(())
 }
 
+/// The ids of those of the pods that no command is making now; the others are printed to stderr.
+fn complete<'p>(pods: &'p [api::PodSandbox], data_dir: &Path) -> Result<BTreeSet<&'p str>> {
+    let mut complete = BTreeSet::new();
+    for pod in pods {
+        let uid = pod.metadata.as_ref().map_or("", |metadata| metadata.uid.as_str());
+        let directory = auto_remove::log_directory(data_dir, uid);
+        let being_made = directory.map(|of| run_logs::is_being_made(&of)).transpose()?;
+        if being_made == Some(true) {
+            output::to_stderr(&format!(
+                "skipped pod {}: it is being made\n",
+                shown(pod_name(pod), MESSAGE_BYTES_MAX)
+            ));
+        } else {
+            complete.insert(pod.id.as_str());
+        }
+    }
+    Ok(complete)
+}
+
 /// Exited containers in pods of `hull run` that have others, and pods of `hull run` in which nothing runs or waits to
-/// be started. Not those that a command is making now, and no container that the daemon will restart.
+/// be started. No container that the daemon will restart.
 fn unused<'o>(
     objects: &'o Objects,
     restarting: &[String],
@@ -144,10 +175,6 @@ fn unused<'o>(
     };
     let (mut containers, mut pods) = (Vec::new(), Vec::new());
     for pod in objects.pods.iter().filter(|pod| objects::is_of_run(pod)) {
-        let uid = pod.metadata.as_ref().map_or("", |metadata| metadata.uid.as_str());
-        if run_logs::is_being_made(uid) {
-            continue;
-        }
         let inside: Vec<_> =
             objects.containers.iter().filter(|of| of.pod_sandbox_id == pod.id).collect();
         if inside.iter().all(|of| has_ended(of)) {
@@ -179,6 +206,7 @@ fn is_confirmed(containers: usize, pods: usize, images: &[api::Image]) -> Result
 mod tests {
     use super::*;
     use crate::pod::run_pods::UID_LABEL;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn pods_that_are_being_made_and_containers_that_restart_stay() {
@@ -190,9 +218,17 @@ mod tests {
             ..Default::default()
         };
         let mut objects = Objects { pods: vec![pod], containers: Vec::new() };
-        let making = run_logs::Making::begin(&uid).unwrap();
-        assert!(unused(&objects, &[]).1.is_empty());
+        let dir = tempfile::tempdir().unwrap();
+        let logs = auto_remove::log_directory(dir.path(), &uid).unwrap();
+        let making = run_logs::Making::begin(&logs).unwrap();
+        assert!(complete(&objects.pods, dir.path()).unwrap().is_empty());
         drop(making);
+        assert_eq!(complete(&objects.pods, dir.path()).unwrap(), BTreeSet::from(["p"]));
+        // Two of `hull prune` do not take each other for a command that makes the pod.
+        let other = std::fs::File::open(&logs).unwrap();
+        other.lock_shared().unwrap();
+        assert!(!run_logs::is_being_made(&logs).unwrap());
+        assert_eq!(std::fs::metadata(&logs).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(unused(&objects, &[]).1.len(), 1);
         let mut ended =
             api::Container { id: "c".into(), pod_sandbox_id: "p".into(), ..Default::default() };

@@ -39,7 +39,6 @@ pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, EarlyError
         return Err(own(Error::NotATerminal));
     }
     let uid = run_logs::new_uid().map_err(own)?;
-    let mut making = Making::begin(&uid).map_err(own)?;
     let mut signals = EndSignals::new().map_err(own)?;
     let started = tokio::select! {
         started = start(&mut client, args, &uid) => started,
@@ -58,7 +57,6 @@ pub(crate) async fn run(mut client: Client, args: &Run) -> Result<u8, EarlyError
             return Err(error);
         }
     };
-    making.end();
     if args.detach {
         output::line(&running.id).map_err(own)?;
         return Ok(0);
@@ -122,7 +120,6 @@ fn restarts(args: &Run) -> bool {
 pub(crate) async fn create(mut client: Client, args: &Run) -> Result<()> {
     refuse_restart_and_removal(args)?;
     let uid = run_logs::new_uid()?;
-    let _making = Making::begin(&uid)?;
     match make(&mut client, args, &uid, true).await {
         Ok(made) => output::line(&made.id),
         Err((error, _)) => {
@@ -161,7 +158,9 @@ async fn make(
         return Err(own(Error::io(format!("write {}", path.display()))(taken)));
     }
     let prepared = prepare(client, args, uid, unattended).await.map_err(own)?;
-    let Prepared { configs, log, directories } = prepared;
+    let Prepared { configs, log, own_logs, directories } = prepared;
+    // Until the container is created: `hull prune` removes no pod with a container that waits for its start.
+    let _making = Making::begin(&own_logs).map_err(own)?;
     let request = api::RunPodSandboxRequest {
         config: Some(configs.pod.clone()),
         runtime_handler: args.life.runtime.clone().unwrap_or_default(),
@@ -203,6 +202,8 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
 struct Prepared {
     configs: PodConfigs,
     log: PathBuf,
+    /// The log directory of the pod, also with --log-dir.
+    own_logs: PathBuf,
     /// The directories to create for volumes.
     directories: Vec<PathBuf>,
 }
@@ -250,7 +251,7 @@ async fn prepare(client: &mut Client, args: &Run, uid: &str, unattended: bool) -
         configs.container.annotations.insert(CONSOLE_SIZE.to_owned(), size);
     }
     let log = logs.join(run_logs::FILE);
-    Ok(Prepared { configs, log, directories })
+    Ok(Prepared { configs, log, own_logs: own, directories })
 }
 
 /// Fails if a pod has the name already; with --replace, `remove` removes it.

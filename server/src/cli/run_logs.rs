@@ -5,9 +5,9 @@ use super::client::Client;
 use super::error::{Error, Result};
 use crate::pod::{auto_remove, run_pods};
 use hull_proto::cri as api;
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// The file name of the log.
@@ -23,34 +23,64 @@ pub(crate) fn new_uid() -> Result<String> {
 
 /// A pod that this command is making: until it is dropped, or the process ends, `hull prune` leaves the pod alone.
 ///
-/// The name of an abstract socket, which the kernel releases with the process.
+/// A lock on the log directory of the pod, which is in a directory for root alone. The kernel releases it with the
+/// process.
 #[derive(Debug)]
-pub(crate) struct Making(Option<UnixListener>);
+#[must_use]
+pub(crate) struct Making {
+    /// `None` for a client that cannot write to the node's files, such as one in a container.
+    _lock: Option<File>,
+}
 
 impl Making {
-    /// Begins to make the pod with this uid.
+    /// Begins to make the pod with this log directory, and creates the directory. Before the pod is requested.
     ///
     /// # Errors
-    /// The socket cannot be created.
-    pub(crate) fn begin(uid: &str) -> Result<Self> {
-        let bound = mark(uid).and_then(|of| UnixListener::bind_addr(&of));
-        bound.map(|socket| Self(Some(socket))).map_err(Error::io("mark the pod as being made"))
-    }
-
-    /// The pod is complete.
-    pub(crate) fn end(&mut self) {
-        self.0 = None;
+    /// The directory cannot be created or locked.
+    pub(crate) fn begin(directory: &Path) -> Result<Self> {
+        match lock(directory) {
+            Ok(lock) => Ok(Self { _lock: Some(lock) }),
+            Err(err) if is_out_of_reach(&err) => Ok(Self { _lock: None }),
+            Err(err) => Err(Error::io(format!("lock {}", directory.display()))(err)),
+        }
     }
 }
 
-fn mark(uid: &str) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("hull.run/making/{uid}"))
+fn is_out_of_reach(err: &io::Error) -> bool {
+    use io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
+    matches!(err.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem)
 }
 
-/// Whether a command on this node is making the pod with this uid.
-pub(crate) fn is_being_made(uid: &str) -> bool {
-    let bound = mark(uid).and_then(|of| UnixListener::bind_addr(&of));
-    bound.is_err_and(|err| err.kind() == io::ErrorKind::AddrInUse)
+/// Creates the directory and the one above it, and locks it.
+fn lock(directory: &Path) -> io::Result<File> {
+    for path in directory.parent().into_iter().chain([directory]) {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+    }
+    let file = File::open(directory)?;
+    // A `hull prune` has it for a moment.
+    file.lock()?;
+    Ok(file)
+}
+
+/// Whether a command on this node is making the pod with this log directory.
+///
+/// # Errors
+/// The lock cannot be tried.
+pub(crate) fn is_being_made(directory: &Path) -> Result<bool> {
+    let failed = |err| Error::io(format!("try the lock of {}", directory.display()))(err);
+    let file = match File::open(directory) {
+        // A pod whose logs are elsewhere, or whose client does not have the files of the node.
+        Err(err) if is_out_of_reach(&err) => return Ok(false),
+        opened => opened.map_err(failed)?,
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(err)) => Err(failed(err)),
+    }
 }
 
 /// The log directory of the pod with this uid, from the configuration of the daemon; `None` if it is not a pod of

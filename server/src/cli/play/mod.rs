@@ -163,7 +163,6 @@ async fn existing(client: &mut Client, pod: &Pod) -> Result<Vec<api::PodSandbox>
 async fn run(client: &mut Client, pod: &Pod, file: &Path) -> Result<(String, Vec<String>)> {
     let mut signals = EndSignals::new()?;
     let uid = run_logs::new_uid()?;
-    let _making = Making::begin(&uid)?;
     let mut own = client.clone();
     let made = tokio::select! {
         made = make(&mut own, pod, file, &uid) => made,
@@ -194,6 +193,7 @@ async fn make(
     }
     let missing = Error::Response { operation: "find the log directory", missing: "path" };
     let directory = run_logs::directory(client, uid).await?.ok_or(missing)?;
+    let _making = Making::begin(&directory)?;
     let bad =
         |why| Error::BadManifest { path: file.to_owned(), what: pod.metadata.name.clone(), why };
     pod.spec.volumes.iter().try_for_each(|volume| volumes::prepare(volume, &directory))?;
