@@ -83,11 +83,9 @@ pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
     absent(
         RUN,
         &[
-            "--cgroup-parent",
             "--cgroupns",
             "--memory-reservation",
             "--oom-kill-disable",
-            "--oom-score-adj",
             "--blkio-weight",
             "--device-read-bps",
             "--device-write-bps",
@@ -95,6 +93,12 @@ pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
         ],
         "the limits of a container are those of CRI",
         "use --memory, --cpus, --cpu-shares, --pids-limit and --ulimit",
+    ),
+    absent(
+        RUN,
+        &["--cgroup-parent", "--oom-score-adj"],
+        "`hull run` has no option for this",
+        "set it in the files of `hull runp` and `hull create-container`, as `cgroup_parent` and `oom_score_adj`",
     ),
     absent(
         RUN,
@@ -160,6 +164,7 @@ mod tests {
     fn an_absent_option_has_a_reason() {
         assert!(of("exec", "-u").is_some_and(|of| of.instead.contains("su USER")));
         assert!(of("run", "--log-driver=none").is_some());
+        assert!(of("run", "--oom-score-adj").is_some_and(|of| of.instead.contains("runp")));
         assert!(of("ps", "-u").is_none() && of("run", "--unknown").is_none());
     }
 }

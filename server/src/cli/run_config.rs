@@ -155,6 +155,10 @@ fn pod(args: &Run, at: &Setting<'_>) -> Result<api::PodSandboxConfig> {
         NetworkOf::Pod | NetworkOf::Host | NetworkOf::None | NetworkOf::Named(_) => None,
     };
     if let Some(why) = why {
+        if args.publish.is_empty() {
+            let text = format!("--publish-all publishes nothing here: {why}");
+            return Err(Error::Usage { text });
+        }
         let (value, why) = (args.publish.join(" "), why.to_owned());
         return Err(Error::BadFlag { flag: "--publish", value, why });
     }
@@ -421,6 +425,9 @@ mod tests {
         {
             of(line).unwrap_err();
         }
+        // The flag that was given.
+        let refused = of("--net none -P i").unwrap_err().to_string();
+        assert!(refused.contains("--publish-all"), "{refused}");
     }
 
     #[test]
