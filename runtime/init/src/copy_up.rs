@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Fills a new tmpfs with what the image has at that place (OCI `tmpcopyup`).
 //!
-//! Directories, files and links, with owner, mode and time; nothing is followed and no file system
-//! but the one at hand is entered. Devices, pipes and sockets are passed over.
+//! Files of every type, with owner and mode; nothing is followed and no file system but the one at hand is entered. A
+//! file that cannot be created there, such as a device in a user namespace, is an error.
 
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, StatxFlags, Timespec,
-    Timestamps, Uid, chownat, fchmod, fchown, futimens, mkdirat, openat2, readlinkat, statx,
-    symlinkat,
+    Timestamps, Uid, chmodat, chownat, fchmod, fchown, futimens, makedev, mkdirat, mknodat,
+    openat2, readlinkat, statx, symlinkat,
 };
 use rustix::io::Errno;
 use std::ffi::CStr;
@@ -66,11 +66,19 @@ fn one(from: &OwnedFd, to: &OwnedFd, name: &CStr, depth: u32) -> Result<(), Errn
             let (uid, gid) = (Uid::from_raw(stat.stx_uid), Gid::from_raw(stat.stx_gid));
             chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
         }
-        FileType::Fifo
+        kind @ (FileType::Fifo
         | FileType::Socket
         | FileType::CharacterDevice
-        | FileType::BlockDevice
-        | FileType::Unknown => Ok(()),
+        | FileType::BlockDevice) => {
+            let device = makedev(stat.stx_rdev_major, stat.stx_rdev_minor);
+            mknodat(to, name, kind, Mode::empty(), device)?;
+            let (uid, gid) = (Uid::from_raw(stat.stx_uid), Gid::from_raw(stat.stx_gid));
+            chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            // Follows links, but this was created above, and nobody else sees this file system yet.
+            let mode = Mode::from_raw_mode(RawMode::from(stat.stx_mode) & 0o7777);
+            chmodat(to, name, mode, AtFlags::empty())
+        }
+        FileType::Unknown => Err(Errno::OPNOTSUPP),
     }
 }
 

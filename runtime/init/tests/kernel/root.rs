@@ -4,6 +4,7 @@
 use crate::Test;
 use crate::fixture::{Fixture, bind, bind_of, device, mount, mount_with};
 use hull_init::plan::{Attrs, Namespace, Op, Propagation, Source, Step};
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount as mount_here, mount_bind, mount_change,
@@ -183,13 +184,25 @@ fn copy_up(fixture: &Fixture) {
     fs::set_permissions(image.join("sub/file"), fs::Permissions::from_mode(0o4711)).unwrap();
     std::os::unix::fs::chown(image.join("sub"), Some(7), Some(8)).unwrap();
     symlink("/etc/passwd", image.join("link")).unwrap();
+    let device = makedev(1, 3);
+    for (name, kind, device) in
+        [("fifo", FileType::Fifo, 0), ("null", FileType::CharacterDevice, device)]
+    {
+        mknodat(CWD, image.join(name), kind, Mode::empty(), device).unwrap();
+        fs::set_permissions(image.join(name), fs::Permissions::from_mode(0o626)).unwrap();
+        std::os::unix::fs::chown(image.join(name), Some(7), Some(8)).unwrap();
+    }
+    let _listener = std::os::unix::net::UnixListener::bind(image.join("socket")).unwrap();
     let mut op = mount_with("tmpfs", "/data", &[("mode", "0700")]);
     let Op::Mount { copy_up, attrs, .. } = &mut op else { unreachable!() };
     *copy_up = true;
     *attrs = Attrs { rdonly: true, ..Attrs::default() };
     let script = "cat /data/sub/file; echo; stat -c '%a %u:%g' /data/sub/file /data/sub; readlink /data/link; \
-                  touch /data/x 2>/dev/null && echo writable; stat -f -c %T /data";
-    assert_eq!(fixture.says(script, vec![op]), "content\n4711 0:0\n755 7:8\n/etc/passwd\ntmpfs");
+                  touch /data/x 2>/dev/null && echo writable; stat -f -c %T /data; \
+                  stat -c '%F %a %u:%g %t:%T' /data/fifo /data/null; test -S /data/socket && echo socket";
+    let want = "content\n4711 0:0\n755 7:8\n/etc/passwd\ntmpfs\nfifo 626 7:8 0:0\n\
+                character special file 626 7:8 1:3\nsocket";
+    assert_eq!(fixture.says(script, vec![op]), want);
 }
 
 fn tmpfs(fixture: &Fixture) {
