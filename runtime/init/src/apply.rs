@@ -16,12 +16,11 @@ use crate::plan::{Attrs, Namespace, Op, Plan, Process, Source, Step, StepError};
 use crate::procfs::{self, Procfs};
 use crate::rootfs::{Make, Root, kind};
 use crate::terminal::NewTerminal;
-use crate::{copy_up, defined_volume, device, hierarchies, image_volume, kernel_mounts, sysctl};
+use crate::{change_root, defined_volume, device, hierarchies, image_volume, sysctl, tmpfs};
 use hull_cgroup::CgroupFs;
 use hull_sys::Attr;
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
 use std::os::fd::{AsFd as _, OwnedFd};
 
 struct Builder<'a> {
@@ -100,7 +99,8 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
             let new = pre_pivot.terminal.map(|new| builder.terminal(new, &plan.process));
             slave = new.transpose()?;
             builder.make_read_only().map_err(|failed| failed.at(number(at)))?;
-            builder.enter_root().map_err(|failed| failed.at(number(at)))?;
+            let entered = builder.root().and_then(change_root::enter);
+            entered.map_err(|failed| failed.at(number(at)))?;
             before_pivot()?;
         }
         builder.apply(at, op).map_err(|failed| failed.at(number(at)))?;
@@ -136,6 +136,11 @@ impl Builder<'_> {
         self.root.as_ref().ok_or_else(no_root)
     }
 
+    fn change_root(&mut self, change: impl Fn(&Root) -> Result<Root>) -> Result {
+        self.root = Some(change(self.root()?)?);
+        Ok(())
+    }
+
     fn mask(&mut self, at: usize, path: &str) -> Result {
         let root = self.root.as_ref().ok_or_else(no_root)?;
         self.covers.mask(root, &self.places, path, at)
@@ -156,26 +161,6 @@ impl Builder<'_> {
         self.places.add(mount.as_fd())?;
         self.root = Some(Root::new(mount));
         Ok(())
-    }
-
-    /// The options of a file system; a tmpfs without a mode has that of the directory it is mounted on.
-    fn with_mode(
-        &self,
-        fstype: &str,
-        target: &str,
-        options: &[(String, Option<String>)],
-    ) -> Result<Vec<(String, Option<String>)>> {
-        let mut options = options.to_vec();
-        let has_mode = options.iter().any(|(key, _)| key == "mode");
-        if fstype == "tmpfs"
-            && !has_mode
-            && let Ok(found) = self.root()?.open(target, OFlags::PATH | OFlags::DIRECTORY)
-        {
-            let stat = rustix::fs::fstat(&found);
-            let mode = stat.map_err(errno_context(format!("fstat({target})")))?.st_mode & 0o7777;
-            options.push(("mode".to_owned(), Some(format!("{mode:o}"))));
-        }
-        Ok(options)
     }
 
     fn make_read_only(&mut self) -> Result {
@@ -283,8 +268,8 @@ impl Builder<'_> {
             Op::Domainname(name) => rustix::system::setdomainname(name.as_bytes())
                 .map_err(errno_context(format!("setdomainname({name})"))),
             Op::LoopbackUp => Ok(hull_sys::netns::loopback_up()?),
-            Op::Pivot => self.pivot(),
-            Op::MoveRoot => self.move_root(),
+            Op::Pivot => self.change_root(change_root::pivot),
+            Op::MoveRoot => self.change_root(change_root::move_over),
         }
     }
 
@@ -295,16 +280,18 @@ impl Builder<'_> {
         else {
             return Ok(());
         };
-        let options = &self.with_mode(fstype, target, options)?;
+        let options = &tmpfs::with_mode(self.root()?, fstype, target, options)?;
         let is_later = attrs.rdonly && (fstype == "tmpfs" || *copy_up);
         let attrs = &Attrs { rdonly: attrs.rdonly && !is_later, ..*attrs };
         let mount = match &self.procfs {
             Some(procfs) if fstype == "proc" => {
                 procfs.mount(self.places.first_of(fstype), attrs, options)?
             }
-            _ if *copy_up => self.filled(fstype, source, target, attrs, options)?,
             _ => new_mount(fstype, source, attrs, options)?,
         };
+        if *copy_up {
+            tmpfs::fill(self.root()?, target, &mount)?;
+        }
         if is_later {
             self.read_only_later.push(duplicate(&mount)?);
         }
@@ -362,30 +349,6 @@ impl Builder<'_> {
     fn attach(&self, mount: &OwnedFd, target: &str, make: Make) -> Result {
         let at = self.place(target, make, false)?;
         attach(mount, at.as_fd()).map_err(errno_context(format!("move_mount({target})")))
-    }
-
-    /// A new file system, filled with the image's content at its target.
-    fn filled(
-        &self,
-        fstype: &str,
-        source: &str,
-        target: &str,
-        attrs: &Attrs,
-        options: &[(String, Option<String>)],
-    ) -> Result<OwnedFd> {
-        let mount = new_mount(fstype, source, attrs, options)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        match self.root()?.open(target, flags) {
-            Err(Errno::NOENT) => {}
-            found => {
-                let found = found.map_err(errno_context(format!("openat2({target})")))?;
-                let top = rustix::fs::openat(&mount, ".", flags | OFlags::CLOEXEC, Mode::empty());
-                let top = top.map_err(errno_context(format!("open({fstype})")))?;
-                copy_up::copy(&found, &top)
-                    .map_err(errno_context(format!("tmpcopyup({target})")))?;
-            }
-        }
-        Ok(mount)
     }
 
     fn bind(&mut self, tree: &OwnedFd, bind: &Bind<'_>) -> Result {
@@ -449,45 +412,6 @@ impl Builder<'_> {
             self.attach(&tree, "/dev/console", Make::File).map_err(failed)?;
         }
         Ok(slave)
-    }
-
-    /// Makes the container's root the working directory, in which createContainer hooks start as with runc.
-    fn enter_root(&self) -> Result {
-        rustix::process::fchdir(self.root()?.fd()).map_err(errno_context("fchdir(root)"))
-    }
-
-    /// `pivot_root(2)`: the old root ends up on top of the new one and is taken off there, so no
-    /// directory inside is needed for it.
-    fn pivot(&mut self) -> Result {
-        self.enter_root()?;
-        rustix::process::pivot_root(".", ".").map_err(errno_context("pivot_root(., .)"))?;
-        unmount(".", UnmountFlags::DETACH).map_err(errno_context("umount2(., DETACH)"))?;
-        self.at_new_root()
-    }
-
-    /// Where the host's root cannot be pivoted away from, an initramfs: the root is moved over it. The
-    /// host's mounts stay below, out of reach of processes that cannot unmount.
-    fn move_root(&mut self) -> Result {
-        self.enter_root()?;
-        let root = self.root()?.fd();
-        kernel_mounts::remove_outside(root)?;
-        let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(root, c"", CWD, c"/", flags)
-            .map_err(errno_context("move_mount(/)"))?;
-        rustix::process::chroot(".").map_err(errno_context("chroot(.)"))?;
-        self.at_new_root()
-    }
-
-    fn at_new_root(&mut self) -> Result {
-        rustix::process::chdir("/").map_err(errno_context("chdir(/)"))?;
-        let root = rustix::fs::openat(
-            CWD,
-            "/",
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        );
-        self.root = Some(Root::new(root.map_err(errno_context("open(/)"))?));
-        Ok(())
     }
 }
 

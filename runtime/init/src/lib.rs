@@ -12,6 +12,7 @@
 
 mod apply;
 mod bind;
+mod change_root;
 mod clone;
 mod copy_up;
 mod cover;
@@ -43,6 +44,7 @@ pub mod start_socket;
 mod streams;
 mod sysctl;
 mod terminal;
+mod tmpfs;
 
 pub use hooks::{Hook, HookKind, Hooks};
 pub use id_maps::to_host_id;
