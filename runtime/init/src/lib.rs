@@ -18,7 +18,7 @@ mod copy_up;
 mod cover;
 mod defined_volume;
 mod device;
-mod filter;
+pub mod filter;
 mod hierarchies;
 mod hook_sync;
 pub mod hooks;
