@@ -41,14 +41,19 @@ pub(crate) fn own_size() -> Option<(u16, u16)> {
 pub(crate) struct Receiver(OwnedFd);
 
 impl Receiver {
-    pub(crate) fn connect(path: &Path) -> Result<Self> {
-        let call = || format!("connect({})", path.display());
+    /// Connects to the socket that `option` of the command line names, if it has a value.
+    pub(crate) fn connect(option: &'static str, path: Option<&Path>) -> Result<Option<Self>> {
+        let Some(path) = path else { return Ok(None) };
+        let failed = |errno| {
+            let source = hull_sys::Error::new(errno, "connect(UNIX)");
+            Error::OptionPath { option, path: path.to_owned(), source }
+        };
         let socket =
             socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
                 .map_err(Error::of(|| "socket(UNIX)"))?;
-        let address = SocketAddrUnix::new(path).map_err(Error::of(call))?;
-        connect(&socket, &address).map_err(Error::of(call))?;
-        Ok(Self(socket))
+        let address = SocketAddrUnix::new(path).map_err(failed)?;
+        connect(&socket, &address).map_err(failed)?;
+        Ok(Some(Self(socket)))
     }
 
     /// Hands over the pidfd of a process.

@@ -70,8 +70,8 @@ fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
     let host = CgroupFs::detect().map_err(failed(&args.id))?;
     let cgroup = Cgroup::at(&host, &setup.record.cgroup).map_err(failed(&args.id))?;
     check_thawed(&cgroup, &args.id)?;
-    let receiver = args.streams.console_socket.as_deref().map(Receiver::connect).transpose()?;
-    let pidfd_receiver = args.streams.pidfd_socket.as_deref().map(Receiver::connect).transpose()?;
+    let receiver = Receiver::connect("--console-socket", args.streams.console_socket.as_deref())?;
+    let pidfd_receiver = Receiver::connect("--pidfd-socket", args.streams.pidfd_socket.as_deref())?;
     let listener = setup.beyond.listener.as_ref().map(connect_agent).transpose()?;
     // Not locked, as what is cloned would hold the lock too: until the record has a process, no other
     // command but `delete --force` does anything with it.
@@ -267,5 +267,5 @@ pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<()> {
     new.push(format!(".new-{}", std::process::id()));
     let (file, scratch) = (Location::at(path), Location::at(Path::new(&new)));
     hull_records::replace(file, scratch, pid.to_string().as_bytes(), 0o666, Durability::Process)
-        .map_err(Error::call)
+        .map_err(|source| Error::OptionPath { option: "--pid-file", path: path.to_owned(), source })
 }

@@ -14,6 +14,10 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 /// Each message reads after "cannot".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    #[error("use {} as {option}", path.display())]
+    OptionPath { option: &'static str, path: PathBuf, source: hull_sys::Error },
+    #[error("use CPUs `{list}` (process.execCPUAffinity.initial)")]
+    Affinity { list: String, source: hull_sys::Error },
     #[error("parse the command line: {what}")]
     Usage { what: String },
     #[error("do `{what}`: it is not supported")]
@@ -75,6 +79,15 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Usage { .. } => Some("see `hull oci --help`".into()),
+            Self::OptionPath { option: "--pid-file", .. } => {
+                Some("create the directory of the file, or pass another path to --pid-file".into())
+            }
+            Self::OptionPath { option, .. } => {
+                Some(format!("start the program that listens there, or correct {option}"))
+            }
+            Self::Affinity { .. } => {
+                Some("choose CPUs that are online and in the cpuset of the caller".into())
+            }
             Self::NotSupported { hint, .. } => Some((*hint).into()),
             Self::Exists { .. } => Some("choose another id, or `hull oci delete` that one".into()),
             Self::NoContainer { .. } => {

@@ -41,8 +41,8 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     if terminal && !args.streams.detach {
         process.terminal = process.terminal.or_else(console::own_size);
     }
-    let receiver = args.streams.console_socket.as_deref().map(Receiver::connect).transpose()?;
-    let pidfd_receiver = args.streams.pidfd_socket.as_deref().map(Receiver::connect).transpose()?;
+    let receiver = Receiver::connect("--console-socket", args.streams.console_socket.as_deref())?;
+    let pidfd_receiver = Receiver::connect("--pidfd-socket", args.streams.pidfd_socket.as_deref())?;
     let listener = record.listener.as_ref().map(connect_agent).transpose()?;
     let signals = if args.streams.detach { None } else { Some(foreground::signals()?) };
     if !args.ignore_paused {
@@ -155,7 +155,8 @@ fn set_initial_cpus(global: &Global, oci: &Oci) -> Result<()> {
         Some(list) => {
             let mask = hull_plan::cpu_mask(list);
             let mask = mask.map_err(|source| Error::PlanProcess { source })?;
-            hull_sys::set_affinity(&mask).map_err(Error::call)
+            let failed = |source| Error::Affinity { list: list.to_owned(), source };
+            hull_sys::set_affinity(&mask).map_err(failed)
         }
         None => {
             reset_affinity(global);

@@ -7,7 +7,7 @@ use crate::record::Record;
 use crate::state::Status;
 use crate::status::{self, failed};
 use crate::store::{self, Dir};
-use crate::systemd;
+use crate::{log, systemd};
 use hull_plan::{FurtherLimits, Limits};
 use oci_spec::runtime::LinuxResources;
 use std::io::Read as _;
@@ -17,6 +17,19 @@ use std::time::Duration;
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 /// Largest document of limits that is read, in bytes.
 const BYTES_MAX: u64 = 1 << 20;
+
+/// The kernel has no such limits any more (Linux 5.16), and other runtimes ignore them too.
+const KERNEL_MEMORY_IGNORED: &str =
+    "limits of kernel memory are ignored: the kernel counts it with all other memory";
+
+/// Warns of limits of kernel memory, which are not set.
+pub(crate) fn warn_of_kernel_memory(global: &Global, resources: Option<&LinuxResources>) {
+    let memory = resources.and_then(|of| of.memory().as_ref());
+    let limits = memory.map(|of| [of.kernel(), of.kernel_tcp()]).into_iter().flatten();
+    if limits.flatten().any(|limit| limit != 0) {
+        log::warn(global, KERNEL_MEMORY_IGNORED);
+    }
+}
 
 fn open(global: &Global, id: &str) -> Result<(Dir, Record)> {
     let dir = Dir::open(&global.root, id)?;
@@ -43,12 +56,16 @@ pub(crate) fn update(global: &Global, args: &Update) -> Result<()> {
         };
         let mut resources: LinuxResources = serde_json::from_slice(&text)
             .map_err(|source| Error::Document { path: path.clone(), source })?;
+        warn_of_kernel_memory(global, Some(&resources));
         let planned = |source| Error::Plan { id: args.id.clone(), source };
         further = hull_plan::take_further_limits(&mut resources).map_err(planned)?;
         let mut limits = hull_plan::limits(&resources).map_err(planned)?;
         // Rules come in addition to those that are there: an update is not for them.
         limits.devices.clear();
         all.overlay(limits);
+    }
+    if args.kernel_memory {
+        log::warn(global, KERNEL_MEMORY_IGNORED);
     }
     all.overlay(args.limits.clone());
     let FurtherLimits { realtime_runtime_us, realtime_period_us, .. } = args.further;

@@ -5,6 +5,7 @@ use crate::args::{Create, Global};
 use crate::beyond_plan::{BeyondPlan, label_mounts};
 use crate::error::{Error, Result};
 use crate::record::{self, Record};
+use crate::resources::warn_of_kernel_memory;
 use crate::systemd::Scope;
 use crate::{documents, home_dir, log, net_devices, seccomp, store, systemd};
 use hull_init::plan::{IdMap, Op};
@@ -50,6 +51,8 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
         root.set_path(rootfs.clone());
     }
     warn_of_ambient(global, &record.process);
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    warn_of_kernel_memory(global, resources);
     let planned = |source| Error::Plan { id: args.id.clone(), source };
     let steps = hull_plan::hooks(&spec, record.state_for_hooks()).map_err(planned)?;
     spec.set_hooks(None);
@@ -60,10 +63,7 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     };
     let mut plan = hull_plan::plan(&spec, &options).map_err(planned)?;
     net_devices::check(global, &args.id, &plan, &beyond.net_devices)?;
-    // A host without SELinux has no labels.
-    if let Some(label) = beyond.mount_label.as_deref().filter(|_| options.host.selinux) {
-        label_mounts(&mut plan.ops, label);
-    }
+    label_all(&mut plan.ops, beyond.mount_label.as_deref(), options.host).map_err(planned)?;
     if let Some(profile) = &beyond.seccomp {
         plan.process.seccomp = Some(seccomp::filter(root, profile)?);
     }
@@ -91,6 +91,24 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     };
     let terminal = record.process.terminal() == Some(true);
     Ok(Setup { plan, hooks: steps, record, names_cgroup, unit_properties, scope, beyond, terminal })
+}
+
+/// Labels the mounts with `linux.mountLabel`, which a host without SELinux cannot.
+fn label_all(
+    ops: &mut [Op],
+    label: Option<&str>,
+    host: HostFacts,
+) -> std::result::Result<(), hull_plan::Error> {
+    match label {
+        Some(label) if !host.selinux => {
+            Err(hull_plan::Error::NoModule { module: "SELinux", label: label.to_owned() })
+        }
+        Some(label) => {
+            label_mounts(ops, label);
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }
 
 fn ranges(maps: &[IdMap]) -> Vec<[u32; 3]> {
@@ -174,6 +192,14 @@ fn cgroup_path(global: &Global, spec: &mut Spec, id: &str) -> Result<(String, Op
         // Without a parent of its own, which nobody could take away in the end.
         None => format!("/{id}"),
     };
+    if path.trim_matches('/').is_empty() {
+        let source = hull_plan::Error::Bad {
+            field: "linux.cgroupsPath",
+            value: path,
+            why: "the root cgroup is not allowed: its limits would be the host's",
+        };
+        return Err(Error::Plan { id: id.to_owned(), source });
+    }
     linux.set_cgroups_path(Some(path.clone().into()));
     Ok((path, None))
 }

@@ -50,6 +50,7 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     }
     unsupported::refuse(spec, linux, oci)?;
     let namespaces = namespaces(linux)?;
+    unsupported::refuse_without_namespace(spec, linux, &namespaces)?;
     let id_maps = IdMaps {
         uids: ranges(linux.uid_mappings().as_deref()),
         gids: ranges(linux.gid_mappings().as_deref()),
@@ -268,7 +269,8 @@ fn settings(
     namespaces: &Namespaces,
     ops: &mut Vec<Op>,
 ) -> Result<(), Error> {
-    if namespaces.uts == Namespace::New {
+    // A joined one is that of other containers, and gets the name as with runc.
+    if namespaces.uts != Namespace::Inherit {
         if let Some(name) = spec.hostname().as_deref().filter(|name| !name.is_empty()) {
             ops.push(Op::Hostname(name.into()));
         }
@@ -313,6 +315,39 @@ pub fn check_sysctl(name: &str, namespaces: &Namespaces) -> Result<(), Error> {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+
+    #[test]
+    fn settings_of_a_namespace_that_is_not_there_are_refused() {
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        for (at, value, kind) in [
+            ("/linux/uidMappings", map.clone(), "user"),
+            ("/linux/gidMappings", map, "user"),
+            ("/linux/timeOffsets", json!({"boottime": {"secs": 9}}), "time"),
+            ("/hostname", json!("x"), "uts"),
+            ("/domainname", json!("x"), "uts"),
+        ] {
+            let mut spec = json!({
+                "ociVersion": "1.2.1", "root": {"path": "rootfs"},
+                "process": {"cwd": "/", "args": ["true"], "user": {"uid": 0, "gid": 0}},
+                "linux": {"cgroupsPath": "/x", "namespaces": [{"type": "mount"}]},
+            });
+            let (above, name) = at.rsplit_once('/').unwrap();
+            spec.pointer_mut(above).unwrap()[name] = value;
+            let options = Options {
+                root: Root::Bundle("/bundle".into()),
+                sources: Vec::new(),
+                host: HostFacts::default(),
+            };
+            let planned =
+                |spec: &Value| plan(&serde_json::from_value(spec.clone()).unwrap(), &options);
+            let refused = planned(&spec).unwrap_err();
+            assert!(refused.to_string().contains(name), "{refused}");
+            assert!(refused.hint().unwrap().contains(kind), "{refused}");
+            let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.push(json!({"type": kind}));
+            planned(&spec).unwrap();
+        }
+    }
 
     fn mount(kind: &str, target: &str) -> Value {
         json!({"destination": target, "type": kind, "source": "/srv", "options": []})

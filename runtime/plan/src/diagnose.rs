@@ -216,7 +216,15 @@ const WORDS: [Words; 17] = [
             "check the profile; without `allowPrivilegeEscalation: false` it must let the runtime's own last calls pass",
         ),
     ),
-    (Step::Scheduling, Layer::Process, "scheduling", "its scheduling cannot be set", None),
+    (
+        Step::Scheduling,
+        Layer::Process,
+        "scheduling",
+        "its scheduling cannot be set",
+        Some(
+            "CPUs (`execCPUAffinity`) must be in the container's cpuset and online, memory nodes must exist, and real-time policies need CAP_SYS_NICE",
+        ),
+    ),
     (
         Step::Pipe,
         Layer::Process,

@@ -36,6 +36,14 @@ pub enum Error {
         /// The reason, if the pod uses the host's namespace; else empty.
         because: &'static str,
     },
+    /// A setting of a namespace that the container does not have.
+    #[error("apply `{field}`: the container has no {kind} namespace of its own")]
+    NoNamespace {
+        /// Path of the field.
+        field: &'static str,
+        /// The namespace's type, as `linux.namespaces` names it.
+        kind: &'static str,
+    },
     /// A seccomp profile that cannot be compiled.
     #[error("compile the seccomp profile: {why}")]
     Seccomp {
@@ -79,8 +87,11 @@ impl Error {
             Self::HostSysctl { .. } => Some(
                 "set it on the node itself, or let the pod have this namespace of its own (no `hostNetwork` or `hostIPC`)".into(),
             ),
+            Self::NoNamespace { field, kind } => Some(format!(
+                "add a namespace of type `{kind}` to `linux.namespaces`, or remove `{field}`"
+            )),
             Self::NoModule { module, .. } => Some(format!(
-                "enable {module} on the node, or take the profile out of the security context"
+                "enable {module} on the node, or remove the label: a pod has it from its security context"
             )),
             Self::Unsupported { value, .. } => {
                 Some(format!("take `{value}` out of the pod's spec"))
@@ -91,7 +102,10 @@ impl Error {
             Self::SeccompCall { call, .. } => {
                 Some(format!("allow `{call}` in the seccomp profile"))
             }
-            Self::Missing { .. } | Self::Bad { .. } => None,
+            Self::Bad { field, .. } => {
+                Some(format!("correct `{field}`, as the OCI runtime spec describes it"))
+            }
+            Self::Missing { .. } => None,
         }
     }
 }

@@ -43,7 +43,7 @@ pub use hull_init::to_host_id;
 pub use hull_init::{PausePlan, Plan, Process, Step, StepError};
 pub use limits::limits;
 pub use mounts::clean;
-pub use process::{Template, process};
+pub use process::{Template, check_exec, process};
 pub use schedule::{cpu_mask, scheduling};
 
 /// Encodes a plan, process or limits as a monitor gets them.

@@ -17,11 +17,14 @@ pub(crate) struct Bundle {
 }
 
 impl Bundle {
-    /// The part of `path` beneath the root, by its text: with runc, destinations and sources may be named so.
+    /// The part of `path` beneath the root, by its text: with runc, destinations and sources may be named so. `/` is
+    /// the root itself.
     fn inside(&self, path: &str) -> Option<String> {
         let path = clean(path);
-        let rest = path.strip_prefix(&self.rootfs)?;
-        rest.starts_with('/').then(|| rest.to_owned())
+        match path.strip_prefix(&self.rootfs)? {
+            "" => Some("/".to_owned()),
+            rest => rest.starts_with('/').then(|| rest.to_owned()),
+        }
     }
 }
 
@@ -51,7 +54,9 @@ pub(crate) fn op(mount: &Mount, of: Surroundings<'_>) -> Result<Op, Error> {
         || options.bind.is_some()
         || of.sources.iter().any(|(text, _)| Some(text) == source.as_ref())
     {
-        let source = bind_source(source.ok_or(Error::Missing { field: "mounts.source" })?, of)?;
+        let source = source.ok_or(Error::Missing { field: "mounts.source" })?;
+        let recursive = options.bind.unwrap_or(true);
+        let source = bind_source(source, recursive, of)?;
         return bind(source, target, &options, id_maps, of);
     }
     if id_maps.is_some() {
@@ -83,7 +88,7 @@ pub(crate) fn op(mount: &Mount, of: Surroundings<'_>) -> Result<Op, Error> {
     })
 }
 
-fn bind_source(text: String, of: Surroundings<'_>) -> Result<Source, Error> {
+fn bind_source(text: String, recursive: bool, of: Surroundings<'_>) -> Result<Source, Error> {
     if let Some((_, known)) = of.sources.iter().find(|(known, _)| *known == text) {
         return Ok(known.clone());
     }
@@ -98,7 +103,9 @@ fn bind_source(text: String, of: Surroundings<'_>) -> Result<Source, Error> {
             });
         }
     };
-    let inside = of.bundle.and_then(|bundle| bundle.inside(&path));
+    // Without the mounts in it, the root can be cloned on the host as well.
+    let is_inside = |path: &String| recursive || path != "/";
+    let inside = of.bundle.and_then(|bundle| bundle.inside(&path)).filter(is_inside);
     Ok(inside.map_or(Source::Host(path), Source::Inside))
 }
 
@@ -281,6 +288,23 @@ mod tests {
         let inside = Source::Inside("/mnt/a".into());
         assert_eq!(of("rootfs/mnt/a", "/bundle/rootfs/y"), (inside, "/y".into()));
         assert_eq!(of("/bundle/rootfs/../data", "/x").0, host("/bundle/rootfs/../data"));
+        assert_eq!(of("/bundle/rootfs", "/x").0, host("/bundle/rootfs"), "without its mounts");
+    }
+
+    /// Else the mounts of the container in it would be missing.
+    #[test]
+    fn a_recursive_bind_of_the_root_itself_is_of_the_containers_root() {
+        for source in ["/bundle/rootfs", "rootfs", "/bundle/./rootfs/"] {
+            let text = format!(
+                r#"{{"destination":"/x","type":"bind","source":"{source}","options":["rbind"]}}"#
+            );
+            let Op::BindWith { source: of, .. } = of_bundle(&text, None) else { panic!("{text}") };
+            assert_eq!(of, Source::Inside("/".into()), "{source}");
+        }
+        let bundle = Bundle { dir: "/bundle".into(), rootfs: "/bundle/rootfs".into() };
+        let surroundings = Surroundings { bundle: Some(&bundle), ..POD };
+        let text = r#"{"destination":"/bundle/rootfs","type":"tmpfs"}"#;
+        op(&mount(text), surroundings).unwrap_err();
     }
 
     #[test]

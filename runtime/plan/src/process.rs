@@ -68,7 +68,19 @@ fn filter(spec: &Spec) -> Result<Option<Arc<Seccomp>>, Error> {
 
 /// Refuses a filter that lets no process start or end: nothing under it could even report that.
 fn can_start(filter: &Seccomp) -> Result<(), Error> {
-    for (call, without) in [("execve", "no program starts"), ("exit_group", "no process ends")] {
+    check_calls(filter, &[("execve", "no program starts"), ("exit_group", "no process ends")])
+}
+
+/// Refuses a filter that lets no program start.
+///
+/// # Errors
+/// The filter refuses `execve`, or kills for it, whatever the arguments are.
+pub fn check_exec(filter: &Seccomp) -> Result<(), Error> {
+    check_calls(filter, &[("execve", "no program starts")])
+}
+
+fn check_calls(filter: &Seccomp, calls: &[(&'static str, &'static str)]) -> Result<(), Error> {
+    for &(call, without) in calls {
         let answer = match seccomp::verdict(filter, call) {
             Some(Verdict::Fails(_)) => "refuses",
             Some(Verdict::Kills) => "kills for",
@@ -169,6 +181,13 @@ fn rlimits(limits: &[PosixRlimit]) -> Result<Vec<Rlimit>, Error> {
                 why: "it is there twice",
             });
         }
+        if limit.soft() > limit.hard() {
+            return Err(Error::Bad {
+                field: "process.rlimits",
+                value: limit.typ().to_string(),
+                why: "its soft limit is above its hard limit",
+            });
+        }
     }
     Ok(limits.iter().map(rlimit).collect())
 }
@@ -200,6 +219,17 @@ fn rlimit(limit: &PosixRlimit) -> Rlimit {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_soft_limit_is_not_above_the_hard_one() {
+        let of = |soft: u64, hard: u64| {
+            let limit = json!({"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard});
+            rlimits(&[serde_json::from_value(limit).unwrap()])
+        };
+        let refused = of(2, 1).unwrap_err().to_string();
+        assert!(refused.contains("RLIMIT_NOFILE") && refused.contains("soft"), "{refused}");
+        assert_eq!(of(2, 2).unwrap().len(), 1);
+    }
 
     #[test]
     fn no_id_is_never_taken_for_the_one_there_is() {

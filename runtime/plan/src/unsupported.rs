@@ -2,6 +2,7 @@
 //! Fields of a runtime spec that Hull does not support: refused by name, so that no requested field is ignored.
 
 use crate::{Error, seccomp};
+use hull_init::plan::{Namespace, Namespaces};
 use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
 
 fn refuse_set(asked: &[(bool, &'static str, &'static str)]) -> Result<(), Error> {
@@ -35,6 +36,31 @@ pub(crate) fn refuse(spec: &Spec, linux: &Linux, process: &Process) -> Result<()
         (seccomp.is_some_and(seccomp::notifies), "seccomp notification", "SCMP_ACT_NOTIFY"),
         (process.exec_cpu_affinity().is_some(), "CPU affinity of execs", "process.execCPUAffinity"),
     ])
+}
+
+/// Refuses settings of namespaces that the container does not have: they would be ignored, or change the host's.
+pub(crate) fn refuse_without_namespace(
+    spec: &Spec,
+    linux: &Linux,
+    namespaces: &Namespaces,
+) -> Result<(), Error> {
+    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let (user, uts) = (&namespaces.user, &namespaces.uts);
+    for (field, is_given, namespace, kind) in [
+        ("linux.uidMappings", linux.uid_mappings().iter().flatten().count() > 0, user, "user"),
+        ("linux.gidMappings", linux.gid_mappings().iter().flatten().count() > 0, user, "user"),
+        ("hostname", given(spec.hostname()), uts, "uts"),
+        ("domainname", given(spec.domainname()), uts, "uts"),
+    ] {
+        if is_given && *namespace == Namespace::Inherit {
+            return Err(Error::NoNamespace { field, kind });
+        }
+    }
+    // The offsets of a clock cannot be changed any more once a process is in the namespace, time_namespaces(7).
+    if !namespaces.time_offsets.is_empty() && namespaces.time != Namespace::New {
+        return Err(Error::NoNamespace { field: "linux.timeOffsets", kind: "time" });
+    }
+    Ok(())
 }
 
 /// Refuses unsupported limits of a cgroup.

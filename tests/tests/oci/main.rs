@@ -4,6 +4,7 @@
 mod engines;
 mod failures;
 mod hooks;
+mod messages;
 mod mounts;
 mod net_devices;
 mod notify;

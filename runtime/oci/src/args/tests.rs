@@ -64,4 +64,5 @@ fn limits_that_only_runc_names_are_taken() {
         "update --cpu-rt-period 1000 --cpu-rt-runtime 900 --pids-limit 0 --kernel-memory 5 x";
     let Command::Update(args) = parsed(line).unwrap().command else { panic!() };
     assert_eq!((args.limits.pids, args.further.realtime_runtime_us), (Some(1), Some(900)));
+    assert!(args.kernel_memory);
 }

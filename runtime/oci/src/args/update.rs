@@ -13,6 +13,8 @@ pub(crate) struct Update {
     pub(crate) file: Option<PathBuf>,
     pub(crate) limits: Limits,
     pub(crate) further: FurtherLimits,
+    /// A limit of kernel memory is among them, which is ignored with a warning.
+    pub(crate) kernel_memory: bool,
 }
 
 impl Update {
@@ -32,8 +34,7 @@ impl Update {
             "cpu-idle" => limits.cpu_idle = Some(zero_or_one(name, &value)?),
             "cpu-rt-period" => self.further.realtime_period_us = Some(number(name, &value)?),
             "cpu-rt-runtime" => self.further.realtime_runtime_us = Some(number(name, &value)?),
-            // The kernel has no such limits any more (Linux 5.16), and runc passes over them.
-            "kernel-memory" | "kernel-memory-tcp" => drop(bytes(name, &value)?),
+            "kernel-memory" | "kernel-memory-tcp" => self.kernel_memory |= bytes(name, &value)? != 0,
             "cpuset-cpus" => limits.cpuset_cpus = Some(value),
             "cpuset-mems" => limits.cpuset_mems = Some(value),
             "memory" => limits.memory_bytes = Some(bytes(name, &value)?),

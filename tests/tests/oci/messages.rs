@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Settings that cannot be applied are refused by name, and messages say what to change.
+
+use crate::refused;
+use hull_tests::bundle::Bundle;
+use serde_json::{Value, json};
+use std::fs;
+
+#[test]
+fn no_setting_is_ignored_without_a_word() {
+    type Change = fn(&mut Value);
+    let map = || json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    let map_uids: Change = |c| {
+        c["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 7, "size": 1}]);
+    };
+    let execve = |action: &str| {
+        json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["execve"], "action": action}],
+        })
+    };
+    let refusals: [(&str, Box<dyn Fn(&mut Value)>, &[&str]); 9] = [
+        ("uids", Box::new(map_uids), &["linux.uidMappings", "user namespace", "hint:"]),
+        ("gids", Box::new(move |c| c["linux"]["gidMappings"] = map()), &["linux.gidMappings"]),
+        (
+            "times",
+            Box::new(|c| c["linux"]["timeOffsets"] = json!({"boottime": {"secs": 9}})),
+            &["linux.timeOffsets", "time namespace", "hint:"],
+        ),
+        (
+            "name",
+            Box::new(|c| {
+                let namespaces = c["linux"]["namespaces"].as_array_mut().unwrap();
+                namespaces.retain(|of| of["type"] != "uts");
+                c["hostname"] = json!("web");
+            }),
+            &["hostname", "uts namespace", "hint:"],
+        ),
+        (
+            "root",
+            Box::new(|c| c["linux"]["cgroupsPath"] = "/".into()),
+            &["linux.cgroupsPath", "root cgroup is not allowed", "hint:"],
+        ),
+        (
+            "rlimit",
+            Box::new(|c| {
+                c["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "hard": 1, "soft": 2}]);
+            }),
+            &[
+                "RLIMIT_NOFILE",
+                "soft limit is above its hard limit",
+                "hint: correct `process.rlimits`",
+            ],
+        ),
+        (
+            "refusing",
+            Box::new(move |c| c["linux"]["seccomp"] = execve("SCMP_ACT_ERRNO")),
+            &["execve", "no program starts", "hint:"],
+        ),
+        (
+            "killing",
+            Box::new(move |c| c["linux"]["seccomp"] = execve("SCMP_ACT_KILL_PROCESS")),
+            &["execve", "no program starts", "hint:"],
+        ),
+        (
+            "tree",
+            Box::new(|c| {
+                let mount = json!({
+                    "source": "rootfs", "destination": "/mnt", "type": "bind",
+                    "options": ["rbind"],
+                });
+                c["mounts"].as_array_mut().unwrap().push(mount);
+            }),
+            &["a kernel file system is below"],
+        ),
+    ];
+    let bundle = Bundle::new();
+    let config = format!("{}/config.json", bundle.path());
+    let original = fs::read(&config).unwrap();
+    for (id, change, words) in refusals {
+        bundle.change(change);
+        refused(&bundle.create(id), words);
+        assert_eq!(bundle.left(), Vec::<String>::new(), "after {id}");
+        fs::write(&config, &original).unwrap();
+    }
+    if !fs::exists("/sys/fs/selinux/enforce").unwrap() {
+        bundle.change(|c| c["linux"]["mountLabel"] = "a:b:c:d".into());
+        refused(&bundle.create("label"), &["SELinux", "a:b:c:d", "hint:"]);
+    }
+}
+
+/// As with runc: the kernel has no such limits any more.
+#[test]
+fn limits_of_kernel_memory_are_ignored_with_a_warning() {
+    let bundle = Bundle::new();
+    for name in ["kernel", "kernelTCP"] {
+        bundle.change(|c| c["linux"]["resources"]["memory"] = json!({name: 40 << 20}));
+        let created = bundle.create(name);
+        assert_eq!(created.code, 0, "{created:?}");
+        assert!(created.stderr.contains("warning: limits of kernel memory"), "{created:?}");
+    }
+    for option in ["--kernel-memory", "--kernel-memory-tcp"] {
+        let updated = bundle.oci(&["update", option, "50000000", "kernel"]);
+        assert_eq!(updated.code, 0, "{updated:?}");
+        assert!(updated.stderr.contains("warning: limits of kernel memory"), "{updated:?}");
+    }
+    let updated = bundle.oci(&["update", "--pids-limit", "50", "kernel"]);
+    assert_eq!((updated.code, updated.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn an_option_whose_path_cannot_be_used_is_named() {
+    let bundle = Bundle::new();
+    let create =
+        |option: &str| bundle.oci(&["create", "-b", &bundle.path(), option, "/nosuch/x", "one"]);
+    refused(&create("--pid-file"), &["--pid-file", "/nosuch/x", "hint: create the directory"]);
+    refused(&create("--pidfd-socket"), &["--pidfd-socket", "/nosuch/x", "hint:"]);
+    assert_eq!(bundle.left(), Vec::<String>::new());
+    bundle.up("two");
+    let exec = ["exec", "-d", "--pid-file", "/nosuch/x", "two", "true"];
+    refused(&bundle.oci(&exec), &["--pid-file", "/nosuch/x", "hint:"]);
+    let document = bundle.scratch().join("process.json");
+    for (kind, words) in [
+        ("initial", ["process.execCPUAffinity.initial", "`1000`"]),
+        ("final", ["scheduling", "execCPUAffinity"]),
+    ] {
+        let process = json!({
+            "args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0},
+            "execCPUAffinity": {kind: "1000"},
+        });
+        fs::write(&document, process.to_string()).unwrap();
+        let ran = bundle.oci(&["exec", "--process", &document.display().to_string(), "two"]);
+        refused(&ran, &words);
+        refused(&ran, &["hint:"]);
+    }
+}
