@@ -89,6 +89,27 @@ async fn a_directory_that_a_layer_removes_and_has_is_the_layers_own() {
     verify(&store).await;
 }
 
+/// The files that links to lower layers become, and marks of whiteouts, are those of the layer's list.
+#[tokio::test]
+async fn links_to_symlinks_of_lower_layers_and_stale_whiteouts_are_verified() {
+    if !can_run("links_to_symlinks_of_lower_layers_and_stale_whiteouts_are_verified") {
+        return;
+    }
+    let store = TestStore::new();
+    let lower = Layer::new().dir("t", 0o755).symlink("t/link", "nowhere");
+    let upper = Layer::new().hard_link("t/one", "t/link").hard_link("t/two", "t/link");
+    let upper = upper.dir("new", 0o755).whiteout("new/nothing").file("new/file", 0o644, "");
+    let image = import(&store, vec![lower, upper]).await;
+    let view = View::of(&image);
+    let inode = |path: &str| fs::symlink_metadata(view.at(path)).unwrap().ino();
+    for path in ["t/one", "t/two"] {
+        assert_eq!(fs::read_link(view.at(path)).unwrap(), PathBuf::from("nowhere"), "{path}");
+    }
+    assert_eq!(inode("t/one"), inode("t/two"));
+    assert_eq!(hull_tests::shell::names(&view.at("new")), ["file"]);
+    verify(&store).await;
+}
+
 /// Records of an earlier Hull do not say which directories a layer implies.
 #[tokio::test]
 async fn a_layer_of_an_older_record_is_completed_when_it_is_pulled_again() {

@@ -125,12 +125,17 @@ impl Error {
                 "layers may be compressed with gzip or zstd, as the OCI image specification says: push the image \
                  again without {format}"
             )),
-            Self::Malformed { .. }
-            | Self::Refused { .. }
-            | Self::Read { .. }
-            | Self::Make { .. }
-            | Self::Unwanted
-            | Self::LinkToNothing { .. } => None,
+            Self::Read { source } if is_of_format(source) => Some(
+                "its data is damaged, is cut, or has other bytes after its end: if other copies of it are the same, build \
+                 the image again"
+                    .into(),
+            ),
+            Self::Malformed { .. } | Self::Refused { .. } | Self::LinkToNothing { .. } => Some(
+                "if other copies of the layer are the same, build the image again, with another tool if this one writes \
+                 such layers"
+                    .into(),
+            ),
+            Self::Read { .. } | Self::Make { .. } | Self::Unwanted => None,
         }
     }
 
@@ -147,6 +152,13 @@ impl Error {
             None => error.downcast(),
         }
     }
+}
+
+/// Whether a decoder refused what it read. Errors of reading itself have a number of the system.
+fn is_of_format(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    error.raw_os_error().is_none()
+        && matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
 }
 
 /// Adds `more` to a counter; an error if the sum exceeds `max`.

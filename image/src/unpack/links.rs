@@ -3,34 +3,29 @@
 //!
 //! A layer is unpacked without those below it, so such a link is pending until they are stored. Until then an empty
 //! file with a mark takes its place. Entries after it replace that file, link to it or remove it with its directory, as
-//! they would the link itself. At last each such file that is left gets the content from below, as overlayfs would have
-//! copied it up.
+//! they would the link itself. At last `copy_up` gives each such file that is left the content from below.
 //!
 //! The rule: what comes later in the archive never changes what a link names, as with tar.
 
 use super::entry::{Entry, Kind};
 use super::error::{Error, charge, shown};
 use super::{names, parents, replace};
+use crate::fs::files;
 use crate::fs::spill::Spill;
-use crate::fs::{files, holes};
-use crate::limits::{LAYER_APPARENT_BYTES, LAYER_BYTES, Limits, Shift, WAITING_LINKS};
+use crate::limits::WAITING_LINKS;
 use hull_sys as sys;
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, fchmod,
-    fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat, ftruncate, futimens, lgetxattr,
-    linkat, open, openat, statat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timestamps, XattrFlags, fsetxattr, fstat,
+    futimens, lgetxattr, linkat, openat, statat,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt as _;
 
-const COPY_BYTES: usize = 256 << 10;
 /// The mark of a placeholder: the offset of its record, little-endian. No archive can set such an attribute.
-const PENDING: &str = "trusted.hull.pending";
+pub(super) const PENDING: &str = "trusted.hull.pending";
 
 /// The pending links of a layer, in the order of the archive, on disk.
 #[derive(Debug)]
@@ -40,9 +35,9 @@ pub(crate) struct Links {
 }
 
 /// A pending link: where its placeholder was made, without symlinks, and what it names in the layers below.
-struct Record {
-    place: Vec<u8>,
-    target: Vec<u8>,
+pub(super) struct Record {
+    pub(super) place: Vec<u8>,
+    pub(super) target: Vec<u8>,
 }
 
 impl Links {
@@ -61,8 +56,13 @@ impl Links {
         all
     }
 
+    /// The offset after the last link.
+    pub(super) fn end(&self) -> u64 {
+        self.list.end()
+    }
+
     /// The link at an offset, and the offset of the next.
-    fn get(&self, at: u64) -> sys::Result<(Record, u64)> {
+    pub(super) fn get(&self, at: u64) -> sys::Result<(Record, u64)> {
         let failed = sys::Error::of_io(|| "read(the list of hard links)");
         let read = || {
             let (place, at) = self.list.get(at)?;
@@ -180,6 +180,29 @@ pub(super) fn is_to_itself(
     Err(Error::Refused { entry: shown(&entry.path), why })
 }
 
+/// Refuses a link to `target`, of which `stat` is what the layer has there, if no file system could have it.
+pub(super) fn refuse_impossible(
+    name: &[u8],
+    target: &[u8],
+    stat: Option<&Stat>,
+) -> Result<(), Error> {
+    let kind = stat.map(|stat| FileType::from_raw_mode(stat.st_mode));
+    let is_below = name.strip_prefix(target).is_some_and(|rest| rest.starts_with(b"/"));
+    if is_below && kind != Some(FileType::Symlink) {
+        let why = format!("as a hard link, it is below its own target `{}`", shown(target));
+        return Err(Error::Refused { entry: shown(name), why });
+    }
+    if kind == Some(FileType::Directory) {
+        return Err(directory_as_target(name, target));
+    }
+    Ok(())
+}
+
+pub(super) fn directory_as_target(name: &[u8], target: &[u8]) -> Error {
+    let why = format!("as a hard link, its target `{}` is a directory", shown(target));
+    Error::Refused { entry: shown(name), why }
+}
+
 /// Links to the file `last` of the layer, which `stat` describes. A name that is a link to that file already stays.
 pub(super) fn link_within(
     dir: &OwnedFd,
@@ -232,7 +255,7 @@ const NEW_FILE: OFlags = OFlags::WRONLY
     .union(OFlags::CLOEXEC);
 
 /// The mark of a file: the offset of a placeholder's record. None for everything else.
-fn mark(parent: BorrowedFd<'_>, last: &CString) -> sys::Result<Option<u64>> {
+pub(super) fn mark(parent: BorrowedFd<'_>, last: &CString) -> sys::Result<Option<u64>> {
     // Opening a device may have effects.
     let path =
         [format!("/proc/self/fd/{}/", parent.as_raw_fd()).as_bytes(), last.as_bytes()].concat();
@@ -245,185 +268,33 @@ fn mark(parent: BorrowedFd<'_>, last: &CString) -> sys::Result<Option<u64>> {
 }
 
 /// The same for the path of a placeholder. Its directory may be gone.
-fn find_mark(root: BorrowedFd<'_>, place: &[u8]) -> sys::Result<Option<u64>> {
+pub(super) fn find_mark(root: BorrowedFd<'_>, place: &[u8]) -> sys::Result<Option<u64>> {
     let Ok((parent, last)) = parent_of(root, place) else { return Ok(None) };
     mark(parent.fd.as_fd(), &last)
 }
 
-/// The cost of the copies for links.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct CopyCost {
-    /// Bytes that were written.
-    pub(crate) bytes: u64,
-    apparent_bytes: u64,
-}
-
-/// Creates the pending `links` of the layer in `root`. `below` is a view of the layers below it. The layer
-/// uses `taken` bytes already.
-pub(crate) fn copy_up(
-    root: BorrowedFd<'_>,
-    below: Option<BorrowedFd<'_>>,
-    links: &Links,
-    limits: Limits,
-    taken: u64,
-    shift: &Shift,
-) -> Result<CopyCost, Error> {
-    let mut copying = Copying {
-        root,
-        bytes: taken,
-        done: CopyCost::default(),
-        limits,
-        shift,
-        buffer: vec![0; COPY_BYTES],
-    };
-    let mut at = 0;
-    while at < links.list.end() {
-        shift.check().map_err(Error::of_read)?;
-        let made = |source| Error::Make { entry: "its hard links".into(), source };
-        let (Record { place, .. }, next) = links.get(at).map_err(made)?;
-        at = next;
-        // Without a mark it was replaced, or has its content by another name.
-        let Some(first) = find_mark(root, &place).map_err(made)? else { continue };
-        let target = links.get(first).map_err(made)?.0.target;
-        let made = |source| Error::Make { entry: shown(&place), source };
-        if let Some(found) = below.and_then(|below| find(below, &target).ok()) {
-            copying.copy(&found, &place)?;
-        } else if !link_to_own(root, &target, &place).map_err(made)? {
-            return Err(Error::LinkToNothing { entry: shown(&place), target: shown(&target) });
-        }
-    }
-    Ok(copying.done)
-}
-
-struct Copying<'a> {
-    root: BorrowedFd<'a>,
-    /// The bytes that count against the limit.
-    bytes: u64,
-    done: CopyCost,
-    limits: Limits,
-    shift: &'a Shift,
-    buffer: Vec<u8>,
-}
-
-impl Copying<'_> {
-    fn copy(&mut self, from: &File, name: &[u8]) -> Result<(), Error> {
-        let made = |source| Error::Make { entry: shown(name), source };
-        let (parent, own) = parent_of(self.root, name).map_err(made)?;
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let into = openat(&parent.fd, &own, flags, Mode::empty());
-        let into = File::from(into.map_err(sys::Error::of(|| "openat(WRONLY)")).map_err(made)?);
-        let stat = fstat(from).map_err(sys::Error::of(|| "fstat()")).map_err(made)?;
-        let length = u64::try_from(stat.st_size).unwrap_or(0);
-        let max = self.limits.apparent_bytes;
-        charge(&LAYER_APPARENT_BYTES, &mut self.done.apparent_bytes, length, max)?;
-        ftruncate(&into, length)
-            .map_err(sys::Error::of(|| format!("ftruncate({length})")))
-            .map_err(made)?;
-        let mut at = 0;
-        let failed = |call: &'static str| sys::Error::of_io(move || call);
-        while let Some((begin, bytes)) =
-            holes::next(from, at, length).map_err(failed("lseek(SEEK_DATA)")).map_err(made)?
-        {
-            charge(&LAYER_BYTES, &mut self.bytes, bytes, self.limits.bytes)?;
-            self.piece(from, &into, begin, bytes, name)?;
-            self.done.bytes += bytes;
-            at = begin + bytes;
-        }
-        fremovexattr(&into, PENDING)
-            .and_then(|()| apply_metadata(from, &into, &stat))
-            .map_err(sys::Error::of(|| "copy the attributes of a file"))
-            .map_err(made)
-    }
-
-    fn piece(
-        &mut self,
-        from: &File,
-        into: &File,
-        mut at: u64,
-        bytes: u64,
-        name: &[u8],
-    ) -> Result<(), Error> {
-        let end = at + bytes;
-        while at < end {
-            self.shift.check().map_err(Error::of_read)?;
-            let want = usize::try_from(end - at).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
-            let part = &mut self.buffer[..want];
-            let copied = from.read_exact_at(part, at).and_then(|()| into.write_all_at(part, at));
-            copied
-                .map_err(sys::Error::of_io(|| format!("write({want} bytes)")))
-                .map_err(|source| Error::Make { entry: shown(name), source })?;
-            at += want as u64;
-        }
-        Ok(())
-    }
-}
-
-fn beneath(root: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(super) fn beneath(root: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let name = if name.is_empty() { b".".as_slice() } else { name };
     sys::open_in_root(root, name, flags, ResolveFlags::empty())
 }
 
 /// A directory in which a file is created, and its times before that.
-struct Parent {
-    fd: OwnedFd,
+pub(super) struct Parent {
+    pub(super) fd: OwnedFd,
     times: Timestamps,
 }
 
 impl Parent {
-    fn leave(&self) -> sys::Result<()> {
+    pub(super) fn leave(&self) -> sys::Result<()> {
         futimens(&self.fd, &self.times).map_err(sys::Error::of(|| "futimens()"))
     }
 }
 
-fn parent_of(root: BorrowedFd<'_>, name: &[u8]) -> sys::Result<(Parent, CString)> {
+pub(super) fn parent_of(root: BorrowedFd<'_>, name: &[u8]) -> sys::Result<(Parent, CString)> {
     let (above, last) = names::split(name);
     let failed = |errno| sys::Error::new(errno, format!("openat2({})", shown(above)));
     let fd = beneath(root, above, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
     let times = files::modified(&fstat(&fd).map_err(failed)?);
     let last = CString::new(last).map_err(|_| sys::Error::new(Errno::INVAL, "openat2(NUL)"))?;
     Ok((Parent { fd, times }, last))
-}
-
-/// Links to a file that the layer itself has behind the link, where no layer below has one; returns whether it does.
-fn link_to_own(root: BorrowedFd<'_>, target: &[u8], name: &[u8]) -> sys::Result<bool> {
-    let Ok((from, last)) = parent_of(root, target) else { return Ok(false) };
-    let is_nothing = replace::is_whiteout(from.fd.as_fd(), &last);
-    if is_nothing || mark(from.fd.as_fd(), &last)?.is_some() {
-        return Ok(false);
-    }
-    let (to, own) = parent_of(root, name)?;
-    let make = || linkat(&from.fd, &last, &to.fd, &own, AtFlags::empty());
-    match replace::replace(to.fd.as_fd(), &own, make) {
-        Ok(()) => to.leave().map(|()| true),
-        Err(err) if matches!(err.errno(), Errno::NOENT | Errno::PERM) => Ok(false),
-        Err(err) => Err(err),
-    }
-}
-
-/// The regular file `target` of the layers below, open for reading.
-fn find(below: BorrowedFd<'_>, target: &[u8]) -> Result<File, Errno> {
-    let found = beneath(below, target, OFlags::PATH | OFlags::NOFOLLOW)?;
-    if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::RegularFile {
-        return Err(Errno::NOENT);
-    }
-    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
-    open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from)
-}
-
-fn apply_metadata(from: &File, into: &File, stat: &Stat) -> Result<(), Errno> {
-    use rustix::fs::{Gid, Uid};
-    fchown(into, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
-    fchmod(into, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    let mut list = vec![0; 64 << 10];
-    let length = flistxattr(from, list.as_mut_slice()).unwrap_or(0);
-    for name in list[..length].split(|b| *b == 0) {
-        if name == b"security.capability" || name.starts_with(b"user.") {
-            let mut value = vec![0; 64 << 10];
-            let length = fgetxattr(from, name, value.as_mut_slice())?;
-            fsetxattr(into, name, &value[..length], XattrFlags::empty())?;
-        }
-    }
-    let nanoseconds = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
-    let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: nanoseconds };
-    futimens(into, &Timestamps { last_access: time, last_modification: time })
 }

@@ -14,6 +14,9 @@ use std::os::fd::BorrowedFd;
 /// The attribute of an opaque directory of overlayfs, which hides that of the layers below.
 const OPAQUE: (&str, &[u8]) = ("trusted.overlay.opaque", b"y");
 
+/// The attribute of a directory that overlayfs copied up from an unknown one, so that whiteouts may be in it.
+const ORIGIN: (&str, &[u8]) = ("trusted.overlay.origin", b"");
+
 /// The capabilities of a program, which belong to an image.
 const CAPABILITY: &[u8] = b"security.capability";
 const USER: &[u8] = b"user.";
@@ -55,6 +58,14 @@ pub(super) fn ignoring_unsupported(result: Result<(), Errno>, name: &[u8]) -> Ca
         Err(Errno::NOTSUP | Errno::PERM | Errno::INVAL) if name.starts_with(USER) => Ok(()),
         other => other.map_err(sys::Error::of(|| format!("setxattr({})", name.escape_ascii()))),
     }
+}
+
+/// Marks a directory with a whiteout in it. Where no layer below has the directory too, overlayfs takes its names as
+/// they are; with this mark it looks for whiteouts there as well, and lists none.
+pub(super) fn holds_whiteouts(dir: BorrowedFd<'_>) -> Call<()> {
+    let (name, value) = ORIGIN;
+    fsetxattr(dir, name, value, XattrFlags::empty())
+        .map_err(sys::Error::of(|| format!("fsetxattr({name})")))
 }
 
 pub(super) fn opaque(dir: BorrowedFd<'_>) -> Call<()> {

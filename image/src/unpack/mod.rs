@@ -6,6 +6,7 @@
 //! tree      entries → files beneath a descriptor    links    hard links into layers below
 //! metadata  owner, mode, attributes, times          replace  removes conflicting files
 //! implied   directories that no entry lists        parents  their creation
+//! nodes     symlinks, FIFOs and devices            copy_up  what links into layers below get
 //! compression  the names of forms that are not unpacked
 //! ```
 //!
@@ -18,6 +19,7 @@ mod archive;
 mod blocks;
 mod compression;
 mod content;
+mod copy_up;
 mod entry;
 mod error;
 mod fields;
@@ -25,6 +27,7 @@ mod implied;
 mod links;
 mod metadata;
 mod names;
+mod nodes;
 mod parents;
 mod pax;
 mod replace;
@@ -33,11 +36,12 @@ mod tree;
 mod unpacked;
 
 pub(crate) use archive::Archive;
+pub(crate) use copy_up::{CopyCost, copy_up};
 pub(crate) use entry::Kind;
 pub use error::Error;
 pub(crate) use error::charge;
 pub(crate) use implied::cost;
-pub(crate) use links::{CopyCost, Links, copy_up};
+pub(crate) use links::Links;
 pub(crate) use names::{clean, split, target};
 pub(crate) use unpacked::Unpacked;
 
@@ -77,6 +81,8 @@ pub(crate) fn unpack<R: Read>(
     Ok((unpacked, archive.into_inner()))
 }
 
+#[cfg(test)]
+mod below;
 #[cfg(test)]
 mod differential;
 #[cfg(test)]

@@ -11,10 +11,10 @@ use super::error::{Error, charge, shown};
 use super::implied::Implied;
 use super::links::{self, PendingLinks, Place};
 use super::metadata::{
-    applied_metadata, apply_metadata, ignoring_unsupported, mode, opaque, owner, retained_xattrs,
-    times,
+    applied_metadata, apply_metadata, holds_whiteouts, opaque, retained_xattrs, times,
 };
 use super::names::{self, EntryName};
+use super::nodes;
 use super::parents::{self, IMPLICIT};
 use super::replace::{is_whiteout, remove_conflicting};
 use super::unpacked::Unpacked;
@@ -24,15 +24,14 @@ use crate::fs::files;
 use crate::limits::{ImpliedNames, LAYER_APPARENT_BYTES, LAYER_BYTES, LAYER_ENTRIES, Limits};
 use hull_sys as sys;
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Timestamps, XattrFlags, chmodat, chownat, fstat,
-    ftruncate, futimens, lsetxattr, makedev, mkdirat, mknodat, openat, readlinkat, statat,
-    symlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Timestamps, fstat, ftruncate, futimens, mkdirat,
+    mknodat, openat, readlinkat, statat,
 };
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Seek as _, SeekFrom};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The approximate unit of disk allocation.
 const UNIT: u64 = 4096;
@@ -275,6 +274,7 @@ impl Tree {
         let parent = self.directory(directory)?;
         match mknodat(parent, &gone, FileType::CharacterDevice, Mode::empty(), 0) {
             Ok(()) => {
+                holds_whiteouts(parent)?;
                 self.count(0);
                 Ok(true)
             }
@@ -384,6 +384,7 @@ impl Tree {
             Ok(dir) => statat(&dir, &last, AtFlags::SYMLINK_NOFOLLOW).map(|stat| (dir, stat)),
             Err(errno) => Err(errno),
         };
+        links::refuse_impossible(name, &target, found.as_ref().ok().map(|(_, stat)| stat))?;
         let (directory, own) = names::split(name);
         let own = CString::new(own).map_err(|_| refused("the name contains NUL"))?;
         self.directory(directory).map_err(made)?;
@@ -424,45 +425,16 @@ impl Tree {
             | Kind::Block(..)
             | Kind::Fifo => entry.kind.node(),
         };
-        let device = if let NodeKind::Char(major, minor) | NodeKind::Block(major, minor) = kind {
-            makedev(major, minor)
-        } else {
-            0
-        };
-        let mut replaced = false;
         let parent = self.directory(names::split(name).0)?;
-        let make = || mknodat(parent, last, file_type, Mode::empty(), device);
-        remove_conflicting(parent, last, &mut replaced, make)?;
-        let (uid, gid) = owner(entry)?;
-        chownat(parent, last, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(sys::Error::of(|| "fchownat()"))?;
-        // Follows links, but what is there was made above, and nobody else writes here.
-        chmodat(parent, last, mode(entry), AtFlags::empty())
-            .map_err(sys::Error::of(|| "fchmodat()"))?;
-        utimensat(parent, last, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(sys::Error::of(|| "utimensat()"))?;
+        let replaced = nodes::node(parent, last, entry, (file_type, &kind))?;
         self.done.replaced |= replaced;
         self.count(0);
         Ok(kind)
     }
 
     fn symlink(&mut self, entry: &Entry, name: &[u8], last: &CString, target: &[u8]) -> Call<()> {
-        let mut replaced = false;
         let parent = self.directory(names::split(name).0)?;
-        remove_conflicting(parent, last, &mut replaced, || symlinkat(target, parent, last))?;
-        let (uid, gid) = owner(entry)?;
-        chownat(parent, last, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(sys::Error::of(|| "fchownat()"))?;
-        let path =
-            [format!("/proc/self/fd/{}/", parent.as_raw_fd()).as_bytes(), last.as_bytes()].concat();
-        for (xattr, value) in retained_xattrs(entry) {
-            ignoring_unsupported(
-                lsetxattr(path.as_slice(), xattr, value, XattrFlags::empty()),
-                xattr,
-            )?;
-        }
-        utimensat(parent, last, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(sys::Error::of(|| "utimensat()"))?;
+        let replaced = nodes::symlink(parent, last, entry, target)?;
         self.done.replaced |= replaced;
         // A short one lies in its inode.
         self.count(if target.len() < LINK_IN_INODE { 0 } else { UNIT });
@@ -476,11 +448,11 @@ impl Tree {
         let (dir, is_new) = match open() {
             Ok(dir) => (dir, false),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => {
-                let was_whiteout = is_whiteout(parent, last);
                 let make = || mkdirat(parent, last, Mode::RWXU);
                 remove_conflicting(parent, last, &mut replaced, make)?;
                 let dir = open().map_err(sys::Error::of(|| "openat(DIRECTORY)"))?;
-                if was_whiteout {
+                // A whiteout, or a file of this layer: both have removed what the layers below have there.
+                if replaced {
                     opaque(dir.as_fd())?;
                 }
                 (dir, true)
