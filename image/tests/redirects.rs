@@ -330,3 +330,24 @@ async fn what_a_stranger_answers_is_told_as_the_strangers() {
         assert_eq!(err.contains("check the clocks"), status == 403, "{err}");
     }
 }
+
+/// A storage behind the registry's own address: the answer does not say that another program gave it.
+#[tokio::test]
+async fn a_refusal_after_a_redirect_within_the_registry_says_so() {
+    const XML: &str = "<?xml version=\"1.0\"?>\n<Error><Code>AccessDenied</Code><Message>Request has \u{1b}expired\
+                       </Message><StringToSign>secret</StringToSign></Error>";
+    let packed = packed();
+    let (serve, layer) = (serves(&packed, "a/b", "1"), packed.blobs[0].digest());
+    let registry = Fake::start(move |asked| match asked.path.as_str() {
+        path if path.starts_with("/storage") => Answer::of(403, XML),
+        path if path.contains(&layer) => {
+            Answer::of(307, "").with("Location", "/storage/x?sig=secret")
+        }
+        _ => serve(asked),
+    });
+    let err = pull(&TestStore::new(), &registry.host, &by_password()).await.unwrap_err();
+    for words in ["after a redirect of its own", "AccessDenied, Request has", "check the clocks"] {
+        assert!(err.contains(words), "no {words:?} in {err}");
+    }
+    assert!(!err.contains("secret") && !err.contains('\u{1b}'), "{err}");
+}

@@ -49,7 +49,7 @@ pub enum Cause {
         registry: Option<String>,
     },
     /// The registry sent an unexpected response.
-    #[error("{}{}{} answered HTTP {status} when asked for {}{}", shown(host, NAME_MAX), role(.registry), redirects(.redirected_by), shown(what, NAME_MAX), remark(.detail))]
+    #[error("{}{}{} answered HTTP {status} when asked for {}{}", shown(host, NAME_MAX), role(.registry), redirects(.redirected_by, host), shown(what, NAME_MAX), remark(.detail))]
     Answer {
         /// The host and port of the registry.
         host: String,
@@ -61,7 +61,7 @@ pub enum Cause {
         detail: String,
         /// The registry that names the host as its token server; `None` for the registry itself.
         registry: Option<String>,
-        /// The registry that redirects to the host; `None` for the host that was asked.
+        /// The registry that redirects to the host, or to another address of its own; `None` for what was asked.
         redirected_by: Option<String>,
     },
     /// The response is a page for people, which no registry sends: of a proxy, a firewall or a login.
@@ -102,14 +102,18 @@ pub enum Cause {
         got: String,
     },
     /// The content does not have the announced size.
-    #[error("{} is corrupt: it should have {want} bytes but has {got}", shown(what, NAME_MAX))]
+    #[error(
+        "{} is corrupt: it should have {want} bytes but has {}",
+        shown(what, NAME_MAX),
+        size(*got, *want)
+    )]
     WrongSize {
         /// The object: a manifest, config, layer or blob.
         what: String,
         /// The value that was announced.
         want: u64,
-        /// The value that was received.
-        got: u64,
+        /// The value that was received; `None` if more came than was announced, and the rest was not read.
+        got: Option<u64>,
     },
     /// The layer does not match the diff id in the image's config.
     #[error(
@@ -404,6 +408,11 @@ fn remark(detail: &str) -> String {
     if detail.is_empty() { String::new() } else { format!(": {}", shown(detail, REASON_MAX)) }
 }
 
+/// The size of content, of which the rest was not read if it is unknown.
+fn size(got: Option<u64>, want: u64) -> String {
+    got.map_or_else(|| format!("more than {want}"), |got| got.to_string())
+}
+
 /// The role of a host that is not the registry itself.
 fn role(registry: &Option<String>) -> String {
     registry.as_ref().map_or_else(String::new, |registry| {
@@ -411,10 +420,11 @@ fn role(registry: &Option<String>) -> String {
     })
 }
 
-/// The registry that redirects to a host.
-fn redirects(registry: &Option<String>) -> String {
-    registry.as_ref().map_or_else(String::new, |registry| {
-        format!(" (to which {} redirects)", shown(registry, NAME_MAX))
+/// The registry that redirects to a host, or to another of its own addresses.
+fn redirects(registry: &Option<String>, host: &str) -> String {
+    registry.as_ref().map_or_else(String::new, |registry| match registry == host {
+        true => " (after a redirect of its own)".into(),
+        false => format!(" (to which {} redirects)", shown(registry, NAME_MAX)),
     })
 }
 

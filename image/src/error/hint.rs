@@ -12,6 +12,13 @@ impl Cause {
     pub(super) fn hint(&self) -> Option<String> {
         match self {
             Self::NotFound { object, .. } => Some(not_found_hint(*object).into()),
+            Self::Answer { host, status: 403, redirected_by: Some(registry), .. }
+                if host == registry =>
+            {
+                Some(format!(
+                    "{host} redirects to addresses of its storage, which are often valid for a short time: check the clocks of this node and of {host}, and the rights of {host} at its storage; if the repository is private, give the pod imagePullSecrets with a right to it"
+                ))
+            }
             Self::Answer { host, status: 403, redirected_by: Some(registry), .. } => Some(format!(
                 "{registry} gives out addresses of {host}, its storage, that are valid for a short time: check the clocks of this node and of {registry}, the rights of {registry} at its storage, and whether a proxy or firewall in front of {host} refuses"
             )),

@@ -18,7 +18,7 @@ pub(crate) mod tee_reader;
 use crate::digest::{Digest, Hashing};
 use crate::error::Cause;
 use crate::file_list::Writer;
-use crate::limits::{ImpliedNames, Limits, Shift, Window, Work, ZSTD_WINDOW_BYTES};
+use crate::limits::{Ended, ImpliedNames, Limits, Shift, Window, Work, ZSTD_WINDOW_BYTES};
 use crate::unpack::{self, Unpacked};
 use progress::LayerProgress;
 use std::io::{self, BufRead, BufReader, Read};
@@ -87,7 +87,7 @@ pub(crate) fn unpack(
     if let Some((want, want_size)) = &expected.blob {
         let what = || format!("layer {want}");
         if size != *want_size {
-            return Err(Cause::WrongSize { what: what(), want: *want_size, got: size });
+            return Err(Cause::WrongSize { what: what(), want: *want_size, got: Some(size) });
         }
         if digest != *want {
             return Err(Cause::WrongDigest {
@@ -279,7 +279,15 @@ struct Reserved<R> {
 
 impl<R: Read> Read for Reserved<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.decoder.read(buffer)
+        self.decoder.read(buffer).map_err(|error| {
+            // The library has one kind for all that it refuses.
+            let is_decoders =
+                error.kind() == io::ErrorKind::Other && error.raw_os_error().is_none();
+            if is_decoders && Ended::of(&error).is_none() {
+                return io::Error::new(io::ErrorKind::InvalidData, error);
+            }
+            error
+        })
     }
 }
 
@@ -366,6 +374,19 @@ mod tests {
             assert!(inflated(&packed).unwrap() == both, "{:02x?}", &packed[..4]);
         }
         assert_eq!(inflated(b"").unwrap(), b"");
+        let rest = b"TRAILING".as_slice();
+        for broken in [
+            [gzip(&one).as_slice(), rest].concat(),
+            [zstd(&one).as_slice(), rest].concat(),
+            gzip(&one)[..30].to_vec(),
+            zstd(&one)[..20].to_vec(),
+        ] {
+            let hint = unpack::Error::of_read(inflated(&broken).unwrap_err()).hint();
+            let says = |words: &str| hint.as_ref().is_some_and(|hint| hint.contains(words));
+            assert!(says("cut") && says("after its end"), "{hint:?}");
+        }
+        let of_disk = io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
+        assert_eq!(unpack::Error::of_read(of_disk).hint(), None);
         assert!(inflated(&[gzip(&one), gzip(&two)[..8].to_vec()].concat()).is_err(), "cut");
         assert!(inflated(&zstd(&one)[..20]).is_err(), "cut");
     }

@@ -121,7 +121,7 @@ impl Stream<'_> {
             return Err(Cause::WrongSize {
                 what: format!("layer {}", self.descriptor.digest),
                 want: self.descriptor.size,
-                got: received,
+                got: None,
             });
         }
         let is_taken = self.into.send(chunk).await.is_ok();

@@ -205,7 +205,7 @@ async fn answer(
 }
 
 async fn refusal(request: &TokenRequest<'_>, object: Object, answered: FinalResponse) -> Cause {
-    let FinalResponse { response, elsewhere } = answered;
+    let FinalResponse { response, elsewhere, is_redirected } = answered;
     let status = response.status();
     let text = error_text(response, request.endpoint.stall).await;
     let what = request.what.to_owned();
@@ -216,7 +216,7 @@ async fn refusal(request: &TokenRequest<'_>, object: Object, answered: FinalResp
         what: what.clone(),
         detail,
         registry: None,
-        redirected_by: elsewhere.as_ref().map(|_| request.endpoint.host.clone()),
+        redirected_by: is_redirected.then(|| request.endpoint.host.clone()),
     };
     match (status, text) {
         (StatusCode::UNAUTHORIZED, _) if elsewhere.is_some() => {

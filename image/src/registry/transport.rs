@@ -27,6 +27,8 @@ pub(super) struct FinalResponse {
     pub(super) response: Response,
     /// The host that gave it, if a redirect left the origin that was asked.
     pub(super) elsewhere: Option<String>,
+    /// Whether a redirect led to it, of this origin or to another.
+    pub(super) is_redirected: bool,
 }
 
 /// Sends a request, and again to wherever it is redirected. `bound` is for the origin of `url`, until a
@@ -39,7 +41,7 @@ pub(super) async fn follow(
 ) -> Result<FinalResponse, Cause> {
     let origin = url.origin();
     let of_registry = Url::parse(&endpoint.api).map(|api| api.origin());
-    let (mut at, mut has_left) = (url, false);
+    let (mut at, mut has_left, mut is_redirected) = (url, false, false);
     let began = Instant::now();
     for _ in 0..=REDIRECTS_MAX {
         // Another origin chose this address, also when it is one of the first origin's.
@@ -58,8 +60,10 @@ pub(super) async fn follow(
             .map_err(|cause| if has_left { cause.redirected_by(&endpoint.host) } else { cause })?;
         let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
         let Some(location) = response.headers().get(LOCATION).filter(|_| is_redirect) else {
-            return Ok(FinalResponse { response, elsewhere: has_left.then_some(asked) });
+            let elsewhere = has_left.then_some(asked);
+            return Ok(FinalResponse { response, elsewhere, is_redirected });
         };
+        is_redirected = true;
         at = target(&at, location).map_err(|why| Cause::Unreachable {
             host: asked,
             kind: Unreachable::Redirect,
@@ -214,10 +218,22 @@ pub(super) async fn error_text(response: Response, limit: Duration) -> ErrorText
             return ErrorText::Registry(shown(items, SHOWN_BYTES));
         }
         Err(_) if is_page(&bytes) => return ErrorText::Page,
-        Err(_) if bytes.trim_ascii_start().starts_with(b"<") => String::new(),
+        Err(_) if bytes.trim_ascii_start().starts_with(b"<") => storage_words(&bytes),
         Err(_) => String::from_utf8_lossy(&bytes).trim().to_owned(),
     };
     ErrorText::Words(shown(text, SHOWN_BYTES))
+}
+
+/// Code and message of the XML with which storage services answer; the other elements may hold keys and addresses.
+fn storage_words(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let element = |name: &str| {
+        let (_, after) = text.split_once(&format!("<{name}>"))?;
+        let (inner, _) = after.split_once(&format!("</{name}>"))?;
+        Some(inner.trim().to_owned()).filter(|inner| !inner.is_empty() && !inner.contains('<'))
+    };
+    let words = [element("Code"), element("Message")];
+    words.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// A body as it came.
