@@ -55,8 +55,8 @@ impl<R: Read> Archive<R> {
         self.blocks.is_lossy()
     }
 
-    /// Reads what follows the end of the archive.
-    pub(super) fn trailer(&mut self) -> Result<(), Error> {
+    /// Reads the next part of what follows the end of the archive; false once there is no more.
+    pub(super) fn trailer(&mut self) -> Result<bool, Error> {
         self.blocks.trailer()
     }
 

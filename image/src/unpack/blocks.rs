@@ -17,9 +17,11 @@ pub(super) const BLOCK: u64 = 512;
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 /// The largest unread content that is still recorded.
 const SKIPPED_BYTES_MAX: u64 = 64 << 10;
-/// The largest trailer after the end of the archive, and how much of it is recorded.
-const TRAILER_BYTES_MAX: u64 = 64 << 20;
-const TRAILER_RECORDED_MAX: u64 = 1 << 20;
+/// How much of a trailer after the end of the archive is read at a time.
+const TRAILER_PART_BYTES: u64 = 1 << 20;
+/// The largest trailer that is recorded as a whole. The table of an eStargz layer can be there, with some 500 bytes
+/// for each file.
+const TRAILER_RECORDED_MAX: u64 = 256 << 20;
 
 /// Reads the blocks of an archive in order.
 pub(super) struct Blocks<R> {
@@ -32,6 +34,8 @@ pub(super) struct Blocks<R> {
     entries: u64,
     /// Bytes of long names and extended headers before the current entry.
     header_bytes: u64,
+    /// Bytes of the trailer so far.
+    trailer: u64,
     limits: Limits,
     /// The bytes that are not content, when recording.
     raw: Option<Vec<u8>>,
@@ -47,6 +51,7 @@ impl<R: Read> Blocks<R> {
             next: 0,
             entries: 0,
             header_bytes: 0,
+            trailer: 0,
             limits,
             raw: is_recording.then(Vec::new),
             is_lossy: false,
@@ -69,21 +74,20 @@ impl<R: Read> Blocks<R> {
         }
     }
 
-    /// Reads the trailer after the end of the archive.
-    pub(super) fn trailer(&mut self) -> Result<(), Error> {
+    /// Reads the next part of the trailer after the end of the archive; false once there is no more of it.
+    pub(super) fn trailer(&mut self) -> Result<bool, Error> {
         let mut sink = Vec::new();
-        let raw = self.raw.as_mut().unwrap_or(&mut sink);
-        let part = (&mut self.reader).take(TRAILER_RECORDED_MAX).read_to_end(raw);
-        if (part.map_err(Error::of_read)? as u64) < TRAILER_RECORDED_MAX {
-            return Ok(());
-        }
-        self.is_lossy = true;
-        let mut rest = (&mut self.reader).take(TRAILER_BYTES_MAX);
-        io::copy(&mut rest, &mut io::sink()).map_err(Error::of_read)?;
-        if rest.limit() == 0 {
-            return Err(self.malformed("it goes on long after its end"));
-        }
-        Ok(())
+        let raw = match &mut self.raw {
+            Some(raw) if self.trailer < TRAILER_RECORDED_MAX => raw,
+            raw => {
+                self.is_lossy |= raw.is_some();
+                &mut sink
+            }
+        };
+        let part = (&mut self.reader).take(TRAILER_PART_BYTES).read_to_end(raw);
+        let part = part.map_err(Error::of_read)? as u64;
+        charge(&LAYER_BYTES, &mut self.trailer, part, self.limits.bytes)?;
+        Ok(part == TRAILER_PART_BYTES)
     }
 
     /// How many bytes were read.
@@ -241,5 +245,40 @@ impl<R: Read> Read for Data<'_, R> {
             self.blocks.record(&buffer[..got]);
         }
         Ok(got)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads an archive of its end alone, with a trailer of that many bytes.
+    fn read(trailer: usize, limits: Limits) -> Result<(Vec<u8>, Vec<u8>, bool), Error> {
+        let bytes: Vec<u8> = (0..trailer).map(|at| (at % 251) as u8).collect();
+        let archive = [vec![0; 512], bytes].concat();
+        let mut blocks = Blocks::new(&archive[..], limits, true);
+        assert!(blocks.header()?.is_none());
+        let mut recorded = blocks.take_raw();
+        while blocks.trailer()? {
+            recorded.extend(blocks.take_raw());
+        }
+        recorded.extend(blocks.take_raw());
+        Ok((archive, recorded, blocks.is_lossy()))
+    }
+
+    #[test]
+    fn a_trailer_is_recorded_to_its_last_byte() {
+        for bytes in [0, 1, 512, 1 << 20, (3 << 20) + 5] {
+            let (archive, recorded, is_lossy) = read(bytes, Limits::NONE).unwrap();
+            assert!(recorded == archive && !is_lossy, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_trailer_has_the_limit_of_a_layer() {
+        let limits = Limits { bytes: 2 << 20, ..Limits::NONE };
+        assert!(read(2 << 20, limits).is_ok());
+        let err = read((2 << 20) + 1, limits).unwrap_err();
+        assert!(matches!(err, Error::Limit { budget, .. } if *budget == LAYER_BYTES), "{err}");
     }
 }

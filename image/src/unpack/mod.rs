@@ -71,7 +71,9 @@ pub(crate) fn unpack<R: Read>(
             file_list.entry(path, kind, metadata).map_err(failed)?;
         }
     }
-    archive.trailer()?;
+    while archive.trailer()? {
+        file_list.raw(&archive.take_raw()).map_err(failed)?;
+    }
     file_list.raw(&archive.take_raw()).map_err(failed)?;
     if archive.is_lossy() {
         file_list.not_exact();
