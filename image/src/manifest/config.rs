@@ -57,6 +57,7 @@ pub(crate) fn parse_config(
         os: config.os().to_string(),
         architecture: config.architecture().to_string(),
         variant: config.variant().clone(),
+        ..Platform::default()
     };
     // Machine-made images of long ago do not say what they are for.
     let is_said = !platform.os.is_empty() && !platform.architecture.is_empty();

@@ -226,7 +226,17 @@ pub(crate) fn parse(bytes: &[u8], what: &str, machine: &Machine) -> Result<Docum
         );
         return Err(Cause::Document { what: what.to_owned(), why });
     }
+    // A file system begins with zeros, and would be unpacked as an empty archive.
+    if let Some(other) = layers.iter().find(|of| is_no_archive(&of.media_type)) {
+        return Err(Cause::NotAnImage { media_type: other.media_type.clone() });
+    }
     Ok(Document::Manifest(Manifest { config, layers }))
+}
+
+/// Whether a media type is a vendor's for layers in another form than an archive, such as `application/vnd.erofs`.
+/// Other types are not decisive: the bytes tell.
+fn is_no_archive(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.") && !media_type.contains("tar")
 }
 
 /// The manifest.json of `docker save`.
@@ -323,7 +333,11 @@ fn candidates(
     why: &str,
     is_odd: bool,
 ) -> Vec<Candidate> {
-    let rank = |of: &Descriptor| machine.rank(of.platform.as_ref()?);
+    // An image that needs features of the system is for others, if there is one without.
+    let rank = |of: &Descriptor| {
+        let platform = of.platform.as_ref()?;
+        Some((platform.has_features(), machine.rank(platform)?))
+    };
     let mut ranked: Vec<_> = there.iter().filter_map(|of| Some((rank(of)?, of.clone()))).collect();
     ranked.sort_by_key(|(rank, _)| *rank);
     if !ranked.is_empty() {
@@ -393,6 +407,28 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_that_is_a_file_system_is_refused_by_name() {
+        let of = |media_type: &str| {
+            parsed(
+                &json!({"config": descriptor(CONFIG_TYPES[0]), "layers": [descriptor(media_type)]}),
+            )
+        };
+        for other in ["application/vnd.erofs", "application/vnd.oci.image.layer.nydus.blob.v1"] {
+            let err = of(other).unwrap_err();
+            assert!(
+                matches!(&err, Cause::NotAnImage { media_type } if media_type == other),
+                "{err}"
+            );
+        }
+        let docker = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+        for archive in
+            [docker, "application/vnd.oci.image.layer.v1.tar", "application/octet-stream", ""]
+        {
+            assert!(of(archive).is_ok(), "{archive}");
+        }
+    }
+
+    #[test]
     fn a_digest_that_climbs_is_refused() {
         let mut config = descriptor(CONFIG_TYPES[0]);
         config["digest"] = json!("sha256:../../etc/passwd");
@@ -412,5 +448,26 @@ mod tests {
             json!({"manifests": [entry("linux", "s390x"), entry("windows", "amd64"), attestation]});
         let err = parsed(&index).unwrap_err().to_string();
         assert!(err.ends_with("only for linux/s390x, windows/amd64"), "{err}");
+    }
+
+    #[test]
+    fn an_image_that_needs_features_of_the_system_is_the_last_choice() {
+        let entry = |digest: &[u8], more: Value| {
+            let mut of = descriptor(MANIFEST_TYPES[0]);
+            of["digest"] = json!(Digest::of(digest).as_str());
+            of["platform"] = json!({"os": "linux", "architecture": std::env::consts::ARCH});
+            of["platform"]["os.features"] = more;
+            of
+        };
+        let first = |entries: Vec<Value>| match parsed(&json!({"manifests": entries})) {
+            Ok(Document::Index(of)) => of[0].descriptor.digest.clone(),
+            other => panic!("{other:?}"),
+        };
+        let erofs = || entry(b"erofs", json!(["erofs"]));
+        for plain in [json!(null), json!([]), json!("odd")] {
+            let both = vec![erofs(), entry(b"tar", plain)];
+            assert_eq!(first(both), Digest::of(b"tar"));
+        }
+        assert_eq!(first(vec![erofs()]), Digest::of(b"erofs"));
     }
 }

@@ -14,6 +14,10 @@ pub(crate) struct Platform {
     pub(crate) architecture: String,
     #[serde(default)]
     pub(crate) variant: Option<String>,
+    /// Features that the system must have, such as `erofs` (image-spec, image-index.md). Hull asks only whether
+    /// there are some.
+    #[serde(default, rename = "os.features")]
+    pub(crate) features: Option<serde_json::Value>,
 }
 
 /// The words of builders for a manifest that is not an image, such as an attestation.
@@ -23,6 +27,14 @@ impl Platform {
     /// Whether neither system nor architecture are stated.
     pub(super) fn is_unsaid(&self) -> bool {
         self.os.is_empty() || self.architecture.is_empty()
+    }
+
+    /// Whether it names features of the system. Hull has none of those that are in use on Linux.
+    pub(super) fn has_features(&self) -> bool {
+        self.features
+            .as_ref()
+            .and_then(serde_json::Value::as_array)
+            .is_some_and(|of| !of.is_empty())
     }
 
     /// Whether two platforms are the same, whichever way their architectures are spelled. Variants are not compared.
@@ -103,7 +115,7 @@ impl Machine {
         let named = Platform {
             os: "linux".to_owned(),
             architecture: std::env::consts::ARCH.to_owned(),
-            variant: None,
+            ..Platform::default()
         };
         Self::of(Spelled::of(&named).map_or(std::env::consts::ARCH, |of| of.architecture), level())
     }
@@ -194,6 +206,7 @@ mod tests {
             os: parts.next().unwrap(),
             architecture: parts.next().unwrap(),
             variant: parts.next(),
+            ..Platform::default()
         }
     }
 
