@@ -83,3 +83,47 @@ async fn a_process_that_is_no_daemon_cannot_keep_one_from_starting() {
     let pod = node.cri().run_pod("web").await.or_fail("run a pod");
     node.cri().remove_pod(&pod).await.or_fail("remove it");
 }
+
+#[tokio::test]
+async fn paths_that_are_something_else_are_refused_and_left_as_they_are() {
+    let node = Node::start().await;
+    let other = node.host_dir().join("odd");
+    std::fs::create_dir_all(&other).or_fail("make a directory");
+    let config = text(&node.state_dir().with_file_name("hull.toml"));
+    let (file, link) = (other.join("file"), other.join("link"));
+    std::fs::write(&file, "precious").or_fail("write a file");
+    std::os::unix::fs::symlink(&file, &link).or_fail("make a link");
+    let (own_socket, own_data) = (text(&other.join("k")), text(&other.join("d")));
+    let (file, link, live) = (text(&file), text(&link), text(&node.socket()));
+    let directory = text(&other);
+    let below = format!("{file}/below");
+    for (socket, data, words) in [
+        (&file, &own_data, [file.as_str(), "a file, not a socket", "`--socket`"]),
+        (&link, &own_data, [link.as_str(), "a symbolic link, not a socket", "`--socket`"]),
+        (&directory, &own_data, [directory.as_str(), "a directory, not a socket", "`--socket`"]),
+        (&live, &own_data, [live.as_str(), "another program serves there", "`socket`"]),
+        (&own_socket, &file, [file.as_str(), "a file, not a directory", "`--data-dir`"]),
+        (&own_socket, &below, [file.as_str(), "a file, not a directory", "`data_dir`"]),
+    ] {
+        let hull = text(&hull_tests::paths::hull());
+        let mut command = vec!["20", &hull, "--config", &config, "--socket", socket, "serve"];
+        let state = text(&other.join("s"));
+        command.extend(["--state-dir", &state, "--data-dir", data]);
+        for own in [
+            "network.bridge=\"hlodd\"",
+            "network.table=\"hlodd\"",
+            "cgroup.parent=\"/hull-test-odd\"",
+        ] {
+            command.extend(["--set", own]);
+        }
+        let ran = run("timeout", command);
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert_eq!(ran.code, 1, "{said}");
+        for word in words {
+            assert!(said.contains(word), "{word} in {said}");
+        }
+        assert_eq!(std::fs::read_to_string(&file).or_fail("read the file"), "precious");
+    }
+    assert_eq!(std::fs::read_link(&link).or_fail("read the link"), Path::new(&file));
+    assert!(node.cri().pods().await.is_empty(), "the first daemon serves on");
+}

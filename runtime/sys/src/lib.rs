@@ -29,6 +29,7 @@ mod removal;
 mod resolve;
 mod security;
 mod signals;
+mod socket_path;
 mod spawn;
 mod syscall;
 pub mod text;
@@ -56,6 +57,7 @@ pub use signals::{
     Reaped, block_signals, controlling_terminal, exit_on_signals, next_ended, next_signal,
     pidfd_send_signal, reap, reap_any, reset_signals, signals_by_descriptor,
 };
+pub use socket_path::{SocketFile, SocketPathError, listen_at};
 pub use spawn::{inherited, spawn_program};
 pub use syscall::Syscall;
 pub use wiping::Wiping;

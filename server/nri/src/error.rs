@@ -63,6 +63,14 @@ pub enum Error {
         /// The reason, such as the kernel's error.
         why: String,
     },
+    /// The path of the socket for plugins names something that is not a socket.
+    #[error("listen for NRI plugins on `{}`: it is {what}, not a socket", path.display())]
+    NotASocket {
+        /// Path of the socket.
+        path: PathBuf,
+        /// A noun with its article, such as `a file`.
+        what: &'static str,
+    },
 }
 
 impl Error {
@@ -84,6 +92,10 @@ impl Error {
                 "set another path with `nri.socket`, or `nri.enable = false` if no plugin is used"
                     .into(),
             ),
+            Self::NotASocket { path, .. } => Some(format!(
+                "set `nri.socket` to another path, or, if nothing needs `{}`, move it away: hull removes only sockets; or set `nri.enable = false` if no plugin is used",
+                path.display()
+            )),
         }
     }
 }

@@ -4,7 +4,8 @@
 use crate::plugin_set::{self, Plugins, Registry};
 use crate::session::{self, Shared};
 use crate::{Error, PluginRequest, Settings, launch, limits};
-use std::path::{Path, PathBuf};
+use hull_sys::{SocketFile, SocketPathError, listen_at};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::net::{UnixListener, UnixStream};
@@ -86,57 +87,34 @@ fn start_installed(shared: &Arc<Shared>) {
 /// The socket's file. It is removed on drop, which is when the tasks of a daemon end, unless another program
 /// has put its own socket there.
 #[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    /// Device and inode number.
-    identity: (u64, u64),
-}
+struct RemovedOnDrop(SocketFile);
 
-impl SocketFile {
-    fn of(path: &Path) -> std::io::Result<Self> {
-        let identity = identity(path)?;
-        Ok(Self { path: path.to_owned(), identity })
-    }
-}
-
-impl Drop for SocketFile {
+impl Drop for RemovedOnDrop {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|now| now == self.identity)
-            && let Err(err) = std::fs::remove_file(&self.path)
-        {
-            warn!(socket = %self.path.display(), error = %err, "socket for plugins not removed");
+        if let Err(err) = self.0.remove() {
+            warn!(error = %err, "socket for plugins not removed");
         }
     }
 }
 
-fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt as _;
-    let found = std::fs::symlink_metadata(path)?;
-    Ok((found.dev(), found.ino()))
-}
-
-/// Listens at `path`. Replaces the socket of an earlier daemon, but never one that somebody answers on.
-fn listen(path: &Path) -> Result<(UnixListener, SocketFile), Error> {
-    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-    let failed = |why: String| Error::Listen { path: path.to_owned(), why };
+/// Listens at `path`. Replaces the socket of an earlier daemon, but nothing else, and never one that a program
+/// listens on.
+fn listen(path: &Path) -> Result<(UnixListener, RemovedOnDrop), Error> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let failed =
+        |err: std::io::Error| Error::Listen { path: path.to_owned(), why: err.to_string() };
     if let Some(parent) = path.parent() {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
-        made.map_err(|err| failed(err.to_string()))?;
+        made.map_err(failed)?;
     }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(failed("another program listens there".into()));
-    }
-    match std::fs::remove_file(path) {
-        Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
-            return Err(failed(err.to_string()));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(|err| failed(err.to_string()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .map_err(|err| failed(err.to_string()))?;
-    let file = SocketFile::of(path).map_err(|err| failed(err.to_string()))?;
-    Ok((listener, file))
+    let (listener, file) = listen_at(path).map_err(|err| match err {
+        SocketPathError::NotASocket { what } => Error::NotASocket { path: path.to_owned(), what },
+        SocketPathError::InUse => Error::Listen { path: path.to_owned(), why: err.to_string() },
+        SocketPathError::Io(err) => failed(err),
+    })?;
+    let file = RemovedOnDrop(file);
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok((UnixListener::from_std(listener).map_err(failed)?, file))
 }
 
 async fn accept(shared: Arc<Shared>, listener: UnixListener) {

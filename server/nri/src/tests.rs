@@ -79,6 +79,29 @@ fn the_daemon_removes_its_own_socket_and_no_others() {
     assert!(!is_left_at_the_end(|socket| std::fs::remove_file(socket).unwrap()));
 }
 
+#[tokio::test]
+async fn only_a_socket_at_the_path_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nri.sock");
+    let start = || {
+        let (plugins, host) = prepare();
+        drop(host.start(settings(&dir, LONG)));
+        plugins
+    };
+    std::fs::write(&path, "precious").unwrap();
+    drop(start());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    let target = dir.path().join("target");
+    std::fs::rename(&path, &target).unwrap();
+    std::os::unix::fs::symlink(&target, &path).unwrap();
+    drop(start());
+    assert_eq!(std::fs::read_link(&path).unwrap(), target);
+    std::fs::remove_file(&path).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let _plugins = start();
+    drop(UnixStream::connect(&path).await.unwrap());
+}
+
 fn settings(dir: &tempfile::TempDir, request: Duration) -> Settings {
     Settings {
         socket: Some(dir.path().join("nri.sock")),

@@ -4,11 +4,13 @@
 
 mod call_memory;
 mod connection;
+mod directories;
 mod gc;
 mod in_flight;
 mod network_claim;
 mod run;
 mod service;
+mod socket;
 mod stop_requests;
 mod timelines;
 mod timeout;

@@ -3,10 +3,12 @@
 
 use super::call_memory::Budgeted;
 use super::connection::Connection;
+use super::directories;
 use super::gc;
 use super::in_flight::InFlight;
 use super::network_claim;
 use super::service::{self, Service};
+use super::socket;
 use super::stop_requests::StopRequests;
 use super::timelines;
 use super::timeout::DeadlineLayer;
@@ -32,16 +34,12 @@ use hull_proto::containerd::version::version_server::VersionServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
 use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
 use rustix::fd::{AsFd as _, OwnedFd};
-use rustix::fs::OFlags;
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::service::Routes;
@@ -64,16 +62,12 @@ pub(crate) enum Error {
     Threads { source: io::Error },
     #[error("make the daemon's directories")]
     Directories { source: records::Error },
-    #[error("lock {}: another hull uses this state directory", path.display())]
-    Locked { path: PathBuf },
-    #[error("lock {}: another hull uses this data directory", path.display())]
-    DataLocked { path: PathBuf },
-    #[error("lock {}", path.display())]
-    Lock { path: PathBuf, source: io::Error },
-    #[error("listen on {}: another program serves there", path.display())]
-    SocketTaken { path: PathBuf },
-    #[error("listen on {}", path.display())]
-    Listen { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Directory { source: directories::Error },
+    #[error(transparent)]
+    Socket { source: socket::Error },
+    #[error("keep a second descriptor of the socket")]
+    Backlog { source: io::Error },
     #[error("listen on loopback for exec and port-forward")]
     Streaming { source: io::Error },
     #[error("open the image store")]
@@ -100,21 +94,11 @@ impl Error {
     /// Advice for the operator, if there is any.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::Locked { .. } => {
-                Some("stop the other daemon, or give this one its own `state_dir`".into())
-            }
-            Self::DataLocked { .. } => {
-                Some("stop the other daemon, or give this one its own `data_dir`".into())
-            }
-            Self::SocketTaken { .. } => {
-                Some("stop the other daemon, or give this one its own `socket`".into())
-            }
             Self::NotRoot { .. } => {
                 Some("run it with sudo, or as a service: `systemctl start hull`".into())
             }
-            Self::Lock { .. } | Self::Listen { .. } => {
-                Some("check that its directory is writable, and on no read-only file system".into())
-            }
+            Self::Directory { source } => source.hint(),
+            Self::Socket { source } => source.hint(),
             Self::Directories { source } => source.hint(),
             Self::Images { source } => source.hint(),
             Self::Network { source } => source.hint(),
@@ -123,6 +107,7 @@ impl Error {
             Self::Driver { source } => source.hint(),
             Self::Recover { source } => source.hint(),
             Self::Threads { .. }
+            | Self::Backlog { .. }
             | Self::Streaming { .. }
             | Self::Monitors { .. }
             | Self::Signals { .. }
@@ -161,23 +146,26 @@ pub(crate) fn serve(config: Config) -> Result<(), Error> {
 
 async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let directories = |source| Error::Directories { source };
+    let directory = |source| Error::Directory { source };
+    directories::check("state_dir", &config.state_dir).map_err(directory)?;
+    directories::check("data_dir", &config.data_dir).map_err(directory)?;
     records::create_dir(&config.state_dir).map_err(directories)?;
-    let _lock = lock(&config.state_dir)?;
-    let _data = lock_data(&config.data_dir)?;
+    let _lock = directories::lock(&config.state_dir).map_err(directory)?;
+    let _data = directories::lock_data(&config.data_dir).map_err(directory)?;
     let claim = network_claim::claim(&config);
     let _claim = claim.map_err(|source| Error::NetworkClaim { source })?;
     let socket = config.socket.clone();
     // Bound before the recovery: callers wait in the backlog instead of failing.
     let handed = service::handed_listener();
-    // systemd's own stays where it is: the next daemon is handed it.
-    let is_ours = handed.is_none();
-    let listener = match handed {
-        Some(handed) => adopt(handed, &socket)?,
-        None => listen(&socket).await?,
+    let listening = match handed {
+        // systemd's own stays where it is: the next daemon is handed it.
+        Some(handed) => socket::adopt(handed, &socket).map(|listener| (listener, None)),
+        None => socket::listen(&socket).map(|(listener, file)| (listener, Some(file))),
     };
+    let (listener, own_socket) = listening.map_err(|source| Error::Socket { source })?;
     // Kept open to the end: while calls in progress are finished, new callers wait in the backlog.
     let backlog = listener.as_fd().try_clone_to_owned();
-    let backlog = backlog.map_err(|source| Error::Listen { path: socket.clone(), source })?;
+    let backlog = backlog.map_err(|source| Error::Backlog { source })?;
     let (plugins, plugin_host) = hull_nri::prepare();
     let node = Arc::new(open(config, apparmor, plugins)?);
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
@@ -219,8 +207,8 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
         served = serving => served.map_err(|source| Error::Serve { source }),
         () = drained(requested, &calls) => Ok(()),
     };
-    if is_ours {
-        remove(&socket);
+    if let Some(file) = &own_socket {
+        socket::remove(file);
     }
     drop(backlog);
     blocking(move || history.write()).await;
@@ -264,26 +252,6 @@ fn verify_layers(node: &Arc<Node>) {
             Err(err) => debug!(error = %err, "the program's pages stay"),
         }
     }));
-}
-
-/// Takes over the socket that systemd listened on.
-fn adopt(handed: std::os::unix::net::UnixListener, path: &Path) -> Result<UnixListener, Error> {
-    let failed = |source| Error::Listen { path: path.to_owned(), source };
-    handed.set_nonblocking(true).map_err(failed)?;
-    let at = handed.local_addr().map_err(failed)?;
-    if at.as_pathname() != Some(path) {
-        warn!(handed = ?at, socket = %path.display(), "systemd listens elsewhere than `socket` says");
-    }
-    UnixListener::from_std(handed).map_err(failed)
-}
-
-fn remove(socket: &Path) {
-    match fs::remove_file(socket) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => {
-            warn!(error = %err, "socket not removed")
-        }
-        _ => {}
-    }
 }
 
 /// Opens all that a node consists of.
@@ -365,73 +333,6 @@ fn network(config: &Config, saved: Option<PodCidr>) -> Result<Network, Error> {
     Ok(network)
 }
 
-/// One daemon per state directory. The lock goes with the process.
-fn lock(state_dir: &Path) -> Result<File, Error> {
-    let path = state_dir.join("lock");
-    let failed = |source| Error::Lock { path: path.clone(), source };
-    // A link could lead to a file of somebody else, whose mode is changed below; a FIFO would wait for a reader.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(flags.bits().cast_signed())
-        .open(&path)
-        .map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(failed(io::Error::other("it is not a regular file")));
-    }
-    // One that an earlier release made, too.
-    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { path }),
-        Err(fs::TryLockError::Error(source)) => Err(Error::Lock { path, source }),
-    }
-}
-
-/// One daemon per data directory: a second one takes the first one's pods and layers for leaks. The directory
-/// itself is locked, since it may be read-only.
-fn lock_data(data_dir: &Path) -> Result<Option<File>, Error> {
-    let failed = |source| Error::Lock { path: data_dir.to_owned(), source };
-    let made = data_dir.parent().map_or(Ok(()), fs::create_dir_all);
-    // For root alone: volumes in it are writable for every user of a container.
-    let made = made.and_then(|()| match fs::DirBuilder::new().mode(0o700).create(data_dir) {
-        Err(err) if err.kind() == io::ErrorKind::AlreadyExists && data_dir.is_dir() => Ok(()),
-        made => made,
-    });
-    match made {
-        // The image store says what that means.
-        Err(err) if err.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(None),
-        other => other.map_err(failed)?,
-    }
-    let directory = File::open(data_dir).map_err(failed)?;
-    match directory.try_lock() {
-        Ok(()) => Ok(Some(directory)),
-        Err(fs::TryLockError::WouldBlock) => Err(Error::DataLocked { path: data_dir.to_owned() }),
-        Err(fs::TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
-/// Listens at `path`. What an earlier daemon left there is replaced; what answers there is not.
-async fn listen(path: &Path) -> Result<UnixListener, Error> {
-    let failed = |source| Error::Listen { path: path.to_owned(), source };
-    if let Some(parent) = path.parent() {
-        records::create_dir(parent).map_err(|source| Error::Directories { source })?;
-    }
-    if UnixStream::connect(path).await.is_ok() {
-        return Err(Error::SocketTaken { path: path.to_owned() });
-    }
-    match fs::remove_file(path) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(failed(err)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(listener)
-}
-
 /// Resolves, once told to end, when no call is under way, the time for that is up, or a second request does not wait
 /// for calls. Connections that are still open then have nothing to say: their clients do not answer the GOAWAY.
 async fn drained(mut requested: StopRequests, calls: &InFlight) {
@@ -454,31 +355,4 @@ async fn drained(mut requested: StopRequests, calls: &InFlight) {
 /// Prints an error as the command line does.
 pub(crate) fn shown(error: &Error) -> (String, Option<String>) {
     (format!("cannot {}", Chain(error)), error.hint())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::symlink;
-
-    #[test]
-    fn a_lock_that_is_a_link_or_a_fifo_is_refused_and_changes_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, others) = (dir.path().join("lock"), dir.path().join("of somebody else"));
-        fs::write(&others, "").unwrap();
-        fs::set_permissions(&others, fs::Permissions::from_mode(0o644)).unwrap();
-        for target in [others.clone(), dir.path().join("dangling")] {
-            symlink(&target, &path).unwrap();
-            lock(dir.path()).unwrap_err();
-            fs::remove_file(&path).unwrap();
-        }
-        assert_eq!(fs::metadata(&others).unwrap().permissions().mode() & 0o777, 0o644);
-        assert!(!dir.path().join("dangling").try_exists().unwrap());
-        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
-        lock(dir.path()).unwrap_err();
-        fs::remove_file(&path).unwrap();
-        let first = lock(dir.path()).unwrap();
-        assert!(matches!(lock(dir.path()), Err(Error::Locked { .. })));
-        drop(first);
-    }
 }
