@@ -46,6 +46,20 @@ pub(crate) const FINISH_S: Budget = Budget::fixed(
     (10, Unit::Seconds),
     "it is killed before the next call about its pod",
 );
+/// Once there is no doubt that no agent comes back: some 100 minutes, of which the kubelet's own tries take a part.
+pub(crate) const DEL_TRIES: Budget = Budget::fixed(
+    "del_tries",
+    "failed tries in a row to detach a pod by its network plugins",
+    (100, Unit::Number),
+    "the pod is removed without them, and the log says what may be left",
+);
+/// Some five minutes: an agent that has only been restarted is back by then.
+pub(crate) const DEL_TRIES_UNATTACHED: Budget = Budget::fixed(
+    "del_tries_unattached",
+    "the same for a pod whose ADD never succeeded",
+    (10, Unit::Number),
+    "the pod is removed without them, and the log says what may be left",
+);
 
 /// The table for docs/security.md.
 #[must_use]
@@ -57,6 +71,8 @@ pub fn table() -> String {
         &ANSWER_BYTES,
         &COMPLAINT_BYTES,
         &CONF_BYTES,
+        &DEL_TRIES,
+        &DEL_TRIES_UNATTACHED,
     ])
 }
 

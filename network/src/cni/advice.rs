@@ -6,6 +6,7 @@
 //! what is not recognised leads to the log of the plugin's agent.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 /// Advice for one kind of report, with what it needs of the message.
 struct Rule {
@@ -21,13 +22,76 @@ pub(super) struct Report<'r> {
     pub(super) program: &'r str,
     /// The network's name.
     pub(super) network: &'r str,
+    /// The file with the plugin's configuration; empty if it is not known.
+    pub(super) file: &'r Path,
     pub(super) message: &'r str,
     /// The code of the report; `None` if the plugin wrote no report.
     pub(super) code: Option<u64>,
 }
 
+/// Phrases of plugins about their own configuration, in lower case.
+const CONFIGURATION: [&str; 14] = [
+    "invalid cidr",
+    "netconf",
+    "network configuration is invalid",
+    "failed to parse config",
+    "error parsing configuration",
+    "cannot unmarshal",
+    "invalid character",
+    "must be specified",
+    "field is required",
+    "invalid range",
+    "invalid subnet",
+    "invalid gateway",
+    "invalid ip address",
+    "unknown field",
+];
+
+/// The reference plugins, which write no log and have no agent.
+const WITHOUT_AGENT: [&str; 17] = [
+    "bandwidth",
+    "bridge",
+    "dummy",
+    "firewall",
+    "host-device",
+    "host-local",
+    "ipvlan",
+    "loopback",
+    "macvlan",
+    "portmap",
+    "ptp",
+    "sbr",
+    "static",
+    "tap",
+    "tuning",
+    "vlan",
+    "vrf",
+];
+
+impl Report<'_> {
+    /// Whether the plugin rejects its configuration.
+    pub(super) fn blames_configuration(&self) -> bool {
+        let text = self.message.to_ascii_lowercase();
+        // Unsupported field, undecodable, and invalid configuration in the specification's list of errors.
+        matches!(self.code, Some(2 | 6 | 7)) || CONFIGURATION.iter().any(|of| text.contains(of))
+    }
+
+    fn correct_configuration(&self) -> String {
+        format!("correct {}, see the message", self.configuration())
+    }
+
+    /// Names the configuration, by its file if that is known.
+    fn configuration(&self) -> String {
+        let network = self.network;
+        if self.file.as_os_str().is_empty() {
+            return format!("the configuration of network `{network}`");
+        }
+        format!("{} (the configuration of network `{network}`)", self.file.display())
+    }
+}
+
 /// In the order in which they are tried: what names a cause comes before what names a symptom.
-const RULES: [Rule; 11] = [
+const RULES: [Rule; 12] = [
     Rule {
         phrases: &["failed to find plugin"],
         advice: |of| {
@@ -159,6 +223,7 @@ const RULES: [Rule; 11] = [
             ))
         },
     },
+    Rule { phrases: &CONFIGURATION, advice: |of| Some(of.correct_configuration()) },
     Rule {
         phrases: &["operation not supported"],
         advice: |of| {
@@ -191,12 +256,16 @@ fn by_code(of: &Report<'_>) -> String {
         Some(1) => format!(
             "set `cniVersion` of network `{network}` to one that `{program}` supports, or update the plugin"
         ),
-        Some(2 | 7) => format!("correct the configuration of network `{network}`, see the message"),
+        Some(2 | 6 | 7) => of.correct_configuration(),
         Some(11) => format!(
             "the plugin reports a temporary condition, and the kubelet tries again; if it stays, check the agent of `{program}` on this node and see its log"
         ),
         Some(50 | 51) => format!(
             "the plugin reports that it cannot serve pods now: check the agent of `{program}` on this node and see its log"
+        ),
+        _ if WITHOUT_AGENT.contains(program) => format!(
+            "see the message, which is all that `{program}` reports: correct what it names on this node, or {}",
+            of.configuration()
         ),
         _ => format!("see the log of network plugin `{program}` and its agent"),
     }
@@ -244,11 +313,21 @@ mod tests {
     use super::*;
 
     fn advice(program: &str, code: u64, message: &str) -> String {
-        of(&Report { program, network: "pods", message, code: Some(code) })
+        let file = Path::new("/etc/cni/net.d/10-pods.conflist");
+        of(&Report { program, network: "pods", file, message, code: Some(code) })
     }
 
     /// Messages as the plugins write them: plugin, code, message, and words of the advice.
-    const REPORTS: [(&str, u64, &str, &str); 30] = [
+    const REPORTS: [(&str, u64, &str, &str); 34] = [
+        (
+            "bridge",
+            999,
+            "invalid CIDR address: 10.82.0.0/33",
+            "correct /etc/cni/net.d/10-pods.conflist (the configuration of network `pods`)",
+        ),
+        ("macvlan", 100, "failed to load netconf: json: cannot unmarshal", "10-pods.conflist"),
+        ("x", 6, "unexpected end", "correct /etc/cni/net.d/10-pods.conflist"),
+        ("tuning", 999, "something", "all that `tuning` reports"),
         (
             "bridge",
             999,
@@ -360,7 +439,7 @@ mod tests {
         ),
         ("x", 999, "rpc error: code = ResourceExhausted", "see the log of network plugin"),
         ("x", 1, "incompatible CNI versions", "set `cniVersion`"),
-        ("x", 7, "missing field", "correct the configuration"),
+        ("x", 7, "missing field", "correct /etc/cni/net.d/10-pods.conflist"),
         ("x", 11, "later", "temporary condition"),
         ("x", 50, "no", "cannot serve pods now"),
         ("x", 103, "something", "see the log of network plugin `x`"),

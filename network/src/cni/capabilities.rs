@@ -118,7 +118,7 @@ mod tests {
     fn plugin(object: &Value) -> Plugin {
         let object = object.as_object().unwrap().clone();
         let program = object["type"].as_str().unwrap().to_owned();
-        Plugin { program, object }
+        Plugin { program, object, file: "/etc/cni/net.d/10-a.conflist".into() }
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(super) struct Plugin {
     pub(super) program: String,
     /// The plugin's whole configuration object.
     pub(super) object: Map<String, Value>,
+    /// The file that it was read from; empty in records of earlier releases.
+    pub(super) file: PathBuf,
 }
 
 /// An invalid configuration file.
@@ -134,11 +136,13 @@ pub(super) fn network(file: &Path, text: &str) -> Result<Network, String> {
     let name = name_of(&object)?;
     let versions = versions_of(&object)?;
     let plugins = match (listed, object.get("plugins")) {
-        (true, Some(Value::Array(list))) => list.iter().map(plugin).collect::<Result<_, _>>()?,
+        (true, Some(Value::Array(list))) => {
+            list.iter().map(|of| plugin(file, of)).collect::<Result<_, _>>()?
+        }
         // All plugins may be in the network's folder.
         (true, None) => Vec::new(),
         (true, Some(_)) => return Err("`plugins` is not a list".into()),
-        (false, _) => vec![plugin(&Value::Object(object.clone()))?],
+        (false, _) => vec![plugin(file, &Value::Object(object.clone()))?],
     };
     Ok(Network {
         name,
@@ -163,7 +167,7 @@ fn with_folder(mut network: Network, dir: &Path) -> Result<Network, String> {
         for file in files(&folder, &["conf"]).map_err(|err| err.to_string())? {
             let read = text_of(&file).and_then(|text| {
                 let value: Value = serde_json::from_str(&text).map_err(|err| err.to_string())?;
-                plugin(&value)
+                plugin(&file, &value)
             });
             let plugin = read.map_err(|why| format!("{}: {why}", file.display()))?;
             network.plugins.push(plugin);
@@ -175,7 +179,7 @@ fn with_folder(mut network: Network, dir: &Path) -> Result<Network, String> {
     Ok(network)
 }
 
-fn plugin(value: &Value) -> Result<Plugin, String> {
+fn plugin(file: &Path, value: &Value) -> Result<Plugin, String> {
     let object = value.as_object().ok_or("a plugin is not a JSON object")?;
     let program = match object.get("type").and_then(Value::as_str) {
         None | Some("") => return Err("a plugin has no `type`".into()),
@@ -189,7 +193,8 @@ fn plugin(value: &Value) -> Result<Plugin, String> {
     {
         return Err(format!("`capabilities` of plugin `{program}` is not an object of booleans"));
     }
-    Ok(Plugin { program: program.to_owned(), object: object.clone() })
+    let (program, file) = (program.to_owned(), file.to_owned());
+    Ok(Plugin { program, object: object.clone(), file })
 }
 
 impl Plugin {

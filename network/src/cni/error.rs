@@ -2,7 +2,7 @@
 //! The errors of CNI, and hints for the operator.
 
 use super::advice::{self, Report};
-use super::conf::{Configurations, InvalidFile};
+use super::conf::{Configurations, InvalidFile, Plugin};
 use super::invoke;
 use super::protocol::{PluginError, Verb};
 use rustix::io::Errno;
@@ -18,6 +18,8 @@ pub struct Call {
     pub program: String,
     /// The network's name.
     pub network: String,
+    /// The file with the plugin's configuration; empty if a record of an earlier release does not name it.
+    pub file: PathBuf,
 }
 
 impl std::fmt::Display for Call {
@@ -91,8 +93,23 @@ pub enum Error {
 pub(super) const NO_EXECUTE_BIT: &str = "not executable: no execute permission (x bit) is set";
 
 impl Call {
+    pub(super) fn new(verb: Verb, network: &str, plugin: &Plugin) -> Self {
+        let (program, file) = (plugin.program.clone(), plugin.file.clone());
+        Self { verb, program, network: network.to_owned(), file }
+    }
+
     fn report<'r>(&'r self, message: &'r str, code: Option<u64>) -> Report<'r> {
-        Report { program: &self.program, network: &self.network, message, code }
+        let Self { program, network, file, .. } = self;
+        Report { program, network, file, message, code }
+    }
+
+    fn advice(&self, message: &str, code: Option<u64>) -> String {
+        let report = self.report(message, code);
+        let advice = advice::of(&report);
+        if self.verb == Verb::Del && report.blames_configuration() {
+            return format!("{advice}; the next try to remove the pod uses the corrected file");
+        }
+        advice
     }
 }
 
@@ -124,6 +141,36 @@ impl Error {
         let usable = found.networks.iter().filter(|of| !of.is_loopback());
         let known = usable.map(|of| of.name.clone()).collect();
         Self::NotConfigured { name: name.to_owned(), dir: dir.to_owned(), known }
+    }
+
+    /// Whether the call fails for its configuration, or for want of its program: not for a reason that may pass.
+    pub(super) fn blames_setup(&self) -> bool {
+        match self {
+            Self::NoProgram { .. } | Self::NotAProgram { .. } => true,
+            Self::Plugin { call, error } => {
+                call.report(&error.message, Some(error.code)).blames_configuration()
+            }
+            Self::Failed { call, stderr, .. } => call.report(stderr, None).blames_configuration(),
+            Self::ReadConf { .. }
+            | Self::NoNetwork { .. }
+            | Self::NotConfigured { .. }
+            | Self::NoVersion { .. }
+            | Self::Run { .. }
+            | Self::BadAnswer { .. }
+            | Self::NoAddress { .. }
+            | Self::NoCapability { .. }
+            | Self::BadArgument { .. }
+            | Self::Pin { .. }
+            | Self::Unpin { .. }
+            | Self::Input { .. }
+            | Self::Memory { .. }
+            | Self::ReadRecords { .. }
+            | Self::WriteRecord { .. }
+            | Self::RemoveRecord { .. }
+            | Self::ReadTemplate { .. }
+            | Self::BadTemplate { .. }
+            | Self::WriteConf { .. } => false,
+        }
     }
 
     /// Advice for the operator, where there is any.
@@ -162,9 +209,9 @@ impl Error {
                 Some(start_hint(program, source))
             }
             Self::Plugin { call, error } => {
-                Some(advice::of(&call.report(&error.message, Some(error.code))))
+                Some(call.advice(&error.message, Some(error.code)))
             }
-            Self::Failed { call, stderr, .. } => Some(advice::of(&call.report(stderr, None))),
+            Self::Failed { call, stderr, .. } => Some(call.advice(stderr, None)),
             Self::BadAnswer { call, .. } => Some(format!(
                 "update or reinstall `{}`: what it wrote to its standard output is not a result of CNI",
                 call.program
@@ -190,9 +237,13 @@ impl Error {
             | Self::ReadTemplate { path, .. }
             | Self::Pin { path, .. }
             | Self::Unpin { path, .. } => Some(format!("check free space and permissions of {}", path.display())),
-            Self::ReadConf { dir, .. } => {
-                Some(format!("check permissions of {}", dir.display()))
-            }
+            Self::ReadConf { dir, source } => Some(match Errno::from_io_error(source) {
+                Some(Errno::NOTDIR) => format!(
+                    "set `conf_dir` under `[network.cni]` to a directory: {} is not one",
+                    dir.display()
+                ),
+                _ => format!("check permissions of {}", dir.display()),
+            }),
             Self::BadArgument { .. } | Self::Memory { .. } => None,
         }
     }

@@ -8,7 +8,8 @@
 //!
 //! The rule: DEL gets the same configuration and arguments as ADD, even if the configuration has changed
 //! since. The record is removed only when every DEL has succeeded, so a failing plugin is called again
-//! until it succeeds. A failed attach is rolled back by [`Cni::detach`]; there is no other teardown.
+//! until it succeeds. [`attached`] has the two exceptions: a configuration that cannot work, and plugins that
+//! never succeed. A failed attach is rolled back by [`Cni::detach`]; there is no other teardown.
 //!
 //! Locks: `known` is held for memory operations only. `gc` is held shared during ADD and DEL, and
 //! exclusively while plugins collect garbage, as the specification requires.
@@ -17,6 +18,7 @@
 
 mod advice;
 mod args;
+mod attached;
 mod capabilities;
 mod conf;
 pub(crate) mod error;
@@ -41,6 +43,7 @@ use crate::error::Error as NetworkError;
 use crate::netns;
 use crate::sync::lock_unpoisoned;
 use crate::types::{PortMapping, Request, RequestedNetwork};
+use attached::Attached;
 use conf::{Configurations, Fingerprint, Network};
 use ipnet::IpNet;
 use plugins::Plugins;
@@ -50,7 +53,7 @@ use result::AddResult;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::Duration;
 use tracing::{info, warn};
@@ -267,12 +270,8 @@ impl Cni {
     /// The fault that a plugin reports.
     pub fn check_pod(&self, pod: &str) -> Result<(), Error> {
         let Some(record) = self.known().get(pod).cloned() else { return Ok(()) };
-        for attachment in record.attachments.iter().filter(|of| of.can_check()) {
-            for plugin in attachment.plugins() {
-                self.call_attached(Verb::Check, &record, attachment, &plugin)?;
-            }
-        }
-        Ok(())
+        let call = self.records.call(pod);
+        self.attached(&record, &call).check()
     }
 
     /// Runs GC with all plugins that support it (CNI 1.1): those of the networks of all pods, unless CNI does not
@@ -379,11 +378,7 @@ impl Cni {
                 PluginInput { capabilities: Some(&record.capabilities), prev_result, valid: None };
             let result = self.plugins.add(of, &plugin, &target, &input)?;
             let outcome = AddResult::read(&result).map_err(|why| Error::BadAnswer {
-                call: Call {
-                    verb: Verb::Add,
-                    program: plugin.program.clone(),
-                    network: of.0.into(),
-                },
+                call: Call::new(Verb::Add, of.0, &plugin),
                 why,
             })?;
             let stated = result.get("cniVersion").and_then(Value::as_str);
@@ -397,11 +392,15 @@ impl Cni {
     /// Runs DEL for all chains in reverse order, then unpins the namespace and removes the record.
     fn delete(&self, pod: &str) -> Result<(), Error> {
         let Some(record) = self.known().get(pod).cloned() else { return Ok(()) };
-        in_flight::finish_orphan(&self.records.call(pod), in_flight::ORPHAN_TIMEOUT)?;
-        for attachment in record.attachments.iter().rev() {
-            for plugin in attachment.plugins().iter().rev() {
-                self.call_attached(Verb::Del, &record, attachment, plugin)?;
+        let call = self.records.call(pod);
+        in_flight::finish_orphan(&call, in_flight::ORPHAN_TIMEOUT)?;
+        if let Err(failed) = self.attached(&record, &call).delete(|name| self.present(name)) {
+            let mut counted = (*record).clone();
+            counted.failed_deletes = record.failed_deletes.saturating_add(1);
+            if let Err(err) = self.save(&counted) {
+                warn!(pod, error = %err, "a failed DEL is not counted");
             }
+            return Err(failed);
         }
         pin::unpin(&pin::path(&self.config.netns_dir, pod))?;
         self.records.remove(pod)?;
@@ -409,23 +408,13 @@ impl Cni {
         Ok(())
     }
 
-    /// Calls a plugin for an existing attachment.
-    fn call_attached(
-        &self,
-        verb: Verb,
-        record: &Record,
-        attachment: &Attachment,
-        plugin: &conf::Plugin,
-    ) -> Result<(), Error> {
-        let netns = self.netns(record);
-        let call = self.records.call(&record.pod);
-        let target = record.target(attachment, &netns, &call);
-        let version = attachment.version();
-        let prev_result = attachment.result.clone().filter(|_| version.has_check());
-        let input =
-            PluginInput { capabilities: Some(&record.capabilities), prev_result, valid: None };
-        let of = (attachment.network.as_str(), version);
-        self.plugins.call(verb, of, plugin, Some(&target), &input).map(drop)
+    fn attached<'c>(&'c self, record: &'c Record, call: &'c Path) -> Attached<'c> {
+        Attached { plugins: &self.plugins, record, netns: self.netns(record), call }
+    }
+
+    /// The present configuration of a network; `None` if there is none, or it cannot be read.
+    fn present(&self, name: &str) -> Option<Network> {
+        self.configurations().ok()?.named(name).cloned()
     }
 
     /// The network that a pod names, or those of all pods.

@@ -68,7 +68,7 @@ impl Plugins {
             return Ok(versions.clone());
         }
         drop(cached);
-        let call = call(Verb::Version, &network.name, plugin);
+        let call = Call::new(Verb::Version, &network.name, plugin);
         let env = protocol::environment(Verb::Version, &self.path(), None);
         // Any version will do; take the newest that the network's configuration supports.
         let version = network.versions.last().copied().unwrap_or(Version::V1_0_0);
@@ -95,7 +95,7 @@ impl Plugins {
         let program = self.find(network, plugin)?;
         let env = protocol::environment(verb, &self.path(), target);
         let input = protocol::request(network, version, plugin, extra);
-        let call = call(verb, network, plugin);
+        let call = Call::new(verb, network, plugin);
         let is_survey = matches!(verb, Verb::Status | Verb::Gc);
         let deadline = if is_survey { self.deadline.min(SURVEY_S.time()) } else { self.deadline };
         let Some(target) = target else {
@@ -114,7 +114,7 @@ impl Plugins {
         extra: &PluginInput<'_>,
     ) -> Result<Value, Error> {
         let answer = self.call(Verb::Add, of, plugin, Some(target), extra)?;
-        let bad = |why| Error::BadAnswer { call: call(Verb::Add, of.0, plugin), why };
+        let bad = |why| Error::BadAnswer { call: Call::new(Verb::Add, of.0, plugin), why };
         serde_json::from_slice(&answer).map_err(|err| bad(format!("it is not JSON: {err}")))
     }
 
@@ -168,10 +168,6 @@ fn memfd_input(call: &Call, input: &[u8]) -> Result<File, Error> {
         Ok(file)
     });
     rewound.map_err(|source| Error::Memory { call: call.clone(), source })
-}
-
-fn call(verb: Verb, network: &str, plugin: &Plugin) -> Call {
-    Call { verb, program: plugin.program.clone(), network: network.to_owned() }
 }
 
 fn state_of(program: &Path) -> Option<State> {

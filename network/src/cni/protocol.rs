@@ -197,7 +197,7 @@ mod tests {
 
     fn plugin(object: Value) -> Plugin {
         let object = object.as_object().unwrap().clone();
-        Plugin { program: "portmap".into(), object }
+        Plugin { program: "portmap".into(), object, file: "/etc/cni/net.d/10-a.conflist".into() }
     }
 
     fn written(plugin: &Plugin, input: &PluginInput<'_>) -> Value {

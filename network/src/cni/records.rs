@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The rule: the record exists before the first plugin runs for the pod, and until DEL has succeeded for
-//! every attachment. Files are written and set aside as for all [`records`](crate::records).
+//! every attachment, or plugins have failed too often: see `attached`. Files are written and set aside as
+//! for all [`records`](crate::records).
 
 use super::conf::Plugin;
 use super::error::Error;
@@ -34,6 +35,9 @@ pub(super) struct Record {
     /// The capability arguments of every call, by name.
     pub(super) capabilities: Map<String, Value>,
     pub(super) ports: Vec<PortMapping>,
+    /// Tries in a row to detach the pod that failed.
+    #[serde(default)]
+    pub(super) failed_deletes: u32,
     /// In the order of ADD.
     pub(super) attachments: Vec<Attachment>,
 }
@@ -46,6 +50,9 @@ pub(super) struct Attachment {
     version: String,
     disable_check: bool,
     plugins: Vec<Map<String, Value>>,
+    /// The file of each plugin's configuration, in the same order.
+    #[serde(default)]
+    files: Vec<PathBuf>,
     /// The result of the chain's last plugin; `None` until ADD has succeeded.
     pub(super) result: Option<Value>,
 }
@@ -60,6 +67,7 @@ impl Record {
             args: String::new(),
             capabilities: Map::new(),
             ports: Vec::new(),
+            failed_deletes: 0,
             attachments: Vec::new(),
         }
     }
@@ -106,6 +114,7 @@ impl Attachment {
             version: version.text().to_owned(),
             disable_check: network.disable_check,
             plugins: network.plugins.iter().map(|plugin| plugin.object.clone()).collect(),
+            files: network.plugins.iter().map(|plugin| plugin.file.clone()).collect(),
             result: None,
         }
     }
@@ -118,11 +127,12 @@ impl Attachment {
 
     /// The chain, in the order of ADD.
     pub(super) fn plugins(&self) -> Vec<Plugin> {
-        let of = |object: &Map<String, Value>| Plugin {
+        let of = |(number, object): (usize, &Map<String, Value>)| Plugin {
             program: object.get("type").and_then(Value::as_str).unwrap_or_default().to_owned(),
             object: object.clone(),
+            file: self.files.get(number).cloned().unwrap_or_default(),
         };
-        self.plugins.iter().map(of).collect()
+        self.plugins.iter().enumerate().map(of).collect()
     }
 
     /// Whether the attachment supports CHECK.

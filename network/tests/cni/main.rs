@@ -12,5 +12,6 @@
 mod chains;
 #[path = "../common/mod.rs"]
 mod common;
+mod detach;
 mod reference;
 mod support;

@@ -203,7 +203,7 @@ const WAITS: &[Wait] = &[
         ("StopPodSandbox, RemovePodSandbox", "network plugin in DEL"),
         &[],
         &[PLUGIN],
-        "the plugin is killed; tried again after 1 s to 64 s",
+        "the plugin is killed; tried again after 1 s to 64 s, 100 times at most",
         "UNKNOWN",
     ),
     wait(
