@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Why a configuration cannot be used. Every text names the file and, where there is one, the line.
 
+use super::keys::REGISTRY;
 use super::origin::Origin;
 use std::path::PathBuf;
 
@@ -17,6 +18,11 @@ pub(crate) enum Error {
     UnknownKey { key: String, origin: Origin, nearest: Option<String> },
     #[error("use `{key}` from {origin}: {why}")]
     BadValue { key: String, origin: Origin, why: String },
+    /// A value of another type than the setting has.
+    #[error("use `{key}` from {origin}: {why}")]
+    BadType { key: String, origin: Origin, why: String, example: String },
+    #[error("use `{section}` from {origin}: it is {what}, and is the name of a section")]
+    NotASection { section: String, origin: Origin, what: String },
     #[error("use `--set {setting}`: it is not KEY=VALUE")]
     BadSetting { setting: String },
 }
@@ -34,6 +40,23 @@ impl Error {
             Self::BadValue { .. } | Self::Syntax { .. } => {
                 Some("`hull config default` shows every setting and its form".into())
             }
+            Self::BadType { key, origin: Origin::Flag, example, .. } => {
+                Some(format!("for example --set '{key}={example}'"))
+            }
+            Self::BadType { key, example, .. } => {
+                let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+                let below = match section {
+                    "" => String::new(),
+                    REGISTRY => format!(" under `[[{REGISTRY}]]`"),
+                    _ => format!(" under `[{section}]`"),
+                };
+                Some(format!(
+                    "for example `{name} = {example}`{below}; `hull config default` shows every setting"
+                ))
+            }
+            Self::NotASection { section, .. } => Some(format!(
+                "write its settings below a line `[{section}]`; `hull config default` shows them"
+            )),
             Self::BadSetting { .. } => Some("for example --set network.mtu=1450".into()),
             Self::Read { .. } | Self::List { .. } => None,
         }

@@ -14,6 +14,13 @@ pub(crate) struct Key {
     pub(super) example: &'static str,
 }
 
+impl Key {
+    /// An example as TOML; empty for a setting with a default.
+    pub(super) fn example(&self) -> &'static str {
+        self.example
+    }
+}
+
 const fn key(name: &'static str, doc: &'static str) -> Key {
     Key { name, doc, example: "" }
 }
@@ -77,7 +84,7 @@ pub(crate) const KEYS: &[Key] = &[
     unset(
         "network.mtu",
         "1450",
-        "MTU of the links of pods, in bytes. Unset: that of `uplink`, or of the link of the default route.",
+        "MTU of the links of pods, in bytes: 68 to 65535, with IPv6 subnets at least 1280. Unset: that of `uplink`, or of the link of the default route.",
     ),
     key(
         "network.masquerade",

@@ -6,6 +6,7 @@
 
 use super::error::Error;
 use super::keys::{self, KEYS, REGISTRY};
+use super::kinds::{self, Kind, described, example, mismatch};
 use super::origin::Origin;
 use super::settings::Config;
 use super::validate::validate;
@@ -15,6 +16,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Where the configuration is read from when no file is named.
@@ -99,7 +101,8 @@ fn drop_ins(file: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-/// Turns `KEY=VALUE` into a line of TOML; a value that is not valid TOML is used as a string.
+/// Turns `KEY=VALUE` into a line of TOML; a value that is not valid TOML is used as a string, and so is any value
+/// of a setting that takes strings.
 fn as_toml(setting: &str) -> Result<String, Error> {
     let bad = || Error::BadSetting { setting: setting.to_owned() };
     let (key, value) = setting.split_once('=').ok_or_else(bad)?;
@@ -109,9 +112,11 @@ fn as_toml(setting: &str) -> Result<String, Error> {
         return Err(bad());
     }
     let line = format!("{key} = {value}");
-    if toml::from_str::<toml::Table>(&line)
-        .is_ok_and(|table| !value.contains('\n') && table.len() == 1)
-    {
+    let parsed = toml::from_str::<toml::Table>(&line).ok();
+    let parsed = parsed.filter(|table| !value.contains('\n') && table.len() == 1);
+    let is_text = |table: &toml::Table| keys::value_at(table, key).is_some_and(|of| of.is_str());
+    let takes_text = kinds::kind(key) == Some(Kind::Text);
+    if parsed.is_some_and(|table| !takes_text || is_text(&table)) {
         return Ok(line);
     }
     Ok(format!("{key} = {}", toml::Value::String(value.to_owned())))
@@ -133,27 +138,24 @@ impl Merged {
         let parsed = DeTable::parse(text).map_err(|err| syntax(&err))?;
         let mut found = Vec::new();
         leaves(parsed.get_ref(), "", text, &mut found);
-        for (key, line) in &found {
-            if !known(key) {
-                return Err(Error::UnknownKey {
-                    key: key.clone(),
-                    origin: origin(*line),
-                    nearest: keys::nearest(key).map(str::to_owned),
-                });
-            }
+        for leaf in &found {
+            leaf.check(text, &origin)?;
         }
         // Each layer must be valid by itself, so that an error names its file and line.
-        toml::from_str::<Config>(text).map_err(|err| syntax(&err))?;
+        toml::from_str::<Config>(text).map_err(|err| match of_value(&err, &found) {
+            Some((key, line, why)) => Error::BadValue { key, origin: origin(line), why },
+            None => syntax(&err),
+        })?;
         let table: toml::Table = toml::from_str(text).map_err(|err| syntax(&err))?;
         let before = self.registries();
         merge(&mut self.table, table, "");
         for index in before..self.registries() {
-            let line = found.iter().filter(|(key, _)| key == REGISTRY).nth(index - before);
-            self.origins
-                .insert(format!("{REGISTRY}.{index}"), origin(line.map_or(1, |(_, line)| *line)));
+            let entry = found.iter().filter(|leaf| leaf.key == REGISTRY).nth(index - before);
+            let line = entry.map_or(1, |leaf| leaf.line);
+            self.origins.insert(format!("{REGISTRY}.{index}"), origin(line));
         }
-        for (key, line) in found {
-            self.origins.insert(key, origin(line));
+        for leaf in found {
+            self.origins.insert(leaf.key, origin(leaf.line));
         }
         Ok(())
     }
@@ -183,28 +185,82 @@ fn known(key: &str) -> bool {
     key == REGISTRY || KEYS.iter().any(|known| known.name == key)
 }
 
-/// Collects every value of a table, by dotted key, with its line. Each entry of `[[image.registry]]` is
-/// a value of its own, and so are its keys.
-fn leaves(table: &DeTable<'_>, prefix: &str, text: &str, out: &mut Vec<(String, usize)>) {
-    for (key, value) in table {
-        let name = format!("{prefix}{}", key.get_ref());
-        let line = line_of(text, key.span().start);
+/// A value, by dotted key, with its line. Each entry of `[[image.registry]]` is a value of its own, and so are
+/// its keys.
+struct Leaf<'t> {
+    key: String,
+    line: usize,
+    value: &'t Spanned<DeValue<'t>>,
+    /// Whether it is an entry of `[[image.registry]]`.
+    is_entry: bool,
+}
+
+impl Leaf<'_> {
+    /// Checks that the key is known, and the type of its value.
+    fn check(&self, text: &str, origin: impl Fn(usize) -> Origin) -> Result<(), Error> {
+        let key = self.key.clone();
+        if !known(&key) {
+            let origin = origin(self.line);
+            let below = format!("{key}.");
+            if KEYS.iter().any(|known| known.name.starts_with(&below)) {
+                let what = described(self.value.get_ref());
+                return Err(Error::NotASection { section: key, origin, what });
+            }
+            let nearest = keys::nearest(&key).map(str::to_owned);
+            return Err(Error::UnknownKey { key, origin, nearest });
+        }
+        let found = if key == REGISTRY && !self.is_entry {
+            Some(kinds::not_a_list(self.value))
+        } else {
+            mismatch(&key, self.value)
+        };
+        let Some(found) = found else { return Ok(()) };
+        let (example, origin) = (example(&key), origin(line_of(text, found.at)));
+        Err(Error::BadType { key, origin, why: found.why, example })
+    }
+}
+
+/// The key, line and reason of an error about a value that has the right type.
+fn of_value(err: &toml::de::Error, found: &[Leaf<'_>]) -> Option<(String, usize, String)> {
+    let at = err.span()?.start;
+    let leaf = found.iter().rfind(|leaf| leaf.value.span().contains(&at))?;
+    let message = err.message();
+    let why = if message.starts_with("invalid value: integer") {
+        format!("it is {}, which is too large", described(leaf.value.get_ref()))
+    } else if let Some(variant) = message.strip_prefix("unknown variant ") {
+        format!("it is {}", variant.replacen(", expected ", ", and must be ", 1))
+    } else {
+        message.to_owned()
+    };
+    Some((leaf.key.clone(), leaf.line, why))
+}
+
+/// Collects every value of a table.
+fn leaves<'t>(table: &'t DeTable<'t>, prefix: &str, text: &str, out: &mut Vec<Leaf<'t>>) {
+    for (name, value) in table {
+        let key = format!("{prefix}{}", name.get_ref());
+        let line = line_of(text, name.span().start);
+        let is_setting = KEYS.iter().any(|known| known.name == key);
         match value.get_ref() {
-            DeValue::Table(inner) => leaves(inner, &format!("{name}."), text, out),
-            DeValue::Array(entries) if name == REGISTRY => {
+            DeValue::Table(inner) if !is_setting && key != REGISTRY => {
+                leaves(inner, &format!("{key}."), text, out);
+            }
+            DeValue::Array(entries) if key == REGISTRY => {
                 for entry in entries.iter() {
-                    out.push((name.clone(), line_of(text, entry.span().start)));
+                    let line = line_of(text, entry.span().start);
+                    out.push(Leaf { key: key.clone(), line, value: entry, is_entry: true });
                     if let DeValue::Table(inner) = entry.get_ref() {
-                        leaves(inner, &format!("{name}."), text, out);
+                        leaves(inner, &format!("{key}."), text, out);
                     }
                 }
             }
-            DeValue::Array(_)
+            DeValue::Table(_)
+            | DeValue::Array(_)
             | DeValue::String(_)
             | DeValue::Integer(_)
             | DeValue::Float(_)
             | DeValue::Boolean(_)
-            | DeValue::Datetime(_) => out.push((name, line)),
+            | DeValue::Datetime(_) => out.push(Leaf { key, line, value, is_entry: false }),
         }
     }
 }

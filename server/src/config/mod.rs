@@ -13,6 +13,7 @@
 
 mod error;
 mod keys;
+mod kinds;
 mod layers;
 mod origin;
 mod parts;

@@ -168,6 +168,119 @@ fn a_wrong_value_names_file_and_line() {
 }
 
 #[test]
+fn an_mtu_that_links_cannot_have_is_refused_with_its_range() {
+    let v6 = "pod_cidr = [\"fd00:10::/64\"]\n";
+    for (mtu, subnets, range) in [
+        (10, "", "68 to 65535 bytes"),
+        (67, "", "68 to 65535 bytes"),
+        (65_536, "", "68 to 65535 bytes"),
+        (70_000, v6, "1280 to 65535 bytes"),
+        (1_279, v6, "1280 to 65535 bytes, as `network.pod_cidr` has an IPv6 subnet"),
+    ] {
+        let text = format!("[network]\nmtu = {mtu}\n{subnets}");
+        let (_dir, main) = written(&[("config.toml", &text)]);
+        let said = load(Some(&main), &[]).unwrap_err().to_string();
+        assert!(said.contains(&format!("config.toml:2: {mtu} is not within {range}")), "{said}");
+        assert!(said.contains("`network.mtu`"), "{said}");
+    }
+    for (mtu, subnets) in [(68, ""), (1_279, ""), (65_535, v6), (1_280, v6)] {
+        let text = format!("[network]\nmtu = {mtu}\n{subnets}");
+        let (_dir, main) = written(&[("config.toml", &text)]);
+        load(Some(&main), &[]).unwrap();
+    }
+}
+
+#[test]
+fn a_value_of_another_type_names_key_value_and_what_is_expected() {
+    for (text, line, wanted, hint) in [
+        (
+            "[image]\n\nconcurrent_layers = \"4\"\n",
+            3,
+            "`image.concurrent_layers`: the string \"4\", a whole number",
+            "`concurrent_layers = 4` under `[image]`",
+        ),
+        (
+            "[image]\nlayer_bytes_max = \"128GiB\"\n",
+            2,
+            "`image.layer_bytes_max`: the string \"128GiB\", a whole number of bytes",
+            "`layer_bytes_max = ",
+        ),
+        (
+            "[network]\nmtu = 1.5\n",
+            2,
+            "`network.mtu`: the number 1.5, a whole number",
+            "mtu = 1450",
+        ),
+        ("[network]\nmtu = -1\n", 2, "`network.mtu`: -1, less than 0, a whole number", "1450"),
+        ("[network]\nmtu = 99999999999\n", 2, "`network.mtu`: 99999999999, too large", ""),
+        ("[image]\nstall_s = 99999999999999999999\n", 2, "`image.stall_s`: too large", ""),
+        ("[network]\nmasquerade = \"yes\"\n", 2, "`network.masquerade`: true or false", "= true"),
+        (
+            "data_dir = 5\n",
+            1,
+            "`data_dir`: the number 5, a string",
+            "`data_dir = \"/var/lib/hull\"`",
+        ),
+        ("data_dir = []\n", 1, "`data_dir`: a list, a string", ""),
+        ("[image]\npinned = \"a\"\n", 2, "`image.pinned`: the string \"a\", a list of strings", ""),
+        (
+            "[network]\npod_cidr = [\n\"10.0.0.0/24\",\n5]\n",
+            4,
+            "`network.pod_cidr`: entry 2, the number 5, a string",
+            "",
+        ),
+        ("[log.level]\n", 1, "`log.level`: a section, a string", "under `[log]`"),
+        ("network = 3\n", 1, "`network`: the number 3, name of a section", "`[network]`"),
+        ("[[network]]\nmtu = 1450\n", 1, "`network`: a list, name of a section", "`[network]`"),
+        ("[image.registry]\nhost = \"a\"\n", 1, "`image.registry`: a section, list", "[image]"),
+        ("[image]\nregistry = [\"a\"]\n", 2, "`image.registry`: the string \"a\", entry", ""),
+        (
+            "[[image.registry]]\nhost = \"a\"\nplain_http = 1\n",
+            3,
+            "`image.registry.plain_http`: the number 1, true or false",
+            "under `[[image.registry]]`",
+        ),
+        ("[log]\nformat = \"xml\"\n", 2, "`log.format`: `xml`, must be `text` or `json`", ""),
+    ] {
+        let (_dir, main) = written(&[("config.toml", text)]);
+        let err = load(Some(&main), &[]).unwrap_err();
+        let said = err.to_string();
+        assert!(said.contains(&format!("config.toml:{line}: ")), "{text}: {said}");
+        let (key, words) = wanted.split_once(": ").unwrap();
+        assert!(said.contains(key), "{text}: {said}");
+        for word in words.split(", ") {
+            assert!(said.contains(word), "{word} of {text}: {said}");
+        }
+        for rust in ["usize", "u64", "u32", "invalid type", "sequence"] {
+            let (_, words) = said.rsplit_once("config.toml:").unwrap();
+            assert!(!words.contains(rust), "{text}: {said}");
+        }
+        assert!(err.hint().unwrap().contains(hint), "{text}: {:?}", err.hint());
+    }
+}
+
+#[test]
+fn a_setting_of_the_command_line_with_another_type_is_named() {
+    let (_dir, main) = written(&[("config.toml", "")]);
+    let set = |setting: &str| load(Some(&main), &[setting.to_owned()]);
+    for (setting, words) in [
+        ("image.concurrent_layers=many", ["`image.concurrent_layers`", "\"many\"", "whole number"]),
+        ("network.masquerade=1", ["`network.masquerade`", "the number 1", "true or false"]),
+        ("image.pinned=a", ["`image.pinned`", "\"a\"", "a list of strings"]),
+        ("network.mtu=10", ["`network.mtu`", "10 is not within", "the command line"]),
+    ] {
+        let err = set(setting).unwrap_err();
+        let said = format!("{err} {}", err.hint().unwrap());
+        assert!(words.into_iter().all(|word| said.contains(word)), "{setting}: {said}");
+    }
+    let hint = set("image.concurrent_layers=many").unwrap_err().hint().unwrap();
+    assert_eq!(hint, "for example --set 'image.concurrent_layers=4'");
+    // What takes a string needs no quotes, whatever it looks like.
+    assert_eq!(set("network.bridge=5").unwrap().config.network.bridge, "5");
+    assert_eq!(set("network.bridge=\"br5\"").unwrap().config.network.bridge, "br5");
+}
+
+#[test]
 fn a_slice_is_a_parent_for_the_systemd_driver_only() {
     let config = |driver: &str| format!("[cgroup]\ndriver = {driver:?}\nparent = \"pods.slice\"\n");
     let (_dir, main) = written(&[("config.toml", &config("systemd"))]);

@@ -4,6 +4,7 @@
 use super::settings::{Cgroup, Config, Driver, Image, Log, Network, Nri, Runtime};
 use crate::limits::ulimits::Ulimit;
 use crate::systemd::names;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// Longest path of a unix socket, in bytes: `sun_path` without the closing NUL.
@@ -16,6 +17,10 @@ const LINK_NAME_BYTES_MAX: usize = 15;
 const CLUSTER_CIDRS_MAX: usize = 32;
 /// Smallest limit on the memory of calls, in bytes: one message of 16 MiB, twice, and some to grow.
 const CALL_MEMORY_BYTES_MIN: u64 = 48 << 20;
+/// MTUs of links in bytes: from the smallest of IPv4 (RFC 791) to the largest of a veth link (`ETH_MAX_MTU`).
+const MTU: RangeInclusive<u32> = 68..=65_535;
+/// The same with IPv6: RFC 8200, section 5.
+const MTU_OF_V6: RangeInclusive<u32> = 1_280..=65_535;
 /// Longest time for a plugin, in milliseconds: all pods of the node wait for it.
 const PLUGIN_MS_MAX: u64 = 600_000;
 
@@ -101,6 +106,15 @@ fn network(network: &Network) -> Result<(), Invalid> {
             "pods do not wait for the kubelet if `network.pod_cidr` is set; remove one of them"
                 .into();
         return Err(("network.wait_for_pod_cidr", why));
+    }
+    let (range, why) = if of_v6 > 0 {
+        (MTU_OF_V6, ", as `network.pod_cidr` has an IPv6 subnet")
+    } else {
+        (MTU, "")
+    };
+    if let Some(mtu) = network.mtu.filter(|mtu| !range.contains(mtu)) {
+        let why = format!("{mtu} is not within {} to {} bytes{why}", range.start(), range.end());
+        return Err(("network.mtu", why));
     }
     if network.cluster_cidrs.len() > CLUSTER_CIDRS_MAX {
         let why = format!("it has more than {CLUSTER_CIDRS_MAX} subnets");
