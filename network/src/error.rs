@@ -23,6 +23,10 @@ pub enum Error {
     SubnetInUse { subnets: String, pod: String },
     #[error("use pod subnet {subnet}: {why}")]
     SubnetUnusable { subnet: IpNet, why: &'static str },
+    #[error(
+        "use pod subnet {subnet}: IPv6 needs an MTU of at least {MTU_MIN_V6} bytes, and `network.mtu` is {mtu}"
+    )]
+    MtuTooSmall { subnet: IpNet, mtu: u32 },
     #[error("find a pod subnet: the kubelet has not announced the node's subnets yet")]
     PodCidrAwaited,
     #[error("find a pod subnet: every one that Hull tries is in use on this host ({overlaps})")]
@@ -31,16 +35,21 @@ pub enum Error {
     SubnetOverlaps { subnet: IpNet, route: IpNet, link: Option<String> },
     #[error("list the host's routes")]
     ListRoutes { source: sys::Error },
-    #[error("find a free address in {subnet}")]
+    #[error("find a free address in {subnet}: pods have all of them")]
     SubnetFull { subnet: IpNet },
     #[error("derive a link name from pod id `{id}`: the id is not 64 hexadecimal digits")]
     BadPod { id: String },
     #[error("publish host port {port} for the pod: pod {holder} has {held}")]
     PortTaken { port: PortMapping, held: PortMapping, holder: String },
     #[error(
-        "publish host port {port} for the pod: the port is in use, {holder} of this node listens on it"
+        "publish host port {port} for the pod: the port is in use, {holder} of this node listens on it at {}", listens_at(*ip)
     )]
-    PortHeld { port: PortMapping, holder: Holder },
+    PortHeld {
+        port: PortMapping,
+        /// The address at which it listens; unspecified for all of the node's.
+        ip: IpAddr,
+        holder: Holder,
+    },
     #[error("publish host port {port} for the pod: the pod requests it twice")]
     PortTwice { port: PortMapping },
     #[error("publish host port {port}: its container port is 0")]
@@ -110,6 +119,9 @@ pub enum Error {
 const NFT_MODULES: &str =
     "modprobe -a nf_tables nf_conntrack nft_chain_nat nft_nat nft_masq nft_ct nft_fib_inet";
 
+/// Smallest MTU of a link with IPv6, in bytes: RFC 8200, section 5.
+pub(crate) const MTU_MIN_V6: u32 = 1280;
+
 const AWAITED_HINT: &str = "give the node subnets (the controller manager's --allocate-node-cidrs, or the kubelet's --pod-cidr), or set `pod_cidr`, or `wait_for_pod_cidr = false`, under `[network]`";
 
 const RATE_MODULES: &str = "modprobe -a ifb sch_tbf sch_ingress cls_u32 act_mirred";
@@ -122,6 +134,9 @@ impl Error {
             Self::SubnetTooSmall { .. } | Self::SubnetUnusable { .. } | Self::Subnets { .. } => {
                 Some("set `pod_cidr` under `[network]`, as in [\"10.244.1.0/24\"]".into())
             }
+            Self::MtuTooSmall { .. } => Some(format!(
+                "set `mtu` under `[network]` to {MTU_MIN_V6} or more, or give the node no IPv6 subnet"
+            )),
             Self::SubnetInUse { pod, .. } => Some(format!("remove pod {pod} first")),
             Self::PodCidrAwaited => Some(AWAITED_HINT.into()),
             Self::NoSubnetFree { .. } => Some("set `pod_cidr` under `[network]` to a subnet that this host can spare".into()),
@@ -135,7 +150,7 @@ impl Error {
             Self::PortTaken { holder, .. } => Some(format!(
                 "remove pod {holder}, use another `hostPort`, or another `hostIP` for both"
             )),
-            Self::PortHeld { holder, .. } => Some(held_hint(holder)),
+            Self::PortHeld { ip, holder, .. } => Some(held_hint(*ip, holder)),
             Self::PortTwice { .. } => Some("list each `hostPort` of the pod once".into()),
             Self::NoContainerPort { .. } => Some("set the `containerPort` that the pod listens on".into()),
             Self::NoSuchFamily { host_ip, .. } => Some(family_hint(host_ip)),
@@ -165,9 +180,9 @@ impl Error {
                 "choose another `mode` under `[network]`, or run the pod on the host's network".into(),
             ),
             Self::MakeBridge { source, kind, .. } | Self::MakeSubInterface { source, kind, .. } => {
-                links_hint(source, kind)
+                mtu_hint(source).or_else(|| links_hint(source, kind))
             }
-            Self::MakeLink { source, .. } => pair_hint(source),
+            Self::MakeLink { source, .. } => mtu_hint(source).or_else(|| pair_hint(source)),
             Self::LimitRate { source, .. } => rate_hint(source),
             Self::Probe { what, source } => probe_hint(what, source),
             Self::MakeTable { source, .. }
@@ -186,8 +201,17 @@ impl Error {
     }
 }
 
-fn held_hint(holder: &Holder) -> String {
-    let change = "use another `hostPort`, or a `hostIP` at which it does not listen";
+/// The place of a listener, as in `every address (0.0.0.0)`.
+fn listens_at(ip: IpAddr) -> String {
+    if ip.is_unspecified() { format!("every address ({ip})") } else { ip.to_string() }
+}
+
+fn held_hint(ip: IpAddr, holder: &Holder) -> String {
+    let change = if ip.is_unspecified() {
+        "use another `hostPort`"
+    } else {
+        "use another `hostPort`, or a `hostIP` at which it does not listen"
+    };
     if holder.may_be_stopped() {
         return format!("{change}; or stop {holder} if nobody needs it");
     }
@@ -206,6 +230,13 @@ fn pair_hint(source: &hull_sys::Error) -> Option<String> {
         ),
         _ => links_hint(source, "veth"),
     }
+}
+
+/// The kernel refuses a value of a link: the MTU is the only one that a setting names.
+fn mtu_hint(source: &hull_sys::Error) -> Option<String> {
+    matches!(source.errno(), Errno::INVAL | Errno::RANGE).then(|| {
+        "check `mtu` under `[network]`: a link of a pod cannot have a larger MTU than its `uplink`, or its driver".into()
+    })
 }
 
 fn rate_hint(source: &hull_sys::Error) -> Option<String> {
@@ -274,5 +305,45 @@ fn nft_hint(source: &sys::Error) -> Option<String> {
             Some(format!("load the kernel modules: {NFT_MODULES}"))
         }
         _ => permission(source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::held_ports::{Families, Held, held};
+    use crate::types::Protocol;
+    use std::net::TcpListener;
+
+    #[test]
+    fn another_host_ip_is_offered_only_where_the_holder_does_not_have_it() {
+        for (at, offers) in [("0.0.0.0:0", false), ("127.0.0.1:0", true)] {
+            let listener = TcpListener::bind(at).unwrap();
+            let address = listener.local_addr().unwrap();
+            let port = PortMapping {
+                protocol: Protocol::Tcp,
+                container_port: 80,
+                host_port: address.port(),
+                host_ip: Some("127.0.0.1".parse().unwrap()),
+            };
+            let found = held(&port, Families { v4: true, v6: false });
+            let Held::Whole { ip, holder } = found else { panic!("{found:?}") };
+            let refused = Error::PortHeld { port, ip, holder };
+            assert!(refused.to_string().contains(&address.ip().to_string()), "{refused}");
+            let hint = refused.hint().unwrap();
+            assert_eq!(hint.contains("`hostIP` at which it does not listen"), offers, "{hint}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_link_that_the_kernel_refuses_leads_to_the_mtu() {
+        let refused = |errno| Error::MakeLink {
+            link: "hull0123".into(),
+            source: sys::Error::of(|| "RTM_NEWLINK(hull0123)")(errno),
+        };
+        for errno in [Errno::INVAL, Errno::RANGE] {
+            assert!(refused(errno).hint().unwrap().contains("`mtu` under `[network]`"));
+        }
+        assert!(!refused(Errno::OPNOTSUPP).hint().unwrap().contains("mtu"));
     }
 }

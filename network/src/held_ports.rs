@@ -93,8 +93,8 @@ pub(crate) enum Held {
     Free,
     /// This process loses the clients of one address.
     InPart { ip: IpAddr, holder: Holder },
-    /// This process loses all clients that the mapping reaches.
-    Whole(Holder),
+    /// This process loses all clients that the mapping reaches; it listens at this address.
+    Whole { ip: IpAddr, holder: Holder },
 }
 
 /// Looks for processes that listen on the port.
@@ -109,7 +109,7 @@ pub(crate) fn held(port: &PortMapping, families: Families) -> Held {
         is_in_use(port.protocol, address)
     };
     if let Some(of) = found.iter().find(|of| loses_all(of.ip, port, families, takes_v4)) {
-        return Held::Whole(holder(of.inode));
+        return Held::Whole { ip: of.ip, holder: holder(of.inode) };
     }
     match found.iter().find(|of| !of.ip.is_unspecified() && families.have(of.ip)) {
         Some(of) => Held::InPart { ip: of.ip, holder: holder(of.inode) },
@@ -232,7 +232,7 @@ mod tests {
         for host_ip in [None, Some("0.0.0.0"), Some("127.0.0.1")] {
             let held = held(&mapping(Protocol::Tcp, host_ip, port), V4);
             assert!(
-                matches!(&held, Held::Whole(of) if of.to_string().ends_with(&me)),
+                matches!(&held, Held::Whole { ip, holder } if ip.is_unspecified() && holder.to_string().ends_with(&me)),
                 "{host_ip:?}: {held:?}"
             );
         }
@@ -249,7 +249,10 @@ mod tests {
             "{of_all:?}"
         );
         let there = held(&mapping(Protocol::Tcp, Some("127.0.0.1"), port), BOTH);
-        assert!(matches!(there, Held::Whole(_)), "{there:?}");
+        assert!(
+            matches!(&there, Held::Whole { ip, .. } if *ip == Ipv4Addr::LOCALHOST),
+            "{there:?}"
+        );
         assert_eq!(held(&mapping(Protocol::Tcp, Some("127.0.0.2"), port), BOTH), Held::Free);
     }
 

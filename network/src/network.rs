@@ -349,7 +349,7 @@ fn refuse_held_ports(request: &Request<'_>, families: Families) -> Result<(), Er
                 pod = request.pod.id,
                 "host port {port} is published for the pod, and {holder} of this node listens on it at {ip}: clients at that address reach the pod from now on"
             ),
-            Held::Whole(holder) => return Err(Error::PortHeld { port: *port, holder }),
+            Held::Whole { ip, holder } => return Err(Error::PortHeld { port: *port, ip, holder }),
         }
     }
     Ok(())

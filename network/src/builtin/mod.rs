@@ -42,7 +42,7 @@ mod veth;
 
 pub use config::{Attachment, Config};
 
-use crate::error::Error;
+use crate::error::{Error, MTU_MIN_V6};
 use crate::held_ports::Families;
 use crate::ipam::{Ipam, Lease, Leases, Subnet};
 use crate::sync::lock_unpoisoned;
@@ -332,6 +332,11 @@ impl BuiltinNetwork {
     /// When the subnets are not usable, or a pod has an address that the bridge would get.
     pub fn set_pod_cidr(&self, pod_cidr: &[IpNet]) -> Result<(), Error> {
         let subnets = subnets(pod_cidr)?;
+        if let Some(mtu) = self.config.mtu.filter(|mtu| *mtu < MTU_MIN_V6)
+            && let Some(subnet) = pod_cidr.iter().find(|of| of.addr().is_ipv6())
+        {
+            return Err(Error::MtuTooSmall { subnet: *subnet, mtu });
+        }
         // Whether the host can have these is another question than for the former ones.
         self.probed.store(false, Ordering::Relaxed);
         self.host.set_subnets(subnets)

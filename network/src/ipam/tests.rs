@@ -29,7 +29,7 @@ fn an_address_given_back_rests_until_the_others_were_used() {
     assert_eq!(address(&mut ipam, "e"), "10.0.0.6");
     assert_eq!(address(&mut ipam, "f"), "10.0.0.2", "wraps around");
     let full = ipam.allocate("g", &[]).unwrap_err();
-    assert_eq!(full.to_string(), "find a free address in 10.0.0.0/29");
+    assert_eq!(full.to_string(), "find a free address in 10.0.0.0/29: pods have all of them");
     assert!(full.hint().unwrap().contains("maxPods"));
     assert!(ipam.get("g").is_none());
     ipam.free("c");

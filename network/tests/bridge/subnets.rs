@@ -58,6 +58,17 @@ fn all_reach(pods: &[&Attached], outside: std::os::fd::BorrowedFd<'_>) {
 }
 
 #[test]
+fn subnets_of_ipv6_are_refused_where_the_mtu_is_too_small_for_them() {
+    on_a_host(|| {
+        let host = opened(&[OLD], |config| config.mtu = Some(1279));
+        let refused = host.bridge.set_pod_cidr(&["fd00:77::/64".parse().unwrap()]).unwrap_err();
+        assert!(matches!(refused, Error::MtuTooSmall { mtu: 1279, .. }), "{refused}");
+        assert!(refused.hint().unwrap().contains("1280"));
+        host.bridge.set_pod_cidr(&[NEW.parse().unwrap()]).unwrap();
+    });
+}
+
+#[test]
 fn new_pods_get_new_addresses_old_ones_keep_theirs_and_the_bridge_follows() {
     on_a_host(|| {
         let outside = neighbour();
