@@ -46,8 +46,20 @@ async fn a_container_is_created_started_paused_signalled_restarted_and_waited_fo
     printed(&node, "life", "up").await;
     let _named = good(&["pause", "life"]);
     assert_eq!(state(&node, "life"), "paused");
-    let _named = good(&["unpause", "life"]);
+    for args in [&["exec", "life", "true"][..], &["attach", "life"]] {
+        let refused = node.hull(args);
+        assert!(
+            refused.code != 0 && refused.stderr.contains("it is paused"),
+            "{args:?}: {refused:?}"
+        );
+    }
+    let refused = node.hull(&["exec", "life", "true"]);
+    let fix = refused.stderr.split('`').find_map(|part| part.strip_prefix("hull "));
+    let fix: Vec<&str> = fix.unwrap().split(' ').collect();
+    assert_eq!(fix[0], "unpause");
+    let _named = good(&fix);
     assert_eq!(state(&node, "life"), "running");
+    let _nothing = good(&["exec", "life", "true"]);
     let _named = good(&["kill", "-s", "HUP", "life"]);
     printed(&node, "life", "again").await;
     let _named = good(&["restart", "-t", "5", "life"]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Containers and pods that somebody has frozen: they are stopped and removed all the same, and a command in
-//! one is answered at its time limit.
+//! one is refused at once.
 
 #![allow(clippy::unwrap_used, reason = "also helpers of tests fail by panicking")]
 
@@ -115,16 +115,38 @@ async fn a_frozen_pod_is_removed() {
 }
 
 #[tokio::test]
-async fn a_command_in_a_frozen_container_ends_at_its_limit() {
+async fn commands_and_attach_are_refused_at_once_while_a_container_is_frozen() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
     let freezer = freezer();
     let made = cri.run_idle(&pod, "main", &image).await;
-    freezer.freeze(&freezer.pod(&node, &pod).join(&made)).await;
-    let began = Instant::now();
-    let late = cri.exec_for(&made, &["echo", "on"], 2).await.unwrap_err();
-    assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
-    assert!(began.elapsed() < with_long_timeout(Duration::from_secs(6)), "{:?}", began.elapsed());
+    let group = freezer.pod(&node, &pod);
+    let thaw = |dir: &Path| fs::write(dir.join(freezer.file), freezer.off).unwrap();
+    for (frozen, what, fix) in [
+        (group.join(&made), "it is paused", "`hull unpause "),
+        (group.clone(), "it is frozen by cgroup ", "thaw cgroup "),
+    ] {
+        freezer.freeze(&frozen).await;
+        // Without a time limit it would wait for ever.
+        let exec_sync = cri.exec_for(&made, &["echo", "on"], 0).await.unwrap_err();
+        let request = api::ExecRequest {
+            container_id: made.clone(),
+            cmd: vec!["true".into()],
+            stdout: true,
+            ..Default::default()
+        };
+        let exec = cri.runtime.clone().exec(request).await.unwrap_err();
+        let request =
+            api::AttachRequest { container_id: made.clone(), stdout: true, ..Default::default() };
+        let attach = cri.runtime.clone().attach(request).await.unwrap_err();
+        for refused in [exec_sync, exec, attach] {
+            assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+            let said = refused.message();
+            assert!(said.contains(what) && said.contains(fix) && said.contains(&made), "{said}");
+        }
+        thaw(&frozen);
+        assert_eq!(cri.exec(&made, &["echo", "on"]).await.unwrap().stdout, "on\n");
+    }
     cri.remove_pod(&pod).await.unwrap();
     node.nothing_is_left().await;
 }
@@ -134,16 +156,12 @@ async fn a_launch_that_never_gets_to_its_program_ends_by_its_own_limit() {
     let node = Node::start_with("[runtime]\nlaunch_timeout_s = 1\n").await;
     let (cri, pod, image) = node.pod("web").await;
     let freezer = freezer();
-    let made = cri.run_idle(&pod, "main", &image).await;
     let next = cri.make(&pod, hull_tests::cri::idle("next", &image)).await;
     freezer.freeze(&freezer.pod(&node, &pod)).await;
-    // Neither has a time limit of its caller's.
-    let exec = cri.exec_for(&made, &["true"], 0).await.unwrap_err();
-    let start = cri.start(&next).await.unwrap_err();
-    for late in [exec, start] {
-        assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
-        assert!(late.message().contains("runtime.launch_timeout_s"), "{late}");
-    }
+    // It has no time limit of its caller's.
+    let late = cri.start(&next).await.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
+    assert!(late.message().contains("runtime.launch_timeout_s"), "{late}");
     assert_eq!(cri.status(&next).await.state(), ContainerState::ContainerExited);
     cri.remove_pod(&pod).await.unwrap();
     node.nothing_is_left().await;

@@ -47,7 +47,9 @@ impl Cgroup {
         self.host.version()
     }
 
-    pub(crate) fn shown(&self) -> String {
+    /// The path, absolute from the root of the hierarchy.
+    #[must_use]
+    pub fn shown(&self) -> String {
         format!("/{}", self.path)
     }
 

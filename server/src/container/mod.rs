@@ -10,6 +10,7 @@ pub(crate) mod control;
 pub(crate) mod create;
 pub(crate) mod exec;
 pub(crate) mod exit_details;
+mod freezer;
 mod host_paths;
 pub(crate) mod log;
 pub(crate) mod oom_score;

@@ -18,10 +18,7 @@ pub(super) async fn account(node: &Arc<Node>, name: String) -> Result<String, St
     let (shared, wanted) = (Arc::clone(node), name.clone());
     match blocking(move || account::account(&shared, &wanted)).await {
         Ok(account) => document(&account),
-        Err(Unknown::Nothing) => {
-            let kind = "pod, container or image";
-            Err(status::of(Error::NotFound { kind, id: name }))
-        }
+        Err(Unknown::Nothing) => Err(status::of(Error::NotNamed { name })),
         Err(Unknown::Several(names)) => {
             Err(status::invalid("name", format!("it may be {}", names.join(", or "))))
         }

@@ -222,12 +222,12 @@ impl RuntimeService for Cri {
     }
 
     async fn exec(&self, request: Request<api::ExecRequest>) -> Answer<api::ExecResponse> {
-        let url = self.exec_url(request.into_inner())?;
+        let url = self.exec_url(request.into_inner()).await?;
         Ok(Response::new(api::ExecResponse { url }))
     }
 
     async fn attach(&self, request: Request<api::AttachRequest>) -> Answer<api::AttachResponse> {
-        let url = self.attach_url(request.get_ref())?;
+        let url = self.attach_url(request.get_ref()).await?;
         Ok(Response::new(api::AttachResponse { url }))
     }
 

@@ -48,7 +48,10 @@ pub(crate) fn of_network(error: &hull_network::Error) -> Status {
         Code::FailedPrecondition
     } else if matches!(
         error,
-        Network::Subnets { .. } | Network::SubnetTooSmall { .. } | Network::SubnetUnusable { .. }
+        Network::Subnets { .. }
+            | Network::MtuTooSmall { .. }
+            | Network::SubnetTooSmall { .. }
+            | Network::SubnetUnusable { .. }
     ) {
         Code::InvalidArgument
     } else {
@@ -104,7 +107,7 @@ impl AsRef<Error> for Error {
 
 fn code(error: &Error) -> Code {
     match error {
-        Error::NotFound { .. } | Error::NoImage { .. } => Code::NotFound,
+        Error::NotFound { .. } | Error::NotNamed { .. } | Error::NoImage { .. } => Code::NotFound,
         Error::Invalid { .. }
         | Error::UnknownHandler { .. }
         | Error::Plan { .. }
@@ -112,6 +115,7 @@ fn code(error: &Error) -> Code {
         Error::Spec { source } => spec_code(source),
         Error::AskedBy { .. } => Code::FailedPrecondition,
         Error::WrongState { .. }
+        | Error::Paused { .. }
         | Error::Adjust { .. }
         | Error::ForeignLimits { .. }
         | Error::ProfileLost { .. }

@@ -30,6 +30,8 @@ pub(crate) type Result<T> = std::result::Result<T, Arc<Error>>;
 pub(crate) enum Error {
     #[error("find {kind} `{id}`: there is none with this id")]
     NotFound { kind: &'static str, id: String },
+    #[error("find `{name}`: no pod, container or image has this name or id")]
+    NotNamed { name: String },
     #[error("accept `{field}`: {why}")]
     Invalid { field: &'static str, why: String },
     #[error(
@@ -38,6 +40,16 @@ pub(crate) enum Error {
     UnknownHandler { handler: String },
     #[error("{verb} {kind} `{id}` while it is {state}")]
     WrongState { verb: &'static str, kind: &'static str, id: String, state: &'static str },
+    /// Its processes are frozen, so a new one would not run.
+    #[error("{verb} container `{id}`: {}", frozen_text(.above.as_deref()))]
+    Paused {
+        verb: &'static str,
+        id: String,
+        /// `NAMESPACE/POD/CONTAINER`.
+        name: String,
+        /// The path of the cgroup above the container's own that is frozen, if it is one.
+        above: Option<String>,
+    },
     #[error(
         "create container `{name}` (attempt {attempt}): container {holder} of this pod has that name"
     )]
@@ -128,6 +140,24 @@ fn timeout_hint(throttled_percent: Option<u64>) -> String {
     format!("{first} the probe's `timeoutSeconds`, or make the command quicker")
 }
 
+/// Why a container is frozen: it itself, or the cgroup `above` it.
+fn frozen_text(above: Option<&str>) -> String {
+    match above {
+        Some(above) => format!("it is frozen by cgroup {above} above it"),
+        None => "it is paused".to_owned(),
+    }
+}
+
+/// The advice for a frozen container.
+fn thaw_hint(name: &str, above: Option<&str>) -> String {
+    match above {
+        Some(above) => format!(
+            "thaw cgroup {above}: write 0 to its `cgroup.freeze`, or THAWED to its `freezer.state` with cgroup v1"
+        ),
+        None => format!("`hull unpause {name}`"),
+    }
+}
+
 /// The part of a sentence about throttling.
 fn throttled_text(percent: Option<u64>) -> String {
     percent.map_or(String::new(), |percent| {
@@ -148,6 +178,10 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::NotFound { .. } => Some("list what there is with `hull ps -a` or `crictl ps -a` and `crictl pods`".into()),
+            Self::NotNamed { .. } => {
+                Some("list what there is with `hull ps -a` and `hull images`".into())
+            }
+            Self::Paused { name, above, .. } => Some(thaw_hint(name, above.as_deref())),
             Self::UnknownHandler { .. } => Some(
                 "remove `runtimeClassName` from the pod, or choose a node that has that handler (the RuntimeClass's `scheduling.nodeSelector`)".into(),
             ),

@@ -44,7 +44,8 @@ pub(crate) struct Ulimit {
 impl Ulimit {
     /// Reads `NAME=SOFT[:HARD]`, with -1 or `unlimited` for no limit; the error says what is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let (name, values) = text.split_once('=').ok_or("it is not NAME=SOFT:HARD")?;
+        let (name, values) =
+            text.split_once('=').ok_or("it is not NAME=SOFT:HARD, as in nofile=1024:4096")?;
         let known = DEFAULTS.iter().find(|(known, _)| *known == name);
         let Some((name, _)) = known else {
             let names: Vec<_> = DEFAULTS.iter().map(|(name, _)| *name).collect();
@@ -60,10 +61,19 @@ impl Ulimit {
             return Err("a limit is a number, -1 or `unlimited`".into());
         };
         if soft > hard {
-            return Err("the soft limit is above the hard one".into());
+            return Err(format!(
+                "the soft limit, {}, is above the hard one, {}",
+                in_words(soft),
+                in_words(hard)
+            ));
         }
         Ok(Self { name, soft, hard })
     }
+}
+
+/// A limit as it is written.
+fn in_words(limit: u64) -> String {
+    if limit == INFINITY { "unlimited".to_owned() } else { limit.to_string() }
 }
 
 /// The limits of a container, in the form of the runtime spec. Of several of one name in `configured`, which are
@@ -117,7 +127,8 @@ mod tests {
         for (text, why) in [
             ("nofile", "NAME=SOFT"),
             ("NOFILE=5", "none of"),
-            ("nofile=5:4", "above"),
+            ("nofile=5:4", "the soft limit, 5, is above the hard one, 4"),
+            ("nofile=-1:4", "the soft limit, unlimited, is above"),
             ("nofile=+5", "a number"),
             ("nofile=", "a number"),
             ("nofile=5:", "a number"),

@@ -10,7 +10,7 @@ mod slots;
 mod terminal;
 mod throttled;
 
-use crate::container::{self, ContainerRecord, State};
+use crate::container::{self, ContainerRecord, State, freezer};
 use crate::diagnostics::{explain, program};
 use crate::error::{Error, Result, sentence};
 use crate::history::FailedExec;
@@ -115,7 +115,7 @@ pub(crate) async fn start(
     fds: Vec<OwnedFd>,
 ) -> Result<Running> {
     let view = pod.view();
-    let shown = running(&view, id, "run a command in")?;
+    let shown = running_thawed(node, &view, id, "run a command in").await?;
     let mut process = process(node, &view, &shown, cmd).await?;
     process.terminal = None;
     launch(node, &view, &shown, process, streams, fds).await
@@ -131,7 +131,7 @@ pub(crate) async fn start_at_terminal(
     size: Option<(u16, u16)>,
 ) -> Result<(Running, OwnedFd)> {
     let view = pod.view();
-    let shown = running(&view, id, "run a command in")?;
+    let shown = running_thawed(node, &view, id, "run a command in").await?;
     let mut process = process(node, &view, &shown, cmd).await?;
     process.terminal = size;
     if !process.env.iter().any(|variable| variable.starts_with(b"TERM=")) {
@@ -211,6 +211,31 @@ pub(crate) fn running(
     }
     let state = shown.record.state.name();
     Err(Arc::new(Error::WrongState { verb, kind: "container", id: id.to_string(), state }))
+}
+
+/// The snapshot of a container for `verb` that must be running and not frozen: what is frozen neither runs a command
+/// nor reads a client's input.
+///
+/// # Errors
+/// As [`running`]; [`Error::Paused`] if the freezer holds the container.
+pub(crate) async fn running_thawed(
+    node: &Arc<Node>,
+    view: &crate::pod::PodSnapshot,
+    id: &ContainerId,
+    verb: &'static str,
+) -> Result<Arc<container::ContainerSnapshot>> {
+    let shown = running(view, id, verb)?;
+    let (of, record) = (Arc::clone(node), Arc::clone(&shown.record));
+    let Some(frozen) = blocking(move || freezer::frozen(&of, &record.cgroup)).await else {
+        return Ok(shown);
+    };
+    let (pod, (container, _)) = (view.record.full_name(), shown.record.metadata());
+    Err(Arc::new(Error::Paused {
+        verb,
+        id: id.to_string(),
+        name: format!("{pod}/{container}"),
+        above: frozen.above,
+    }))
 }
 
 /// The monitor ended while a process was waited for.

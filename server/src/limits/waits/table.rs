@@ -107,11 +107,11 @@ const WAITS: &[Wait] = &[
         "OK",
     ),
     wait(
-        ("ExecSync", "frozen container"),
-        &[EXEC_KILLED_MAX],
-        &[TIMEOUT],
-        "the command is killed when it thaws",
-        "DEADLINE_EXCEEDED",
+        ("ExecSync, Exec, Attach", "frozen container"),
+        &[],
+        &[],
+        "it is refused",
+        "FAILED_PRECONDITION",
     ),
     wait(
         ("StopContainer", "frozen container"),
@@ -129,7 +129,7 @@ const WAITS: &[Wait] = &[
     ),
     wait(
         (
-            "CreateContainer, UpdateContainerResources, ReopenContainerLog, ContainerStatus, ContainerStats, PodSandboxStats, ListContainers, Exec, Attach",
+            "CreateContainer, UpdateContainerResources, ReopenContainerLog, ContainerStatus, ContainerStats, PodSandboxStats, ListContainers",
             "frozen container",
         ),
         &[],
