@@ -4,6 +4,8 @@
 //! The rule: no address gets into a message: its query may hold secrets.
 
 use crate::error::{Cause, Unreachable, shown};
+use hull_sys::time::rfc3339;
+use rustls::pki_types::UnixTime;
 use rustls::{CertificateError, InvalidMessage};
 use std::error::Error as StdError;
 use std::io;
@@ -26,7 +28,7 @@ fn detail(host: &str, kind: Unreachable, error: &reqwest::Error) -> String {
     let text = innermost_message(error);
     let mut text = text.split(" (os error").next().unwrap_or_default().to_owned();
     if let Some(words) = certificate_words(error) {
-        words.clone_into(&mut text);
+        text = words;
     } else if kind == Unreachable::Broken && text.contains("end of file before message") {
         text = "the body ended before its announced length (unexpected EOF)".into();
     }
@@ -67,17 +69,38 @@ fn proxy_variable(url: &reqwest::Url) -> Option<&'static str> {
     names.find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())).copied()
 }
 
-/// The reason why a certificate has no trusted issuer, where the library's text is that of a program.
-fn certificate_words(error: &reqwest::Error) -> Option<&'static str> {
+/// The reason why a certificate is not valid now or has no trusted issuer, where the library's text is that of a
+/// program.
+fn certificate_words(error: &reqwest::Error) -> Option<String> {
     let tls = chain(error).find_map(|of| of.downcast_ref::<rustls::Error>())?;
     let rustls::Error::InvalidCertificate(wrong) = tls else { return None };
+    words_of(wrong)
+}
+
+fn words_of(wrong: &CertificateError) -> Option<String> {
+    if let CertificateError::ExpiredContext { time, not_after: end } = wrong {
+        return Some(format!("it was valid until {}, and here it is {}", utc(*end), utc(*time)));
+    }
+    if let CertificateError::NotValidYetContext { time, not_before: start } = wrong {
+        return Some(format!("it is valid from {} on, and here it is {}", utc(*start), utc(*time)));
+    }
     if *wrong == CertificateError::UnknownIssuer {
-        return Some("signed by an unknown authority");
+        return Some("signed by an unknown authority".to_owned());
     }
     if *wrong == CertificateError::BadSignature {
-        return Some("signed by an unknown authority, which has the name of a trusted one");
+        let words = "signed by an unknown authority, which has the name of a trusted one";
+        return Some(words.to_owned());
     }
-    is_self_signed(wrong).then_some("self-signed, so signed by an unknown authority")
+    is_self_signed(wrong).then(|| "self-signed, so signed by an unknown authority".to_owned())
+}
+
+/// A time to the second, as in `2016-10-06T00:17:09Z`.
+fn utc(time: UnixTime) -> String {
+    let ns = i64::try_from(time.as_secs()).ok().and_then(|of| of.checked_mul(1_000_000_000));
+    let Some(ns) = ns else { return format!("{} s after 1970", time.as_secs()) };
+    let text = rfc3339(ns);
+    let to_the_second = text.get(..19).unwrap_or_default();
+    format!("{}Z", String::from_utf8_lossy(to_the_second))
 }
 
 /// Whether a server shows the certificate of a CA as its own, as `openssl req -x509` makes it.
@@ -217,6 +240,18 @@ mod tests {
         for failed in ["Temporary failure in name resolution", "Non-recoverable failure"] {
             assert_eq!(of(failed), Unreachable::NoNameServer, "{failed}");
         }
+    }
+
+    #[test]
+    fn the_times_of_a_certificate_are_dates() {
+        let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        let expired = CertificateError::ExpiredContext { time: at(86_400), not_after: at(59) };
+        let words = "it was valid until 1970-01-01T00:00:59Z, and here it is 1970-01-02T00:00:00Z";
+        assert_eq!(words_of(&expired).unwrap(), words);
+        let later = CertificateError::NotValidYetContext { time: at(0), not_before: at(60) };
+        let words = "it is valid from 1970-01-01T00:01:00Z on, and here it is 1970-01-01T00:00:00Z";
+        assert_eq!(words_of(&later).unwrap(), words);
+        let _any = utc(at(u64::MAX));
     }
 
     #[test]

@@ -35,7 +35,23 @@ fn bounded(path: &Path, source: impl io::Read) -> Result<String> {
 /// # Errors
 /// The sentence says what is wrong, and where.
 pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_saphyr::from_str(text).map_err(|err| err.to_string())
+    // The whole error shows the lines around its place, too: messages are of one line.
+    serde_saphyr::from_str(text).map_err(|err| with_nearest(&err.without_snippet().to_string()))
+}
+
+/// The message, on one line; about an unknown field, with the known name that is meant, if one is near enough.
+fn with_nearest(message: &str) -> String {
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let nearest = message.split_once("unknown field `").and_then(|(_, rest)| {
+        let mut names = rest.split('`').step_by(2);
+        let given = names.next()?;
+        let far = |name: &&str| strsim::levenshtein(given, name);
+        names.min_by_key(far).filter(|name| far(name) <= 2)
+    });
+    match nearest {
+        Some(nearest) => format!("{message}; did you mean `{nearest}`?"),
+        None => message,
+    }
 }
 
 /// The documents of a YAML stream, without empty ones.
@@ -67,6 +83,26 @@ mod tests {
         let value: serde_json::Value = parse(&all[1]).unwrap();
         assert_eq!(value["b"], "---x\n");
         parse::<serde_json::Value>("a: [").unwrap_err();
+    }
+
+    #[test]
+    fn a_misspelt_field_is_said_once_with_its_place_and_what_is_meant() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Container {
+            #[serde(rename = "name")]
+            _name: String,
+            #[serde(rename = "command", default)]
+            _command: Vec<String>,
+        }
+        let said = parse::<Container>("name: web\ncomand: [sh]\n").unwrap_err();
+        assert_eq!(said.matches("`comand`").count(), 1, "{said}");
+        assert!(said.ends_with("did you mean `command`?"), "{said}");
+        assert!(said.contains("line 2") && !said.contains('\n'), "{said}");
+        let said = parse::<Container>("name: web\nentirely: [sh]\n").unwrap_err();
+        assert!(!said.contains("did you mean"), "{said}");
+        let said = parse::<Container>("name: [web\n").unwrap_err();
+        assert!(!said.contains('\n'), "{said}");
     }
 
     #[test]

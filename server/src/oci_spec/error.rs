@@ -13,6 +13,8 @@ pub(crate) enum Error {
     NoCommand,
     #[error("take `{value}` as {field}: {why}")]
     Bad { field: &'static str, value: String, why: &'static str },
+    #[error("take `{value}` as ulimits: {why}")]
+    Ulimit { value: String, why: String },
     #[error("take `{value}` as userns_options.{field}: {why}")]
     UserNamespace { field: &'static str, value: String, why: &'static str },
     #[error("join the processes of container `{target}` (target_id): {why}")]
@@ -133,6 +135,9 @@ impl Error {
                 "an `image` volume is mounted `readOnly`, with a `subPath` inside the image and no other source".into(),
             ),
             Self::ImageVolumes { .. } => Some("define fewer volumes in the image".into()),
+            Self::Ulimit { .. } => Some(
+                "a limit is NAME=SOFT:HARD, as in nofile=1024:4096, with a soft limit that is not above the hard one; -1 means unlimited".into(),
+            ),
             Self::Bad { field, .. } => fields::hint(field),
             Self::Form { .. } => None,
         }

@@ -44,7 +44,7 @@ pub(super) fn ulimits(config: &cri::ContainerConfig) -> Result<Vec<String>, Erro
     let all = annotation(config, ULIMITS).split_whitespace();
     all.map(|text| match Ulimit::parse(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => bad("ulimits", text, "it is not NAME=SOFT:HARD with the name of a limit"),
+        Err(why) => Err(Error::Ulimit { value: text.chars().take(80).collect(), why }),
     })
     .collect()
 }
@@ -132,6 +132,11 @@ mod tests {
         let of = config(ULIMITS, "nofile=1:2 core=0:0");
         assert_eq!(ulimits(&of).unwrap(), ["nofile=1:2", "core=0:0"]);
         assert!(ulimits(&config(ULIMITS, "files=1")).is_err());
+        let refused = ulimits(&config(ULIMITS, "nofile=100:50")).unwrap_err();
+        let wanted =
+            "take `nofile=100:50` as ulimits: the soft limit, 100, is above the hard one, 50";
+        assert_eq!(refused.to_string(), wanted);
+        assert!(refused.hint().is_some());
         assert_eq!(group(&config(GROUP, "www")).unwrap(), Some(Account::Name("www".into())));
         assert_eq!(group(&cri::ContainerConfig::default()).unwrap(), None);
     }

@@ -23,7 +23,7 @@ const PATH_SHOWN_BYTES_MAX: usize = 256;
 const PROFILE_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// The default capabilities of containers, as in containerd and CRI-O.
-const DEFAULT_CAPABILITIES: [&str; 14] = [
+pub(crate) const DEFAULT_CAPABILITIES: [&str; 14] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "FSETID",

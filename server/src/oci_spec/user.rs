@@ -12,9 +12,9 @@ const GROUPS_MAX: usize = crate::limits::GROUPS.count();
 /// A user that cannot be resolved. Texts read after "cannot".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("find user `{name}` in the image's /etc/passwd")]
+    #[error("find user `{name}`: the image's /etc/passwd has no such user")]
     NoUser { name: String },
-    #[error("find group `{name}` in the image's /etc/group")]
+    #[error("find group `{name}`: the image's /etc/group has no such group")]
     NoGroup { name: String },
     #[error("take `{value}` as {field}: it is not an id between 0 and {ID_MAX}")]
     BadId { field: &'static str, value: String },
@@ -31,7 +31,7 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::NoUser { .. } | Self::NoGroup { .. } => Some(
-                "use a number (`runAsUser`, `runAsGroup`), or add the name in the image".into(),
+                "use a number (`runAsUser`, `runAsGroup`; `--user` of `hull run`), or add the name in the image".into(),
             ),
             Self::GroupWithoutUser => Some("set `runAsUser` along with `runAsGroup`".into()),
             Self::BadUser { .. } => {

@@ -5,6 +5,7 @@ use super::clues::Clue;
 use super::facts::Facts;
 use super::inference::{Inference, likely};
 use super::phrases::Phrase;
+use crate::oci_spec::DEFAULT_CAPABILITIES;
 use hull_plan::Layer;
 
 /// A bind to a port below the first free one, without the capability.
@@ -38,7 +39,11 @@ pub(super) fn privileged_port(clue: &Clue, facts: &Facts) -> Option<Inference> {
 /// The process, with the reason why it lacks a capability.
 pub(super) fn without_capability(facts: &Facts, capability: &str) -> String {
     match facts.process.uid {
-        0 => format!("root without CAP_{capability} (dropped)"),
+        // Only what containers have by default can have been dropped.
+        0 if DEFAULT_CAPABILITIES.contains(&capability) => {
+            format!("root without CAP_{capability} (dropped)")
+        }
+        0 => format!("root without CAP_{capability}, which containers do not have by default,"),
         uid => format!("uid {uid} without CAP_{capability}"),
     }
 }

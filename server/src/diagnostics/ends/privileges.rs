@@ -24,7 +24,7 @@ pub(super) fn missing(clue: &Clue, facts: &Facts) -> Option<Inference> {
         && !operation.capability.is_empty()
         && !facts.has_capability(operation.capability)
     {
-        return Some(capability(operation, facts));
+        return Some(capability(operation, clue, facts));
     }
     if clue.phrase == Phrase::NotPermitted && facts.program_is_setuid && facts.process.no_new_privs
     {
@@ -75,7 +75,7 @@ pub(super) fn refused_call(clue: &Clue, facts: &Facts) -> Option<Inference> {
     Some(filter_refuses(call, facts))
 }
 
-fn capability(operation: &Operation, facts: &Facts) -> Inference {
+fn capability(operation: &Operation, clue: &Clue, facts: &Facts) -> Inference {
     let name = operation.capability;
     let who = without_capability(facts, name);
     let instead = if operation.instead.is_empty() {
@@ -91,15 +91,11 @@ fn capability(operation: &Operation, facts: &Facts) -> Inference {
              the image is built{instead}"
         )
     };
-    likely(
-        "capability-missing",
-        Layer::Security,
-        format!(
-            "{who} may not do this ({})",
-            operation.words.first().copied().unwrap_or("the operation")
-        ),
-        fix,
-    )
+    // The word by which the operation was recognised: others of its words are other programs.
+    let program = facts.program_name();
+    let is_used = |word: &&str| clue.is_about(word) || program == **word;
+    let word = operation.words.iter().copied().find(is_used).unwrap_or("the operation");
+    likely("capability-missing", Layer::Security, format!("{who} may not do this ({word})"), fix)
 }
 
 /// Not permitted, and nothing says what: the confinement is named.

@@ -85,7 +85,8 @@ impl File {
         let file: Self = if path.extension().is_some_and(|of| of == "json") {
             serde_json::from_str(text).map_err(|err| err.to_string())?
         } else {
-            serde_saphyr::from_str(text).map_err(|err| err.to_string())?
+            // Without the lines around the place of an error: messages are of one line.
+            serde_saphyr::from_str(text).map_err(|err| err.without_snippet().to_string())?
         };
         file.check()?;
         Ok(file)
