@@ -114,6 +114,29 @@ async fn images_go_out_as_archives_and_come_in_as_tools_for_ctr_send_them() {
     let pod = cri.run_pod("web").await.unwrap();
     let said = cri.output(&pod, container("main", &reference, &["echo", "runs"])).await;
     assert_eq!(said.stdout, "runs\n");
+    ctr_lists_the_images_of_the_daemon_at_its_address(&node, &other, "example.org/app:1");
+}
+
+/// `only_there` is the name of an image of `other` that `node` has under other names alone.
+fn ctr_lists_the_images_of_the_daemon_at_its_address(node: &Node, other: &Node, only_there: &str) {
+    let list = |variable: &str, socket: &str, flags: &[&str]| {
+        let mut command = std::process::Command::new(hull_tests::paths::hull());
+        command.env_remove("HULL_SOCKET").env(variable, socket);
+        shell::finish(command.arg("ctr").args(flags).args(["-n=k8s.io", "images", "ls", "-q"]))
+    };
+    let (here, there) = (node.socket().display().to_string(), other.socket().display().to_string());
+    assert!(!list("HULL_SOCKET", &here, &[]).good().contains(only_there));
+    for flags in [&["-a", &there][..], &[&format!("--address=unix://{there}")]] {
+        let listed = list("HULL_SOCKET", &here, flags).good();
+        assert!(listed.contains(only_there), "{flags:?}: {listed}");
+    }
+    assert!(list("CONTAINERD_ADDRESS", &there, &[]).good().contains(only_there));
+    assert!(!list("CONTAINERD_ADDRESS", &there, &["-a", &here]).good().contains(only_there));
+    let refused = list("HULL_SOCKET", &here, &["-a", "/nonexistent"]);
+    assert!(refused.code != 0 && refused.stderr.contains("/nonexistent"), "{refused:?}");
+    let platform = ["--platform=linux/s390x", "images", "export", "/nonexistent", only_there];
+    let refused = other.hull(&[&["ctr"][..], &platform].concat());
+    assert!(refused.code != 0 && refused.stderr.contains("linux/s390x"), "{refused:?}");
 }
 
 #[tokio::test]

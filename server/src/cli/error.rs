@@ -6,6 +6,7 @@ use crate::config;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Longest line, in bytes: the longest message of the daemon fits.
 const TEXT_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
@@ -54,6 +55,8 @@ pub(crate) enum Error {
     PlayInterrupted,
     #[error("run the command: {text}")]
     Usage { text: String },
+    #[error("finish within {limit:?}, as {flag} demands")]
+    TimedOut { flag: &'static str, limit: Duration },
     #[error("read {} as a message of CRI: {why}", path.display())]
     BadFile { path: PathBuf, why: String },
     #[error("read {what} of {} as a pod manifest: {why}", path.display())]
@@ -149,6 +152,9 @@ impl Error {
             ),
             Self::Interrupted => {
                 Some("`hull ps -a` lists the pod, `hull rm -f` removes it".into())
+            }
+            Self::TimedOut { .. } => {
+                Some("allow more time; `hull info` shows whether the daemon answers".into())
             }
             Self::Audit { source, .. } => source.hint().map(Into::into),
             Self::Json { .. }

@@ -214,7 +214,9 @@ async fn plain(cli: &Cli) -> Result<()> {
         Command::Containerd(args) if ctr::wants_help(&args.words) => help_of("containerd"),
         Command::Containerd(args) => containerd::run(cli.config.as_deref(), &args.words),
         Command::Ctr(args) if ctr::wants_help(&args.words) => help_of("ctr"),
-        Command::Ctr(args) => ctr::run(connect(cli).await?, &args.words).await,
+        Command::Ctr(args) => {
+            ctr::run(async |address| connect_as_ctr(cli, address).await, &args.words).await
+        }
         Command::Inspect(args) => {
             inspect::inspect(connect(cli).await?, args, inspect::What::Any).await
         }
@@ -250,6 +252,20 @@ fn help_of(command: &str) -> Result<()> {
 /// Connects to the daemon at --socket, or at `socket` of the configuration.
 async fn connect(cli: &Cli) -> Result<Client> {
     Client::connect(&socket(cli)?).await
+}
+
+/// Connects as ctr does: at `address`, or the address of the environment. Hull's own option and variable are closer.
+async fn connect_as_ctr(cli: &Cli, address: Option<PathBuf>) -> Result<Client> {
+    let environment = || std::env::var_os(ctr::ADDRESS).filter(|value| !value.is_empty());
+    let address = match (address, &cli.socket) {
+        (Some(address), _) => Some(address),
+        (None, Some(_)) => None,
+        (None, None) => environment().map(PathBuf::from),
+    };
+    match address {
+        Some(address) => Client::connect(&address).await,
+        None => connect(cli).await,
+    }
 }
 
 fn socket(cli: &Cli) -> Result<PathBuf> {

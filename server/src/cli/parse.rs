@@ -214,7 +214,7 @@ fn duration_ns(text: &str) -> Option<i64> {
 pub(crate) const CPU_PERIOD_US: u128 = 100_000;
 
 /// Parses a decimal number, and multiplies it by `scale`, rounded down. At most 15 digits on either side of the point.
-fn decimal(text: &str, scale: u128) -> Option<u128> {
+pub(crate) fn decimal(text: &str, scale: u128) -> Option<u128> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let fits = |digits: &str| digits.len() <= 15 && digits.bytes().all(|b| b.is_ascii_digit());
     if (whole.is_empty() && part.is_empty()) || !fits(whole) || !fits(part) {

@@ -166,7 +166,7 @@ Example:
   hull ctr --namespace=k8s.io images import --all-platforms -
 
 For tools that load images into a node with ctr: a link to hull named `ctr` does the same. Options for
-namespaces and snapshotters have no meaning here and are ignored.")]
+namespaces and snapshotters have no meaning here and are ignored; `--address` names the daemon's socket.")]
     Ctr(Emulated),
     /// Emulate `containerd` for tools that set up nodes: the daemon, `config dump`
     #[command(after_help = containerd::HELP)]
