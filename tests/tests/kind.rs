@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The commands that kind runs in a node, in its order, against Hull under the names that kind uses: `ctr`,
-//! `containerd` and the socket of containerd. kind runs them by `docker exec`; here, a mount namespace with
-//! the files of the node image stands for the container. `make kind-vm` has kind itself.
+//! The commands that kind and minikube run in a node, in their order, against Hull under the names that they
+//! use: `ctr`, `containerd` and the socket of containerd. kind runs them by `docker exec`; here, a mount
+//! namespace with the files of the node image stands for the container. `make kind-vm` has kind itself.
 
 use hull_tests::cri::container;
 use hull_tests::crictl::lacks_crictl;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// The configuration of containerd that the node image has, which kind patches.
@@ -126,6 +126,20 @@ impl Inside {
         images["snapshotter"].as_str().or_fail("find the snapshotter in the dump").to_owned()
     }
 
+    /// Starts the daemon under the name of containerd; its log goes to `log`.
+    async fn start_daemon(&self, log: &Path) -> Child {
+        let out = fs::File::options().create(true).append(true).open(log);
+        let out = out.or_fail("open the log of the daemon");
+        let mut command = self.command(&["containerd"]);
+        let daemon = command.stdin(Stdio::null()).stderr(out).spawn().or_fail("start the daemon");
+        eventually("the daemon answers on containerd's socket", || async {
+            let ran = self.run(&["crictl", "version"]);
+            if ran.code == 0 { Ok(()) } else { Err(ran.stderr) }
+        })
+        .await;
+        daemon
+    }
+
     /// `kind load image-archive`.
     fn load(&self, archive: &[u8]) -> Ran {
         let snapshotter = format!("--snapshotter={}", self.snapshotter());
@@ -140,6 +154,22 @@ impl Drop for Inside {
         drop(self.holder.stdin.take());
         drop(self.holder.wait());
     }
+}
+
+fn end(mut daemon: Child) {
+    let pid = i32::try_from(daemon.id()).or_fail("read the number of a process");
+    let sent =
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+    sent.or_fail("end the daemon");
+    assert!(daemon.wait().or_fail("wait for the daemon").success());
+}
+
+/// Hull's configuration of `node` without a socket, so that the one of containerd counts.
+fn without_socket(node: &Node) -> String {
+    let own = fs::read_to_string(node.host_dir().with_file_name("hull.toml"));
+    let own = own.or_fail("read the configuration of the node");
+    let lines = own.lines().filter(|line| !line.ends_with("hull.sock\""));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// An image of more bytes than all calls together may have in the daemon's memory.
@@ -194,11 +224,7 @@ async fn the_daemon_runs_under_the_name_of_containerd_with_patches_of_its_config
         return;
     }
     let mut node = Node::start().await;
-    let own = fs::read_to_string(node.host_dir().with_file_name("hull.toml")).unwrap();
-    // Hull's own file names no socket, so that the one of containerd counts.
-    let lines = own.lines().filter(|line| !line.ends_with("hull.sock\""));
-    let own = lines.collect::<Vec<_>>().join("\n");
-    let inside = Inside::of(&node, "kind", &own, false);
+    let inside = Inside::of(&node, "kind", &without_socket(&node), false);
     let file = "/etc/containerd/config.toml";
     let mut patched: toml::Table = inside.run(&["cat", file]).good().parse().unwrap();
     assert!(matches!(patched["version"].as_integer(), Some(2..=4)), "{patched}");
@@ -216,20 +242,11 @@ async fn the_daemon_runs_under_the_name_of_containerd_with_patches_of_its_config
 
     node.terminate();
     let log = node.host_dir().join("containerd.log");
-    let out = fs::File::options().create(true).append(true).open(&log).unwrap();
-    let mut daemon = inside.command(&["containerd"]);
-    let mut daemon = daemon.stdin(Stdio::null()).stderr(out).spawn().unwrap();
-    eventually("the daemon answers on containerd's socket", || async {
-        let ran = inside.run(&["crictl", "version"]);
-        if ran.code == 0 { Ok(()) } else { Err(ran.stderr) }
-    })
-    .await;
+    let daemon = inside.start_daemon(&log).await;
     // `pgrep --exact containerd`, by which kind decides to restart the service.
     let comm = fs::read_to_string(format!("/proc/{}/comm", daemon.id())).unwrap();
     assert_eq!(comm, "containerd\n");
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-    assert!(daemon.wait().unwrap().success());
+    end(daemon);
     let log = fs::read_to_string(&log).unwrap();
     assert!(
         log.contains("has no effect in Hull") && log.contains("containerd.snapshotter"),
@@ -237,4 +254,69 @@ async fn the_daemon_runs_under_the_name_of_containerd_with_patches_of_its_config
     );
     drop(inside);
     node.start_again().await;
+}
+
+/// How minikube edits the configuration of containerd, with its driver `none`.
+const MINIKUBE_EDITS: [&str; 6] = [
+    r#"s|^( *)sandbox_image = .*$|\1sandbox_image = "registry.k8s.io/pause:3.10.1"|"#,
+    r"s|^( *)restrict_oom_score_adj = .*$|\1restrict_oom_score_adj = false|",
+    r"s|^( *)SystemdCgroup = .*$|\1SystemdCgroup = false|g",
+    r#"s|^( *)conf_dir = .*$|\1conf_dir = "/etc/cni/net.d"|g"#,
+    r"/^ *enable_unprivileged_ports = .*/d",
+    r#"s|^( *)\[plugins."io.containerd.grpc.v1.cri"\]|&\n\1  enable_unprivileged_ports = true|"#,
+];
+
+#[tokio::test]
+async fn minikube_finds_and_configures_the_daemon_and_loads_images_as_with_containerd() {
+    let test = "minikube_finds_and_configures_the_daemon_and_loads_images_as_with_containerd";
+    if lacks_crictl(test) {
+        return;
+    }
+    let mut node = Node::start().await;
+    let inside = Inside::of(&node, "minikube", &without_socket(&node), false);
+    let _path = inside.run(&["which", "containerd"]).good();
+    let version = inside.run(&["containerd", "--version"]).good();
+    assert_eq!(version.split_whitespace().nth(2), Some(concat!("v", env!("CARGO_PKG_VERSION"))));
+    assert!(inside.run(&["ctr", "--version"]).good().starts_with("ctr hull v"));
+    for edit in MINIKUBE_EDITS {
+        let _said = inside.run(&["sed", "-i", "-r", edit, "/etc/containerd/config.toml"]).good();
+    }
+    let dumped = inside.run(&["containerd", "config", "dump"]);
+    assert!(dumped.code == 0 && dumped.stderr.is_empty(), "{dumped:?}");
+    assert!(dumped.stdout.contains("SystemdCgroup = false"), "{dumped:?}");
+
+    node.terminate();
+    let daemon = inside.start_daemon(&node.host_dir().join("containerd.log")).await;
+    let json = |words: &[&str]| -> Value {
+        let said = inside.run(&[&["crictl", "--timeout=10s"][..], words].concat()).good();
+        serde_json::from_str(&said).or_fail("parse the output of crictl")
+    };
+    let options = &json(&["info"])["config"]["containerd"]["runtimes"]["runc"]["options"];
+    assert_eq!(options["SystemdCgroup"], false, "the cgroup driver, for the kubelet");
+    minikube_loads_images(&inside, &node);
+    let images = json(&["images", "--output", "json"]);
+    let tags = images["images"][0]["repoTags"].as_array().cloned().unwrap_or_default();
+    assert!(tags.contains(&"docker.io/library/again:2".into()), "{images}");
+    end(daemon);
+    drop(inside);
+    node.start_again().await;
+}
+
+/// `minikube image load`, `tag` and `save`.
+fn minikube_loads_images(inside: &Inside, node: &Node) {
+    let name = "docker.io/library/loaded:1";
+    let ctr =
+        |words: &[&str]| inside.run(&[&["ctr", "-n=k8s.io", "images"][..], words].concat()).good();
+    let exists = || ctr(&["ls", &format!("name=={name}")]).contains(name);
+    assert!(!exists());
+    let archive = node.host_dir().join("minikube.tar");
+    let bytes = docker_archive(&fixture::busybox_image(), name);
+    fs::write(&archive, bytes).or_fail("write an archive");
+    let archive = archive.display().to_string();
+    let _said = ctr(&["import", &archive]);
+    assert!(exists());
+    let _said = ctr(&["tag", name, "docker.io/library/again:2"]);
+    let saved = format!("{archive}.saved");
+    let _said = ctr(&["export", &saved, name]);
+    assert!(fs::metadata(&saved).or_fail("find the saved archive").len() > 1000);
 }

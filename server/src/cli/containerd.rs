@@ -46,13 +46,15 @@ const SAME: [(&str, &str); 6] = [
     ("max_concurrent_downloads", "image.concurrent_layers"),
 ];
 /// Values of settings of the CRI plugin that Hull satisfies without a setting of its own.
-const SATISFIED: [(&str, &str); 8] = [
+const SATISFIED: [(&str, &str); 10] = [
     ("containerd.default_runtime_name", "\"runc\""),
     ("containerd.discard_unpacked_layers", "true"),
     ("containerd.runtimes.runc.runtime_type", "\"io.containerd.runc.v2\""),
     ("containerd.snapshotter", "\"overlayfs\""),
     ("discard_unpacked_layers", "true"),
     ("enable_cdi", "true"),
+    ("enable_unprivileged_icmp", "true"),
+    ("enable_unprivileged_ports", "true"),
     ("restrict_oom_score_adj", "false"),
     ("snapshotter", "\"overlayfs\""),
 ];

@@ -373,13 +373,19 @@ impl Cri {
 
     /// Verbose info of the node, as JSON by key.
     fn info(&self) -> HashMap<String, String> {
-        let config = serde_json::to_string(&self.node.config).unwrap_or_default();
+        let mut config = serde_json::to_value(&self.node.config).unwrap_or_default();
+        // Where containerd has it: minikube gives the kubelet the driver that it finds there.
+        let options = serde_json::json!({"SystemdCgroup": self.node.driver.is_systemd()});
+        if let Some(config) = config.as_object_mut() {
+            let containerd = serde_json::json!({"runtimes": {"runc": {"options": options}}});
+            config.insert("containerd".into(), containerd);
+        }
         let version = serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "cgroup": format!("{:?}", self.node.cgroups.version()),
         });
         HashMap::from([
-            ("config".into(), shown_json(&config).into_owned()),
+            ("config".into(), shown_json(&config.to_string()).into_owned()),
             ("hull".into(), version.to_string()),
         ])
     }
