@@ -2,7 +2,7 @@
 //! The verbs about pod sandboxes.
 
 use super::service::Cri;
-use super::{convert, filter, names, status, termination};
+use super::{convert, filter, names, status};
 use crate::container::log;
 use crate::error::{Chain, Error};
 use crate::node::{new_pod_id, now_ns};
@@ -127,11 +127,13 @@ impl Cri {
     ) -> Result<api::PodSandboxStatusResponse, Status> {
         let view = self.pod(&request.pod_sandbox_id)?.view();
         let info = if request.verbose { self.pod_info(&view).await } else { Default::default() };
+        // No timestamp and no statuses of containers, as with other runtimes: with a timestamp, a kubelet that watches
+        // events takes the containers from here, but does not count them as those of the pod's current sandbox, and
+        // starts its init containers again (Kubernetes 1.33 to 1.37).
         Ok(api::PodSandboxStatusResponse {
             status: Some(convert::pod_status(&view)),
             info,
-            containers_statuses: termination::container_statuses(&self.node, &view).await,
-            timestamp: now_ns(),
+            ..Default::default()
         })
     }
 

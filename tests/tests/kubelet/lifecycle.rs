@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Probes, hooks, restarts, init containers and sidecars: what a kubelet does with a pod over its life.
 
-use crate::{container, started};
+use crate::{container, started, started_with};
 use hull_tests::ExpectExt as _;
 use hull_tests::cri::text;
+use hull_tests::kubernetes::standalone::Standalone;
 use serde_json::{Value, json};
 use std::fs;
 
@@ -112,6 +113,18 @@ async fn a_container_that_fails_is_restarted_with_back_off_and_keeps_its_last_me
 #[tokio::test]
 async fn init_containers_run_in_order_and_sidecars_beside_the_main_container() {
     let Some(node) = started().await else { return };
+    init_containers_run_in_order(&node).await;
+}
+
+/// With the statuses of containers in that of the pod, Kubernetes 1.33 to 1.37 would start the sidecar again and again.
+#[tokio::test]
+async fn init_containers_and_sidecars_start_once_with_a_kubelet_that_watches_events() {
+    let gates = json!({"featureGates": {"EventedPLEG": true, "PLEGOnDemandRelist": true}});
+    let Some(node) = started_with(gates).await else { return };
+    init_containers_run_in_order(&node).await;
+}
+
+async fn init_containers_run_in_order(node: &Standalone) {
     let shared = node.machine().dir().join("order");
     let mount = json!([{"name": "v", "mountPath": "/v"}]);
     let with = |name: &str, script: &str| {
