@@ -176,7 +176,7 @@ pub(crate) fn interfaces(view: &PodSnapshot) -> Option<Vec<hull_network::Interfa
 }
 
 fn network(at: i64, view: &PodSnapshot) -> Option<cri::NetworkUsage> {
-    let mut interfaces: Vec<_> = interfaces(view)?
+    let interfaces: Vec<_> = interfaces(view)?
         .into_iter()
         .map(|of| cri::NetworkInterfaceUsage {
             name: of.name,
@@ -186,8 +186,8 @@ fn network(at: i64, view: &PodSnapshot) -> Option<cri::NetworkUsage> {
             tx_errors: value(of.tx_errors),
         })
         .collect();
-    // The list is of those beside the default one.
-    let default = interfaces.iter().position(|of| of.name == "eth0");
-    let default_interface = default.map(|at| interfaces.remove(at));
+    // It stays in the list, as with containerd, although CRI excludes it there: programs that read all interfaces from
+    // the kubelet's summary read the list alone, and find this one there when the figures are cAdvisor's.
+    let default_interface = interfaces.iter().find(|of| of.name == "eth0").cloned();
     Some(cri::NetworkUsage { timestamp: at, default_interface, interfaces })
 }
