@@ -48,7 +48,7 @@ const DEFAULT: Gate =
 const LIVES: &str = r"\[sig-node\] (Container Lifecycle Hook|InitContainer|Probing container|Container Runtime blackbox|Pods should).*\[NodeConformance\]";
 const SLOW: &str = r"\[Slow\]|back-off|\[Serial\]";
 
-const GATES: [Gate; 17] = [
+const GATES: [Gate; 18] = [
     Gate {
         name: "EventedPLEG",
         set: "EventedPLEG=true,PLEGOnDemandRelist=true",
@@ -83,12 +83,18 @@ const GATES: [Gate; 17] = [
     Gate {
         name: "InPlacePodVerticalScaling",
         focus: r"Pod InPlace Resize.*\[FeatureGate:InPlacePodVerticalScaling\]",
-        skip: "PLR|deferred",
+        skip: "PLR|deferred|OffByDefault",
+        ..DEFAULT
+    },
+    Gate {
+        name: "InPlacePodVerticalScalingMemoryBackedVolumes",
+        set: "InPlacePodVerticalScalingMemoryBackedVolumes=true",
+        focus: r"\[FeatureGate:InPlacePodVerticalScalingMemoryBackedVolumes\]",
         ..DEFAULT
     },
     Gate {
         name: "PodLevelResources",
-        focus: r"\[FeatureGate:PodLevelResources\]",
+        focus: r"\[sig-node\].*\[FeatureGate:PodLevelResources\]",
         skip: "InPlacePodVerticalScaling|InPlacePodLevelResources|DRA",
         ..DEFAULT
     },
