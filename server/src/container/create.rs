@@ -51,6 +51,7 @@ pub(crate) fn record(
         config,
         stop_requested: false,
         stop_signal_ns: None,
+        signal_requested: None,
         remarks: Vec::new(),
         state: State::Creating,
     })

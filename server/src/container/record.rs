@@ -40,6 +40,9 @@ pub(crate) struct ContainerRecord {
     /// When the stop signal was first sent with time to end by itself, in nanoseconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stop_signal_ns: Option<i64>,
+    /// The last signal that a client had sent to it, while it ran: `hull kill`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signal_requested: Option<i32>,
     /// Parts of its config that have no effect on this node, each in a sentence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) remarks: Vec<String>,

@@ -184,11 +184,11 @@ impl Hull for Cri {
             ));
         }
         let (id, pod) = self.container(&container_id)?;
-        if control::is_final(&pod, &id, signal) {
-            let id = id.clone();
-            let kept = pod.request(|reply| Command::KeepStopped { id, reply });
-            kept.await.map_err(status::of)?;
-        }
+        let is_final = control::is_final(&pod, &id, signal);
+        let of = id.clone();
+        let recorded =
+            pod.request(|reply| Command::RecordSignal { id: of, signal, is_final, reply });
+        recorded.await.map_err(status::of)?;
         control::signal(&pod, &id, signal).await.map_err(status::of)?;
         Ok(Response::new(api::KillResponse {}))
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How something ended, for its timeline. Pure.
 
-use super::explain;
+use super::{ends, explain};
 use crate::container::ContainerRecord;
 use crate::container::state::ExitReason;
 use crate::error::{Chain, Error};
@@ -18,7 +18,8 @@ pub(crate) fn of_exit(record: &ContainerRecord, how: &ExitReason, at_ns: i64) ->
         ExitReason::StartFailed { .. } | ExitReason::Lost => (None, None, None),
     };
     let known = details.and_then(|of| of.diagnosis.as_deref().cloned());
-    let is_asked = details.is_some_and(|of| of.stop_requested);
+    let is_by_request = known.as_ref().is_some_and(|of| of.kind == ends::BY_REQUEST);
+    let is_asked = is_by_request || details.is_some_and(|of| of.stop_requested);
     End {
         at_ns,
         reason: reason.to_owned(),

@@ -53,9 +53,11 @@ pub(crate) enum Command {
         id: ContainerId,
         reply: Reply<Arc<()>>,
     },
-    /// The exit of the container that a signal is about to cause was requested: no restart follows.
-    KeepStopped {
+    /// Records a signal that a client is about to send. If it is final, no restart follows the exit that it causes.
+    RecordSignal {
         id: ContainerId,
+        signal: i32,
+        is_final: bool,
         reply: Reply<()>,
     },
     ReopenLog {

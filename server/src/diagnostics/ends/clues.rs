@@ -6,6 +6,8 @@
 
 use super::phrases::{self, Phrase, missing_command};
 use super::ports;
+use super::statement::{self, Statement};
+use super::transcript::{self, Level};
 use hull_plan::LastLines;
 
 /// A recognised error.
@@ -30,47 +32,99 @@ const AMBIGUOUS: [&str; 14] = [
 ];
 /// Most lines of a stream in which a phrase is searched, from the last.
 const LINES_MAX: usize = 40;
-/// Lines that count as the end of a stream.
-const LAST_MAX: usize = 2;
-/// Beginnings of lines that follow an error and are about its place in the program.
-const FRAMES: [&str; 9] =
-    [" ", "\\t", "at ", "goroutine ", "created by ", "main.", "Node.js v", "exit status ", "}"];
 
-/// The error that most probably ended the program: at the end of standard error, else of standard output; else the last
-/// one before it.
+/// The error that most probably ended the program: the last line of standard error, else of standard output, if it
+/// reports one; else an error that its output mentions before.
 pub(super) fn find(lines: &LastLines) -> Option<Clue> {
-    let streams = [&lines.stderr, &lines.stdout];
-    let mut weak = None;
-    for stream in streams {
-        let told = stream.iter().rev().filter(|line| !is_frame(line));
-        for raw in told.take(LAST_MAX) {
-            match recognise(raw, true) {
-                Some(clue) if clue.phrase.is_weak() => weak = weak.or(Some(clue)),
-                Some(clue) => return Some(clue),
-                None => {}
+    let plain = |stream: &[String]| -> Vec<String> {
+        stream.iter().map(|raw| transcript::without_colours(raw)).collect()
+    };
+    let streams = [plain(&lines.stderr), plain(&lines.stdout)];
+    let mut has_own_error = false;
+    for stream in &streams {
+        match at_end(stream) {
+            End::Clue(clue) => return Some(clue),
+            End::OtherError => {
+                has_own_error = true;
+                break;
             }
+            End::Nothing => {}
         }
     }
-    weak.or_else(|| {
-        let earlier = streams.into_iter().flat_map(|stream| stream.iter().rev().take(LINES_MAX));
-        earlier.filter_map(|raw| recognise(raw, false)).find(|clue| !clue.phrase.is_weak())
-    })
+    let earlier = streams.iter().flat_map(|stream| stream.iter().rev().take(LINES_MAX));
+    earlier
+        .filter(|raw| {
+            let level = transcript::level(raw);
+            // The last error is another one, so a warning before it says nothing.
+            !(has_own_error && matches!(level, Level::Low | Level::Warning))
+        })
+        .filter_map(|raw| recognise(raw))
+        .map(|(clue, _)| Clue { is_last: false, ..clue })
+        .find(|clue| !clue.phrase.is_weak())
 }
 
-/// Whether a line belongs to a stack trace.
-fn is_frame(line: &str) -> bool {
-    FRAMES.iter().any(|start| line.starts_with(start))
+/// The end of a stream.
+enum End {
+    Clue(Clue),
+    /// Its last line reports an error that is not known.
+    OtherError,
+    Nothing,
 }
 
-fn recognise(raw: &str, is_last: bool) -> Option<Clue> {
-    let (phrase, start, end) = phrases::recognise(raw)?;
-    Some(Clue { phrase, is_last, line: raw.to_ascii_lowercase(), raw: raw.to_owned(), start, end })
+fn at_end(stream: &[String]) -> End {
+    let (mut weak, mut gave_up) = (None::<Clue>, false);
+    let told = stream.iter().rev().take(LINES_MAX);
+    for raw in told.filter(|raw| !transcript::is_frame(raw) && !transcript::is_aside(raw)) {
+        let counts = match transcript::level(raw) {
+            Level::Low => false,
+            // Redis warns that it cannot bind, and then gives up.
+            Level::Warning => gave_up,
+            Level::Error | Level::Unknown => true,
+        };
+        let found = recognise(raw);
+        let is_known = found.is_some();
+        let reported = found.filter(|(_, of)| counts && *of == Statement::Reported);
+        let reported = reported.map(|(clue, _)| clue);
+        match (reported, &weak) {
+            (Some(clue), None) if clue.phrase.is_weak() => weak = Some(clue),
+            // Its consequence is often that a file is missing.
+            (Some(clue), Some(weak)) if !shares_path(&clue, weak) => break,
+            (Some(clue), _) => return End::Clue(clue),
+            (None, Some(_)) => break,
+            (None, None) if transcript::is_closing(raw) => gave_up = true,
+            (None, None) if !is_known && transcript::is_error(raw) => return End::OtherError,
+            (None, None) => break,
+        }
+    }
+    weak.map_or(End::Nothing, End::Clue)
+}
+
+fn shares_path(one: &Clue, other: &Clue) -> bool {
+    one.paths().any(|path| other.paths().any(|of| of == path))
+}
+
+/// The first phrase that a line reports, else the first that it mentions.
+fn recognise(raw: &str) -> Option<(Clue, Statement)> {
+    let found = phrases::all(raw).into_iter().map(|(phrase, start, end)| {
+        let clue = Clue {
+            phrase,
+            is_last: true,
+            line: raw.to_ascii_lowercase(),
+            raw: raw.to_owned(),
+            start,
+            end,
+        };
+        (clue, statement::of(raw, phrase, start, end))
+    });
+    let mut found: Vec<_> = found.filter(|(_, of)| *of != Statement::Absent).collect();
+    found.sort_by_key(|(_, statement)| *statement != Statement::Reported);
+    found.into_iter().next()
 }
 
 impl Clue {
     #[cfg(test)]
     pub(super) fn of(line: &str) -> Option<Self> {
-        recognise(line, true)
+        find(&LastLines { stderr: vec![line.to_owned()], ..LastLines::default() })
     }
 
     /// The line in lower case, to compare it.

@@ -16,7 +16,8 @@ const MEANINGS: [Meaning; 13] = [
         4,
         "illegal-instruction",
         Layer::Process,
-        "the program uses instructions that this node's processor does not have (x86-64-v2 or v3, AVX), or it is damaged",
+        "the program uses instructions that this node's processor does not have (x86-64-v2 or v3, AVX), or it is \
+         damaged",
         "use an image built for this processor's level, or run the pod on another node",
     ),
     (
@@ -30,7 +31,8 @@ const MEANINGS: [Meaning; 13] = [
         6,
         "abort",
         Layer::Process,
-        "the program ended itself (abort): a failed assertion, memory that libc found corrupted, or an uncaught exception",
+        "the program ended itself (abort): a failed assertion, memory that libc found corrupted, or an uncaught \
+         exception",
         "see its log for the assertion; it is a bug in the program, or a file or limit that it does not handle",
     ),
     (
@@ -45,7 +47,8 @@ const MEANINGS: [Meaning; 13] = [
         9,
         "killed",
         Layer::Process,
-        "no out-of-memory kill was counted and no stop was requested; a process in the pod or on the node sent SIGKILL",
+        "a process in the pod or on the node sent it: no out-of-memory kill was counted, and nothing was requested \
+         of Hull",
         "see what kills processes: a supervisor or script in the container, or a tool on the node",
     ),
     (
@@ -178,6 +181,9 @@ pub(super) fn start_refused(facts: &Facts) -> Option<Inference> {
 
 /// The usual cause of an end by an exit code, where nothing else is known.
 pub(super) fn of_code(code: i32, facts: &Facts) -> Option<Inference> {
+    if facts.exits_with(code) {
+        return None;
+    }
     match code {
         126 if runs_commands(facts) => Some(likely(
             "command-not-executable",
@@ -216,10 +222,14 @@ fn child(signal: i32) -> Option<Inference> {
         Some((.., cause, fix)) => (*cause, *fix),
         None => ("see its log", REPORT),
     };
+    let code = signal.saturating_add(128);
     Some(likely(
         "child-killed",
         Layer::Process,
-        format!("a command that it ran was killed by SIG{name}: {cause}"),
+        format!(
+            "a command that it ran was killed by SIG{name} ({code} is 128 + {signal}), unless it chose this code \
+             itself: {cause}"
+        ),
         fix,
     ))
 }

@@ -84,6 +84,17 @@ impl Facts {
         first.rsplit('/').next().unwrap_or_default().to_owned()
     }
 
+    /// Whether its command has the exit code in a script, as in `sh -c 'exit 137'`.
+    pub(super) fn exits_with(&self, code: i32) -> bool {
+        let wanted = code.to_string();
+        self.process.args.iter().any(|arg| {
+            let arg = String::from_utf8_lossy(arg);
+            let is_break = |c: char| c.is_whitespace() || ";|&(){}".contains(c);
+            let words: Vec<&str> = arg.split(is_break).filter(|word| !word.is_empty()).collect();
+            words.windows(2).any(|pair| pair == ["exit", wanted.as_str()])
+        })
+    }
+
     /// Whether messages may show `text`: it is a word of its command, or its directory. The kubelet expands variables
     /// in commands, so no word that has to do with a value of the environment, except for the program itself.
     pub(super) fn shows(&self, text: &str) -> bool {

@@ -25,12 +25,36 @@ fn named(path: &str, facts: &Facts) -> String {
 pub(super) fn denied_path(facts: &Facts) -> Option<Inference> {
     let identity = facts.identity();
     let walked = facts.walked.as_ref()?;
+    if facts.executes
+        && walked.complete
+        && walked.parts.last().is_some_and(|(_, last)| last.is_directory)
+    {
+        return Some(likely(
+            "command-is-directory",
+            Layer::Process,
+            format!("{} cannot be executed: it is a directory", named(&walked.path, facts)),
+            "set the command to the path of the program inside it",
+        ));
+    }
     let (path, owner, right) = identity.denied(&walked.parts, walked.complete, facts.executes)?;
     let path = path.to_owned();
     let uid = facts.process.uid;
     let cause =
         format!("uid {uid} may not {} {} ({owner})", right.verb(&owner), named(&path, facts));
+    let executes = right == Right::Enter && !owner.is_directory;
     Some(match facts.volume_of(&path) {
+        Some(_) if executes && owner.mode & 0o111 == 0 => likely(
+            "file-not-executable",
+            Layer::Filesystem,
+            cause,
+            "chmod +x it in the volume (`defaultMode: 0755` of a ConfigMap), or start it by its interpreter",
+        ),
+        Some(_) if executes => likely(
+            "file-permission",
+            Layer::Filesystem,
+            cause,
+            "chmod o+rx it in the volume on the node, or start it by its interpreter",
+        ),
         Some(volume) => volume_denied(volume, cause, right, facts),
         None if owner.mode & 0o111 == 0 && right == Right::Enter => likely(
             "file-not-executable",

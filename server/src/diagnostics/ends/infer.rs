@@ -5,12 +5,15 @@ use super::clues::Clue;
 use super::facts::Facts;
 use super::inference::{Inference, likely};
 use super::phrases::Phrase;
-use super::{files, network, privileges};
+use super::{files, network, privileges, resources};
 use hull_plan::elf::Found;
 use hull_plan::{Certainty, Layer};
 
 /// The most probable cause of a clue; `None` if the spec and the node explain nothing.
 pub(super) fn cause(clue: &Clue, facts: &Facts) -> Option<Inference> {
+    if let Some(found) = resources::other(clue) {
+        return Some(found);
+    }
     match clue.phrase {
         Phrase::LibraryMissing => Some(library(clue, facts)),
         Phrase::SymbolMissing => Some(likely(
@@ -28,12 +31,7 @@ pub(super) fn cause(clue: &Clue, facts: &Facts) -> Option<Inference> {
         Phrase::CommandMissing => Some(command(clue, facts)),
         Phrase::SetuidIneffective => Some(privileges::setuid(clue, facts)),
         Phrase::AddressInUse => Some(network::address_in_use(clue, facts)),
-        Phrase::NoSuchAddress => Some(likely(
-            "address-missing",
-            Layer::Namespace,
-            "it binds to an address that the pod does not have",
-            "bind to 0.0.0.0 or [::], or to the pod's own address (downward API `status.podIP`)",
-        )),
+        Phrase::NoSuchAddress => Some(network::no_such_address(clue)),
         Phrase::ReadOnly => Some(files::read_only(clue, facts)),
         Phrase::NoSpace | Phrase::QuotaExceeded => Some(files::no_space(clue, facts)),
         Phrase::PermissionDenied => files::denied_path(facts)
@@ -52,6 +50,16 @@ pub(super) fn cause(clue: &Clue, facts: &Facts) -> Option<Inference> {
         Phrase::Missing => files::missing(clue, facts),
         Phrase::TooManyFiles => Some(too_many_files(facts)),
         Phrase::NoAccount => Some(no_account(facts)),
+        // A socket that is not connected any more is another one than a volume.
+        Phrase::NotConnected if clue.paths().next().is_none() => None,
+        // A filter refuses the call, whatever the limits.
+        Phrase::ForkRefused
+            if ["not permitted", "eperm", "errno=1)"]
+                .iter()
+                .any(|word| clue.line().contains(word)) =>
+        {
+            privileges::refused_call(clue, facts)
+        }
         Phrase::WatchLimit
         | Phrase::ForkRefused
         | Phrase::OutOfMemory
@@ -152,7 +160,48 @@ fn program(found: &Found) -> Inference {
     }
 }
 
+/// Words of the dynamic loader about a library that is there, with the cause and the fix.
+const UNUSABLE: [(&str, &str, &str); 6] = [
+    (
+        "failed to map segment",
+        "a shared library is on a file system that is mounted noexec, or memory for it was refused",
+        "put the library on a volume or path without noexec (not /tmp of a noexec mount), and see its memory limits",
+    ),
+    (
+        "wrong elf class",
+        "a shared library is for another architecture than the program (32 and 64 bits)",
+        "install the library for the program's architecture",
+    ),
+    (
+        "exec format error",
+        "a shared library is for another architecture than the program",
+        "install the library for the program's architecture",
+    ),
+    (
+        "permission denied",
+        "the user may not read a shared library that the program needs",
+        "correct owner or mode of the library (chmod o+r) in the image or volume",
+    ),
+    (
+        "file too short",
+        "a shared library is empty or cut off",
+        "install the library again; a copy or a download into the image was not complete",
+    ),
+    (
+        "invalid elf header",
+        "a file with the name of a shared library is not one (a text, or a script of the linker)",
+        "install the library again; a copy or a download into the image was not complete",
+    ),
+];
+
 fn library(clue: &Clue, facts: &Facts) -> Inference {
+    let line = clue.line();
+    if !line.contains("no such file") {
+        let unusable = UNUSABLE.iter().find(|(words, ..)| line.contains(words));
+        if let Some((_, cause, fix)) = unusable {
+            return likely("library-unusable", Layer::Process, *cause, *fix);
+        }
+    }
     let name = clue
         .library()
         .map_or("a shared library".to_owned(), |name| format!("shared library `{name}`"));

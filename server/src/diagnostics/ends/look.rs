@@ -71,6 +71,7 @@ pub(crate) async fn explain(ended: Ended<'_>, mut how: ExitReason) -> ExitReason
         args: &args,
         waited_s: waited_s(ended.record, ended.at_ns),
         stop_signal: ended.record.stop_signal,
+        signal_requested: ended.record.signal_requested,
     };
     let mut diagnosis = diagnose(&how, &circumstances, clue.as_ref(), facts.as_ref());
     if failed && shows_output(&ended) {

@@ -25,6 +25,9 @@ mod operations;
 mod phrases;
 mod ports;
 mod privileges;
+mod resources;
+mod statement;
+mod transcript;
 
 use crate::container::state::{ExitDetails, ExitReason};
 use clues::Clue;
@@ -63,6 +66,8 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) waited_s: Option<u64>,
     /// The signal by which it was asked to stop.
     pub(crate) stop_signal: i32,
+    /// The last signal that a client had sent to it.
+    pub(crate) signal_requested: Option<i32>,
 }
 
 /// The diagnosis of an end; `None` for an ordinary one, of which the exit code says everything.
@@ -82,6 +87,13 @@ fn diagnose(
             if details.stop_requested && *code == of.stop_signal.saturating_add(128) =>
         {
             Some(stopped(*code, of.stop_signal))
+        }
+        ExitReason::Code { code, .. }
+            if of.signal_requested.is_some_and(|signal| *code == signal.saturating_add(128)) =>
+        {
+            let signal = code.saturating_sub(128);
+            let how = format!("ended with code {code} (128 + {signal})");
+            Some(by_request(&how, signal))
         }
         ExitReason::Code { code, .. } => by_code(*code, of, clue, facts),
         ExitReason::Signal { signal, .. } => by_signal(*signal, of, clue, facts),
@@ -148,6 +160,9 @@ fn by_signal(
     let what = format!("killed by signal {signal} ({name})");
     if let Some(diagnosis) = observed(what.clone(), details) {
         return Some(diagnosis);
+    }
+    if of.signal_requested == Some(signal) {
+        return Some(by_request(&what, signal));
     }
     let by_table = exits::of_signal(signal, facts);
     // An abort is often explained by its last line.
@@ -260,6 +275,26 @@ fn with_output(
     Some(diagnosis)
 }
 
+/// The kind of an end by a signal that a client had sent.
+pub(crate) const BY_REQUEST: &str = "killed-by-request";
+
+/// The end by a signal that a client of Hull had sent: who uses the socket did it.
+fn by_request(how: &str, signal: i32) -> Diagnosis {
+    let name = exits::signal_name(signal);
+    Diagnosis {
+        kind: BY_REQUEST.into(),
+        layer: Layer::Process,
+        what: format!("{how}: Hull was requested to send {name} (`hull kill`)"),
+        cause: None,
+        certainty: Certainty::Certain,
+        evidence: Vec::new(),
+        fix: Some(
+            "this is normal and not a failure; if it was not expected, see who may use Hull's socket"
+                .into(),
+        ),
+    }
+}
+
 /// A program that ends with 128 and the stop signal's number does so in its handler.
 fn stopped(code: i32, signal: i32) -> Diagnosis {
     let name = exits::signal_name(signal);
@@ -292,5 +327,7 @@ fn grace_over(waited_s: u64, of: &Circumstances<'_>) -> Diagnosis {
     }
 }
 
+#[cfg(test)]
+mod outputs;
 #[cfg(test)]
 mod tests;

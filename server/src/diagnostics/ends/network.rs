@@ -50,6 +50,14 @@ pub(super) fn without_capability(facts: &Facts, capability: &str) -> String {
 
 /// A port that somebody else listens on.
 pub(super) fn address_in_use(clue: &Clue, facts: &Facts) -> Inference {
+    if is_unix(clue) {
+        return likely(
+            "socket-left",
+            Layer::Filesystem,
+            "the file of the socket is there already: a program listens on it, or an earlier one left it in a volume",
+            "remove the file before the program starts, or put the socket into an emptyDir",
+        );
+    }
     let (named, of_spec) = (clue.ports(), facts.ports());
     let held =
         |ports: &[u16]| facts.listeners.iter().find(|listener| ports.contains(&listener.port));
@@ -75,6 +83,30 @@ pub(super) fn address_in_use(clue: &Clue, facts: &Facts) -> Inference {
         }
     };
     likely("port-taken", Layer::Namespace, cause, fix)
+}
+
+/// Whether an error is about a socket of a path.
+pub(super) fn is_unix(clue: &Clue) -> bool {
+    clue.has_word("unix")
+        || clue.paths().any(|path| path.ends_with(".sock") || path.ends_with(".socket"))
+}
+
+/// An address that the pod does not have, or no free port to connect from.
+pub(super) fn no_such_address(clue: &Clue) -> Inference {
+    if ["connect", "connecting", "dial"].iter().any(|word| clue.has_word(word)) {
+        return likely(
+            "no-local-address",
+            Layer::Namespace,
+            "no local port is free for a further connection, or the pod has no address of the family (IPv4, IPv6)",
+            "close or reuse connections (`net.ipv4.ip_local_port_range` has the ports), and check the pod's addresses",
+        );
+    }
+    likely(
+        "address-missing",
+        Layer::Namespace,
+        "it binds to an address that the pod does not have",
+        "bind to 0.0.0.0 or [::], or to the pod's own address (downward API `status.podIP`)",
+    )
 }
 
 /// Phrases about peers: kind, cause and fix.
@@ -113,6 +145,14 @@ const PEERS: [(Phrase, &str, &str, &str); 5] = [
 
 /// A peer that was not reached, or not trusted.
 pub(super) fn peer(clue: &Clue, facts: &Facts) -> Option<Inference> {
+    if clue.phrase == Phrase::ConnectionRefused && is_unix(clue) {
+        return Some(likely(
+            "peer-refused",
+            Layer::Process,
+            "nothing listens at the socket that it connects to",
+            "check that the program that serves the socket runs, and that both mount the same directory",
+        ));
+    }
     let (_, kind, cause, fix) = PEERS.into_iter().find(|(known, ..)| *known == clue.phrase)?;
     let servers = match facts.dns.as_slice() {
         _ if clue.phrase != Phrase::HostUnknown => String::new(),

@@ -105,7 +105,12 @@ const PHRASES: [Known; 28] = [
     ),
     (Phrase::NoSpace, "no space left on device", &["no space left on device"], &["ENOSPC"]),
     (Phrase::QuotaExceeded, "disk quota exceeded", &["disk quota exceeded"], &["EDQUOT"]),
-    (Phrase::TooManyFiles, "too many open files", &["too many open files"], &["EMFILE", "ENFILE"]),
+    (
+        Phrase::TooManyFiles,
+        "too many open files",
+        &["too many open files in system", "too many open files"],
+        &["EMFILE", "ENFILE"],
+    ),
     (
         Phrase::ForkRefused,
         "a new process or thread was refused",
@@ -197,7 +202,12 @@ const PHRASES: [Known; 28] = [
         &["function not implemented"],
         &["ENOSYS"],
     ),
-    (Phrase::NoDevice, "no such device", &["no such device"], &["ENODEV", "ENXIO"]),
+    (
+        Phrase::NoDevice,
+        "no such device",
+        &["no such device or address", "no such device"],
+        &["ENODEV", "ENXIO"],
+    ),
     (Phrase::NotPermitted, "operation not permitted", &["operation not permitted"], &["EPERM"]),
     (
         Phrase::PermissionDenied,
@@ -227,7 +237,7 @@ impl Phrase {
 }
 
 /// Words of errors that a server of an application reports in the same phrases.
-const OF_SERVERS: [&str; 15] = [
+const OF_SERVERS: [&str; 22] = [
     "for user",
     "for table",
     "for relation",
@@ -243,29 +253,35 @@ const OF_SERVERS: [&str; 15] = [
     "publickey",
     "http",
     "sql",
+    "rpc error",
+    "grpc",
+    "forbidden",
+    "bucket",
+    "denied to create",
+    "denied to set",
+    "requested access to the resource",
 ];
 /// Words of errors about the memory of a graphics processor.
 const OF_DEVICES: [&str; 6] = ["cuda", "gpu", "hip", "vulkan", "vram", "opencl"];
 /// Names of shells.
 pub(super) const SHELLS: [&str; 7] = ["sh", "bash", "ash", "dash", "zsh", "ksh", "busybox"];
 
-/// The phrase in a line, and the place of its words: start and end in bytes.
-pub(super) fn recognise(raw: &str) -> Option<(Phrase, usize, usize)> {
+/// The phrases in a line in the order of precedence, with the places of their words: start and end in bytes.
+pub(super) fn all(raw: &str) -> Vec<(Phrase, usize, usize)> {
     // Of the same length, so that places in one are those in the other.
     let line = raw.to_ascii_lowercase();
-    if let Some((_, start)) = missing_command(raw) {
-        return Some((Phrase::CommandMissing, start, raw.len()));
-    }
-    PHRASES.iter().filter(|(phrase, ..)| !is_of_something_else(*phrase, &line)).find_map(
-        |(phrase, _, spellings, errors)| {
-            let of = |text: &str, words: &[&str]| {
-                words.iter().find_map(|word| {
-                    place(text, word).map(|start| (*phrase, start, start + word.len()))
-                })
-            };
-            of(&line, spellings).or_else(|| of(raw, errors))
-        },
-    )
+    let command = missing_command(raw).map(|(_, start)| (Phrase::CommandMissing, start, raw.len()));
+    let known = PHRASES.iter().filter(|(phrase, ..)| !is_of_something_else(*phrase, &line));
+    let places = known.flat_map(|(phrase, _, spellings, errors)| {
+        let of = |text: &str, words: &[&str]| -> Vec<(Phrase, usize, usize)> {
+            let places = words.iter().flat_map(|word| {
+                places(text, word).map(|start| (*phrase, start, start.saturating_add(word.len())))
+            });
+            places.collect()
+        };
+        of(&line, spellings).into_iter().chain(of(raw, errors))
+    });
+    command.into_iter().chain(places).collect()
 }
 
 /// Whether the phrase in a line of lower case has another meaning than libc gives it.
@@ -273,10 +289,11 @@ fn is_of_something_else(phrase: Phrase, line: &str) -> bool {
     let has = |words: &[&str]| words.iter().any(|word| place(line, word).is_some());
     match phrase {
         Phrase::PermissionDenied | Phrase::NotPermitted => has(&OF_SERVERS),
-        Phrase::OutOfMemory => has(&OF_DEVICES),
+        Phrase::OutOfMemory => has(&OF_DEVICES) || line.contains("in static tls block"),
+        // The command is there.
+        Phrase::CommandMissing => line.contains("permission denied"),
         Phrase::LibraryMissing
         | Phrase::SymbolMissing
-        | Phrase::CommandMissing
         | Phrase::SetuidIneffective
         | Phrase::AddressInUse
         | Phrase::NoSuchAddress
@@ -304,11 +321,16 @@ fn is_of_something_else(phrase: Phrase, line: &str) -> bool {
 
 /// The start of `words` in `text`, where they are not part of longer words.
 fn place(text: &str, words: &str) -> Option<usize> {
+    places(text, words).next()
+}
+
+/// All places of `words` in `text`, where they are not part of longer words.
+fn places<'t>(text: &'t str, words: &'t str) -> impl Iterator<Item = usize> {
     let is_word =
         |byte: Option<&u8>| byte.is_some_and(|of| of.is_ascii_alphanumeric() || *of == b'_');
     let bytes = text.as_bytes();
     let (first, last) = (words.as_bytes().first(), words.as_bytes().last());
-    text.match_indices(words).map(|(start, _)| start).find(|start| {
+    text.match_indices(words).map(|(start, _)| start).filter(move |start| {
         let before = start.checked_sub(1).and_then(|at| bytes.get(at));
         let after = bytes.get(start.saturating_add(words.len()));
         let is_part_of_word = is_word(first) && is_word(before) || is_word(last) && is_word(after);
@@ -348,7 +370,7 @@ mod tests {
     use super::*;
 
     fn phrase(line: &str) -> Option<Phrase> {
-        Some(recognise(line)?.0)
+        Some(all(line).first()?.0)
     }
 
     #[test]
@@ -423,6 +445,9 @@ mod tests {
             "ERROR: must be superuser to create this",
             "HTTP 403: permission denied",
             "fork failed over to the replica",
+            "libx.so: cannot allocate memory in static TLS block",
+            "rpc error: code = Unknown desc = permission denied",
+            "ERROR:  permission denied to create database",
             "",
         ] {
             assert_eq!(phrase(line), None, "{line}");

@@ -8,6 +8,8 @@ use crate::diagnostics::rights::Owner;
 use hull_plan::{Process, seccomp};
 use serde_json::json;
 
+mod resources;
+
 const DEFAULT_CAPABILITIES: u64 = 0xa804_25fb;
 
 /// The facts of a container that runs `args` as root with the default capabilities.
@@ -87,6 +89,7 @@ fn ended(
         args: &args,
         waited_s,
         stop_signal: 15,
+        signal_requested: None,
     };
     diagnose(how, &of, Clue::of(line).as_ref(), facts)
 }
@@ -323,7 +326,8 @@ fn the_table_of_ends() {
     for (command, ran) in
         [("/opt/run", false), ("sh", true), ("/bin/bash", true), ("tini", true), ("/run.sh", true)]
     {
-        for (code, wanted) in [(139, "SIGSEGV"), (137, "no out-of-memory kill"), (126, "chmod +x")]
+        for (code, wanted) in
+            [(139, "SIGSEGV"), (137, "unless it chose this code itself"), (126, "chmod +x")]
         {
             let message = ended(
                 &ExitReason::Code { code, details: ExitDetails::default() },
@@ -380,6 +384,7 @@ fn an_error_that_was_overcome_has_no_cause_and_hides_no_code() {
             args: &[],
             waited_s: None,
             stop_signal: 15,
+            signal_requested: None,
         };
         let how = ExitReason::Code { code, details: details.clone() };
         diagnose(&how, &of, clues::find(lines).as_ref(), Some(facts)).unwrap().to_string()

@@ -64,6 +64,7 @@ fn held(id: &ContainerId, state: &ContainerState) -> Arc<ContainerRecord> {
         stop_signal: 15,
         stop_requested: false,
         stop_signal_ns: None,
+        signal_requested: None,
         remarks: Vec::new(),
         state: state.clone(),
     })

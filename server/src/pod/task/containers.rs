@@ -374,6 +374,17 @@ impl Task {
         }
     }
 
+    /// Records a signal by a client: the exit that it causes is its own, also if the daemon restarts in between.
+    pub(super) async fn record_signal_request(&mut self, id: &ContainerId, signal: i32) {
+        let Some(entry) = self.containers.get_mut(id).filter(|entry| entry.is_running()) else {
+            return;
+        };
+        if entry.record.signal_requested != Some(signal) {
+            Arc::make_mut(&mut entry.record).signal_requested = Some(signal);
+            self.save_container(id).await;
+        }
+    }
+
     pub(super) async fn stopped(
         &mut self,
         id: &ContainerId,

@@ -42,8 +42,11 @@ impl Task {
             Command::Update { id, resources, reply } => self.update(&id, *resources, reply).await,
             Command::Limit { id, resources, reply } => self.limit(&id, *resources, reply).await,
             Command::Hold { id, reply } => self.hold(&id, reply),
-            Command::KeepStopped { id, reply } => {
-                self.cancel_restarts(&id).await;
+            Command::RecordSignal { id, signal, is_final, reply } => {
+                self.record_signal_request(&id, signal).await;
+                if is_final {
+                    self.cancel_restarts(&id).await;
+                }
                 answer(Some(reply), Ok(()));
             }
             Command::ReopenLog { id, reply } => self.reopen_log(&id, reply),

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Errors with more than one cause: the same errno of another resource, the same exit by a request.
+
+use super::*;
+
+#[test]
+fn a_signal_that_a_client_had_sent_is_not_somebody_elses() {
+    let ended = |how: &ExitReason, signal_requested| {
+        let details = ExitDetails::default();
+        let of = Circumstances {
+            details: &details,
+            memory_limit: 0,
+            args: &[],
+            waited_s: None,
+            stop_signal: 15,
+            signal_requested,
+        };
+        let found = diagnose(how, &of, None, Some(&facts(&["sleep", "60"])));
+        found.map_or(String::new(), |of| of.to_string())
+    };
+    let signal = |signal| ExitReason::Signal { signal, details: ExitDetails::default() };
+    let code = |code| ExitReason::Code { code, details: ExitDetails::default() };
+    for text in [ended(&signal(9), Some(9)), ended(&code(143), Some(15))] {
+        contains(&text, &["Hull was requested to send SIG", "`hull kill`", "not a failure"]);
+        assert!(!text.contains("likely") && !text.contains("on the node"), "{text}");
+    }
+    contains(&ended(&signal(9), Some(1)), &["likely: a process in the pod or on the node"]);
+    contains(&ended(&signal(11), Some(9)), &["SIGSEGV", "likely: "]);
+    assert_eq!(ended(&code(1), Some(15)), "");
+}
+
+#[test]
+fn a_limit_of_another_resource_is_no_full_disk_and_no_heap() {
+    let app = facts(&["app"]);
+    for (line, wanted) in [
+        ("inotify_add_watch: No space left on device", "fs.inotify.max_user_watches"),
+        ("tail: inotify_init: Too many open files", "fs.inotify.max_user_watches"),
+        ("failed to create fsnotify watcher: too many open files", "fs.inotify"),
+        ("Failed to add watch on /etc: No space left on device", "fs.inotify"),
+        ("Error: ENOSPC: no space left on device, watch '/app'", "fs.inotify"),
+        ("FATAL:  could not create semaphores: No space left on device", "kernel.sem"),
+        ("shmget: No space left on device", "kernel.shmmni"),
+        ("epoll_ctl: No space left on device", "fs.epoll"),
+        ("unshare: unshare failed: No space left on device", "user.max_user_namespaces"),
+        ("mount: /mnt: No space left on device", "fs.mount-max"),
+        ("mkdir /sys/fs/cgroup/x: no space left on device", "cgroup.max.descendants"),
+        ("join session keyring: disk quota exceeded", "kernel.keys.maxkeys"),
+        ("open /x: too many open files in system", "fs.file-max"),
+        ("mlockall: Cannot allocate memory", "RLIMIT_MEMLOCK"),
+        ("open /dev/tty: No such device or address", "tty: true"),
+        ("SIOCGIFINDEX eth1: No such device", "network interface"),
+        ("mount: mounting x on /mnt failed: No such device", "file system of this type"),
+        ("dial tcp 10.0.0.1:80: connect: cannot assign requested address", "no local port"),
+        ("listen unix /run/app.sock: bind: address already in use", "file of the socket"),
+        ("dial unix /run/app.sock: connect: connection refused", "at the socket"),
+        (
+            "/x: error while loading shared libraries: libx.so: failed to map segment from shared object",
+            "noexec",
+        ),
+        (
+            "/x: error while loading shared libraries: libx.so: wrong ELF class: ELFCLASS32",
+            "architecture",
+        ),
+    ] {
+        let text = failed(line, &app);
+        contains(&text, &["likely: ", wanted]);
+        assert!(!text.contains("disk for containers") && !text.contains("-Xmx"), "{line}: {text}");
+    }
+    for (line, wanted) in [
+        ("write /var/log/watcher.log: no space left on device", "is full"),
+        ("watch: write error: No space left on device", "is full"),
+        ("open /x: too many open files", "RLIMIT_NOFILE"),
+        ("app: Cannot allocate memory", "-Xmx"),
+        ("open /dev/nvidia0: no such device", "device"),
+    ] {
+        contains(&failed(line, &app), &[wanted]);
+    }
+    for line in [
+        "shutdown: Transport endpoint is not connected",
+        "pthread_create failed: Operation not permitted",
+    ] {
+        let text = failed(line, &app);
+        assert!(!text.contains("likely"), "{line}: {text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_executed_in_a_volume_is_not_a_matter_of_its_group() {
+    let script = |mode, is_directory, uid| {
+        let mut of = with_volume(facts(&["sh", "-c", "/data/run"]), "/data", false);
+        if uid != 0 {
+            of = as_user(of, uid);
+        }
+        let file = Owner { mode, is_directory, ..directory(0) };
+        of.walked = Some(Walked {
+            path: "/data/run".into(),
+            parts: vec![("/data".into(), directory(0o755)), ("/data/run".into(), file)],
+            complete: true,
+        });
+        of.executes = true;
+        let text = failed("sh: /data/run: Permission denied", &of);
+        assert!(!text.contains("fsGroup"), "{text}");
+        text
+    };
+    for uid in [0, 1000] {
+        contains(&script(0o644, false, uid), &["may not execute", "chmod +x", "defaultMode"]);
+        contains(&script(0o755, true, uid), &["it is a directory", "program inside it"]);
+    }
+    contains(&script(0o700, false, 1000), &["may not execute", "chmod o+rx"]);
+}
+
+#[test]
+fn a_code_that_the_script_itself_has_is_not_explained() {
+    for code in [126, 127, 137, 139] {
+        let how = ExitReason::Code { code, details: ExitDetails::default() };
+        let own = facts(&["sh", "-c", &format!("true; exit {code}; false")]);
+        assert_eq!(ended(&how, "", Some(&own), |_| {}), None, "{code}");
+        let other = ended(&how, "", Some(&facts(&["sh", "-c", "run; exit 1"])), |_| {});
+        assert_eq!(other.unwrap().certainty, Certainty::Likely, "{code}");
+    }
+}
