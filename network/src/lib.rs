@@ -42,5 +42,6 @@ pub use listeners::{Listener, listeners};
 pub use netns::{interface_stats, loopback_up};
 pub use network::{Choice, Mode, Network};
 pub use types::{
-    Bandwidth, Dns, InterfaceStats, Pod, PortMapping, Protocol, Provider, Request, RequestedNetwork,
+    Bandwidth, Dns, InterfaceStats, LinkState, Pod, PortMapping, Protocol, Provider, Request,
+    RequestedNetwork,
 };

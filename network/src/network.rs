@@ -11,7 +11,7 @@ use crate::held_ports::{self, Families, Held};
 use crate::netns;
 use crate::ports_in_use::{PortsInUse, Reserved};
 use crate::sync::lock_unpoisoned;
-use crate::types::{Bandwidth, Provider, Request, RequestedNetwork};
+use crate::types::{Bandwidth, LinkState, Provider, Request, RequestedNetwork};
 use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
@@ -292,6 +292,17 @@ impl Network {
     pub fn check_pod(&self, pod: &str) -> Result<(), Error> {
         // The built-in network checks the shared parts with every attach; a pod's own link goes with its namespace.
         Ok(self.cni.check_pod(pod)?)
+    }
+
+    /// The state of the pod's link on the host, if the built-in network has made it. Blocks.
+    ///
+    /// # Errors
+    /// When the links cannot be read.
+    pub fn link_state(&self, pod: &str) -> Result<LinkState, Error> {
+        match self.provider_of(pod) {
+            Provider::Builtin => Ok(self.builtin.link_state(pod)?),
+            Provider::Cni | Provider::None => Ok(LinkState::Elsewhere),
+        }
     }
 
     /// Requests of the pod to its network that may not be met, each as a sentence.

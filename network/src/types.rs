@@ -202,6 +202,21 @@ impl fmt::Display for PortMapping {
     }
 }
 
+/// The host's end of a pod's link, by which the built-in network reaches the pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// It is up, at the bridge.
+    Whole,
+    /// It does not exist.
+    Missing,
+    /// It is switched off.
+    Down,
+    /// It is not at the bridge.
+    Unplugged,
+    /// The pod has no end on the host: its link is on the uplink, of a CNI plugin, or none.
+    Elsewhere,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

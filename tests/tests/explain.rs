@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `hull explain` and `hull trace`: the timelines of what runs and of what is gone, and what is wrong with it.
 
+use hull_tests::shell::run;
 use hull_tests::{ExpectExt as _, Node, eventually, fixture};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -167,4 +168,37 @@ async fn explained_until_removed(node: &Node, pod: &str, container: &str, is_kil
     assert_eq!(found(&gone, "failure").contains("signal 9"), is_killed, "{gone:#}");
     let stages = names(&gone["timelines"][0]["stages"]);
     assert!(stages.contains(&"remove container"), "{gone:#}");
+}
+
+#[tokio::test]
+async fn a_kill_that_was_requested_a_pause_and_a_cut_link_are_named() {
+    let node = Node::start().await;
+    let image = fixture::busybox();
+    for name in ["killed", "held", "cut"] {
+        let _id = node.hull(&["run", "-d", "--name", name, &image, "sleep", "1000"]).good();
+    }
+    let _none = node.hull(&["pause", "held"]).good();
+    let (held, code) = account(&node, "held");
+    assert_eq!(code, 1, "{held:#}");
+    assert!(found(&held, "warning").contains("hull/held/held: paused"), "{held:#}");
+    let _none = node.hull(&["unpause", "held"]).good();
+    assert_eq!(account(&node, "held").1, 0);
+
+    let _none = node.hull(&["kill", "-s", "KILL", "killed"]).good();
+    eventually("the kill is known as requested", || async {
+        let (killed, code) = account(&node, "killed");
+        let is_known = found(&killed, "note").contains("Hull was requested to send SIGKILL");
+        if code == 0 && is_known { Ok(()) } else { Err(format!("{code}: {killed:#}")) }
+    })
+    .await;
+
+    let (cut, _) = account(&node, "cut");
+    let id = id_of(&cut, "pod");
+    let link = format!("hull{}", &id[..11]);
+    let _none = run("ip", ["link", "delete", &link]).good();
+    let (cut, code) = account(&node, "cut");
+    assert_eq!(code, 1, "{cut:#}");
+    assert!(found(&cut, "warning").contains("no network interface"), "{cut:#}");
+    let doctor = node.hull(&["doctor"]);
+    assert!(doctor.stdout.contains("no network interface"), "{}", doctor.stdout);
 }

@@ -46,7 +46,7 @@ use crate::error::{Error, MTU_MIN_V6};
 use crate::held_ports::Families;
 use crate::ipam::{Ipam, Lease, Leases, Subnet};
 use crate::sync::lock_unpoisoned;
-use crate::types::{Bandwidth, Pod, PortMapping};
+use crate::types::{Bandwidth, LinkState, Pod, PortMapping};
 use bridge_subnets::BridgeSubnets;
 use eth0::Eth0;
 use host_network::HostNetwork;
@@ -222,6 +222,26 @@ impl BuiltinNetwork {
     pub fn has_anything_of(&self, id: &str) -> Result<bool, Error> {
         let host_link = links::link_name(id)?;
         Ok(self.is_attached(id) || veth::find(&route_socket()?, id, &host_link)?.is_some())
+    }
+
+    /// The state of the pod's link on the host.
+    ///
+    /// # Errors
+    /// When the links cannot be read.
+    pub fn link_state(&self, id: &str) -> Result<LinkState, Error> {
+        if !self.is_attached(id) || self.config.link_mode != LinkMode::Bridge {
+            return Ok(LinkState::Elsewhere);
+        }
+        let socket = route_socket()?;
+        let bridge = links::find(&socket, &self.config.bridge)?.map(|bridge| bridge.index);
+        Ok(match veth::find(&socket, id, &links::link_name(id)?)? {
+            None => LinkState::Missing,
+            Some(link) if !link.up => LinkState::Down,
+            Some(link) if link.controller.is_none() || link.controller != bridge => {
+                LinkState::Unplugged
+            }
+            Some(_) => LinkState::Whole,
+        })
     }
 
     /// The number of pods that have addresses here.

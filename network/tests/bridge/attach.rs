@@ -5,7 +5,7 @@ use crate::common::on_a_host;
 use crate::support::{
     Host, config, eventually, fetch, id, ip, links, port, port_at, run, serve, table,
 };
-use hull_network::BuiltinNetwork;
+use hull_network::{BuiltinNetwork, LinkState};
 use hull_sys::netns;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -60,6 +60,24 @@ fn a_failed_attach_leaves_nothing() {
             host.bridge.detach(&id(number)).unwrap();
         }
         left("full");
+    });
+}
+
+#[test]
+fn a_link_that_is_cut_is_known_as_such() {
+    on_a_host(|| {
+        let host = Host::new();
+        let _pod = host.attach(1, &[]);
+        let state = || host.bridge.link_state(&id(1)).unwrap();
+        let name = format!("hull{}", &id(1)[..11]);
+        assert_eq!(state(), LinkState::Whole);
+        ip(&format!("link set {name} down"));
+        assert_eq!(state(), LinkState::Down);
+        ip(&format!("link set {name} up nomaster"));
+        assert_eq!(state(), LinkState::Unplugged);
+        ip(&format!("link delete {name}"));
+        assert_eq!(state(), LinkState::Missing);
+        assert_eq!(host.bridge.link_state(&id(2)).unwrap(), LinkState::Elsewhere, "not attached");
     });
 }
 

@@ -20,10 +20,19 @@ pub(super) async fn account(node: &Arc<Node>, name: String) -> Result<String, St
         Ok(account) => document(&account),
         Err(Unknown::Nothing) => Err(status::of(Error::NotNamed { name })),
         Err(Unknown::Several(names)) => {
-            Err(status::invalid("name", format!("it may be {}", names.join(", or "))))
+            let why = format!("`{name}` is {}", several(&name, &names));
+            Err(status::invalid("name", why))
         }
         Err(Unknown::Unreadable(source)) => Err(status::of(Error::Store { source })),
     }
+}
+
+/// The relation of a name to several objects; it reads after "is".
+fn several(name: &str, names: &[String]) -> String {
+    let is_whole =
+        |full: &String| full.split('/').any(|part| part == name) || full.as_str() == name;
+    let what = if names.iter().any(is_whole) { "the name" } else { "the beginning of the id" };
+    format!("{what} of several: {}", names.join(", "))
 }
 
 /// The findings of doctor.
@@ -43,4 +52,16 @@ fn document(value: &impl Serialize) -> Result<String, Status> {
         status::plain(Code::Internal, &format!("cannot write the answer as JSON: {err}"))
     })?;
     Ok(shown_json(&text).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_several_objects_says_how_it_is_theirs() {
+        let names = ["one/web".to_owned(), "two/web".to_owned()];
+        assert_eq!(several("web", &names), "the name of several: one/web, two/web");
+        assert_eq!(several("3f", &names), "the beginning of the id of several: one/web, two/web");
+    }
 }

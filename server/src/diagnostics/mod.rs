@@ -6,6 +6,8 @@ pub(crate) mod denials;
 pub(crate) mod ending;
 pub(crate) mod ends;
 pub(crate) mod explain;
+pub(crate) mod frozen;
+pub(crate) mod links;
 mod paths;
 pub(crate) mod program;
 mod rights;

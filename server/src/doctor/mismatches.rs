@@ -3,6 +3,7 @@
 
 use super::finding::{Finding, owner};
 use crate::container::{ContainerSnapshot, State as ContainerState};
+use crate::diagnostics::links;
 use crate::error::Chain;
 use crate::node::Node;
 use crate::pod::{PodSnapshot, State};
@@ -96,6 +97,8 @@ fn of_pod(
     }
     if !is_attached {
         add("network", view.id.to_string(), "the pod has no addresses on record", again);
+    } else if let Some((found, hint)) = links::fault(node, &view.record) {
+        add("network", view.id.to_string(), found, hint);
     }
 }
 

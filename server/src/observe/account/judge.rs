@@ -39,6 +39,8 @@ pub(super) fn findings(
                 findings.extend(reading.fault.as_ref().map(|fault| of_image(of, fault, now_ns)));
             }
         }
+        let warned = reading.warnings.iter().cloned();
+        findings.extend(warned.map(|fault| finding(of, Weight::Warning, now_ns, fault)));
         findings.extend(reading.remarks.iter().map(|remark| remarked(of, remark)));
         findings.extend(slow(of, now_ns));
     }
@@ -336,6 +338,14 @@ mod tests {
         let all: Vec<_> = all.into_iter().map(|of| (of.weight, of.diagnosis)).collect();
         assert_eq!(all, [(Weight::Failure, killed), (Weight::Warning, zombies)]);
         assert!(all[0].1.evidence[0].starts_with("2 of its processes"), "{all:?}");
+    }
+
+    #[test]
+    fn a_fault_that_it_goes_on_with_is_a_warning() {
+        let warnings =
+            vec![diagnosis("paused", "paused: it does nothing".into(), "`hull unpause x`")];
+        let all = found(&[app(0)], Reading { warnings, ..runs() });
+        assert_eq!(all, [(Weight::Warning, "paused: it does nothing".to_owned())]);
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //! The present state of pods and containers, for their account: from snapshots and cgroups.
 
 use crate::container::{ContainerSnapshot, State as ContainerState};
-use crate::diagnostics::running;
+use crate::diagnostics::{frozen, links, running};
 use crate::history::{Kind, Timeline};
 use crate::node::Node;
 use crate::observe::stats;
 use crate::pod::{PodRecord, State};
 use hull_cgroup::{Cgroup, Counters};
-use hull_plan::Diagnosis;
+use hull_plan::{Certainty, Diagnosis, Layer};
 use std::collections::BTreeMap;
 
 /// The present state of one object.
@@ -26,6 +26,8 @@ pub(super) struct Reading {
     /// Periods of the CPU quota, and those in which it was used up.
     pub(super) cpu_periods: u64,
     pub(super) cpu_throttled_periods: u64,
+    /// Faults that it goes on with: frozen processes, a cut link.
+    pub(super) warnings: Vec<Diagnosis>,
     /// Parts of its config that have no effect, in sentences.
     pub(super) remarks: Vec<String>,
     /// Why an image cannot be used, a clause.
@@ -50,18 +52,36 @@ pub(super) fn of(node: &Node, timelines: &[Timeline]) -> BTreeMap<String, Readin
             let own = timelines.iter().find(|of| of.id == view.id.as_str());
             let state = format!("{state}{}", since(own.and_then(changed_ns)));
             let remarks = node.network.remarks(view.id.as_str());
-            readings.insert(view.id.to_string(), Reading { state, remarks, ..Reading::default() });
+            let warnings = of_pod(node, &view.record);
+            let reading = Reading { state, remarks, warnings, ..Reading::default() };
+            readings.insert(view.id.to_string(), reading);
         }
         for (id, container) in &view.containers {
             if timelines.iter().any(|of| of.id == id.as_str()) {
-                readings.insert(id.to_string(), of_container(node, &view.record, container));
+                let own = timelines.iter().find(|of| of.id == id.as_str());
+                let name = own.map(Timeline::full_name).unwrap_or_default();
+                readings.insert(id.to_string(), of_container(node, &view.record, container, &name));
             }
         }
     }
     readings
 }
 
-fn of_container(node: &Node, pod: &PodRecord, view: &ContainerSnapshot) -> Reading {
+/// The faults of a pod that it goes on with.
+fn of_pod(node: &Node, pod: &PodRecord) -> Vec<Diagnosis> {
+    let cut = links::fault(node, pod).map(|(what, fix)| Diagnosis {
+        kind: "link-cut".into(),
+        layer: Layer::Namespace,
+        what: what.to_owned(),
+        cause: None,
+        certainty: Certainty::Certain,
+        evidence: Vec::new(),
+        fix: Some(fix.to_owned()),
+    });
+    cut.into_iter().chain(frozen::pod(node, pod)).collect()
+}
+
+fn of_container(node: &Node, pod: &PodRecord, view: &ContainerSnapshot, name: &str) -> Reading {
     let record = &view.record;
     let state = match &record.state {
         ContainerState::Creating => "being created".into(),
@@ -85,6 +105,7 @@ fn of_container(node: &Node, pod: &PodRecord, view: &ContainerSnapshot) -> Readi
         memory_bytes: stats.working_set_bytes,
         memory_limit_bytes: stats.memory_limit_bytes,
         faults: running::faults(node, pod, record, true),
+        warnings: frozen::container(node, pod, &record.cgroup, name).into_iter().collect(),
         cpu_periods: counters.cpu_periods.unwrap_or(0),
         cpu_throttled_periods: counters.cpu_throttled_periods.unwrap_or(0),
         ..reading
