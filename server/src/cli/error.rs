@@ -192,8 +192,22 @@ impl Error {
     }
 }
 
+/// Advice after a connection was lost during a call.
+const LOST_HINT: &str = "see whether the daemon runs (`systemctl status hull`) and what was done already (`hull ps -a`), \
+                         then repeat the command";
+
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
+        // The client makes such a status itself, from an error of the connection.
+        if std::error::Error::source(&status).is_some() {
+            let why = status.message();
+            return Self::Daemon {
+                message: format!(
+                    "cannot get the daemon's whole answer: the connection was lost ({why})"
+                ),
+                hint: Some(LOST_HINT.into()),
+            };
+        }
         let (message, hint) = split_hint(status.message());
         let message = match (message.is_empty(), status.code()) {
             (true, code) => format!("the daemon returned {code}"),
@@ -244,6 +258,18 @@ mod tests {
         assert_eq!(error.lines(), "error: cannot find image `x`\nhint: pull it (first)\n");
         let error = Error::from(status::plain(tonic::Code::Unknown, "cannot go on (really)"));
         assert_eq!(error.lines(), "error: cannot go on (really)\n");
+    }
+
+    #[test]
+    fn a_lost_connection_says_what_to_look_at() {
+        let source = io::Error::from(io::ErrorKind::BrokenPipe);
+        let lines = Error::from(tonic::Status::from_error(Box::new(source))).lines();
+        assert!(
+            lines.contains("the connection was lost") && lines.contains("hint: see whether"),
+            "{lines}"
+        );
+        let answer = Error::from(status::plain(tonic::Code::Unavailable, "cannot pull"));
+        assert!(!answer.lines().contains("connection"), "{}", answer.lines());
     }
 
     #[test]

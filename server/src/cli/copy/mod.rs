@@ -82,6 +82,8 @@ pub(crate) async fn copy(mut client: Client, args: &Copy) -> Result<()> {
     let objects = Objects::fetch(&mut client).await?;
     let (from, from_hold) = root(&mut client, &objects, &src, false).await?;
     let (to, to_hold) = root(&mut client, &objects, &dst, true).await?;
+    let loses_it = matches!(&dst, Side::Container(name, _)
+        if objects.find_container(name)?.state() == api::ContainerState::ContainerExited);
     let words = (args.src.clone(), args.dst.clone(), args.archive, args.follow_link);
     let done = tokio::task::spawn_blocking(move || run((from, src), (to, dst), &words));
     let done = done.await.map_err(|join| Error::io("copy the files")(io::Error::other(join)))?;
@@ -94,6 +96,9 @@ pub(crate) async fn copy(mut client: Client, args: &Copy) -> Result<()> {
             }
             return Err(ended);
         }
+    }
+    if done.is_ok() && loses_it {
+        output::to_stderr("note: the next start of this container has an empty writable layer\n");
     }
     done
 }
@@ -214,7 +219,9 @@ fn unpacked(from: impl Read, target: Option<Target>, to: &Root, keep: bool) -> i
 /// Where the copy of `from` goes: into the directory `path`, or under the name `path`.
 fn target(to: &Root, path: &Path, from: Option<&Path>, source: &Root) -> io::Result<Target> {
     let directory = OFlags::RDONLY | OFlags::DIRECTORY;
-    match to.open(path, directory, true) {
+    // A link on the host may come out of a container, by a copy before this one.
+    let follow = to.container.is_some() || ends_with_slash(path);
+    match to.open(path, directory, follow) {
         Ok(directory) => Ok(Target { directory, name: None }),
         Err(err) => {
             let Some(from) = from else { return Err(err) };
@@ -225,6 +232,10 @@ fn target(to: &Root, path: &Path, from: Option<&Path>, source: &Root) -> io::Res
             let flags = OFlags::PATH;
             if let Ok(there) = to.open(path, flags, false) {
                 let kind = FileType::from_raw_mode(fstat(&there)?.st_mode);
+                if kind == FileType::Symlink && to.open(path, directory, true).is_ok() {
+                    let why = "it is a link to a directory: end it with `/` to copy into that directory, or remove it";
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+                }
                 if !matches!(kind, FileType::RegularFile | FileType::Symlink) {
                     let why = "it is neither a file nor a directory, and would be replaced";
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -359,6 +370,37 @@ mod tests {
         let refused = copied(from(), (host(), Side::Host(at("pipe")))).unwrap_err();
         assert!(refused.to_string().contains("neither a file nor a directory"), "{refused}");
         assert!(!fs::metadata(at("pipe")).unwrap().is_file());
+    }
+
+    #[test]
+    fn a_link_that_was_copied_out_does_not_choose_where_the_next_copy_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for path in ["inside/log", "host"] {
+            fs::create_dir_all(at(path)).unwrap();
+        }
+        fs::write(at("inside/log/x"), "new").unwrap();
+        symlink(at("host"), at("out")).unwrap();
+        let copy = |from: &str, to: &str| {
+            let inside = root(&at("inside"));
+            let from = Side::Container("c".into(), from.into());
+            // A path keeps its last slash only as text.
+            let to = PathBuf::from(format!("{}/{to}", dir.path().display()));
+            copied((inside, from), (host(), Side::Host(to)))
+        };
+        for from in ["/log", "/log/x", "/log/."] {
+            let refused = copy(from, "out").unwrap_err().to_string();
+            assert!(refused.contains("end it with `/`"), "{from}: {refused}");
+        }
+        assert_eq!(fs::read_dir(at("host")).unwrap().count(), 0);
+        copy("/log", "out/").unwrap();
+        assert_eq!(fs::read_to_string(at("host/log/x")).unwrap(), "new");
+        // A link to a file, or to nothing, is replaced.
+        symlink(at("host/log/x"), at("file")).unwrap();
+        fs::write(at("inside/log/x"), "newer").unwrap();
+        copy("/log/x", "file").unwrap();
+        assert_eq!(fs::read_to_string(at("host/log/x")).unwrap(), "new");
+        assert!(fs::symlink_metadata(at("file")).unwrap().is_file());
     }
 
     #[test]

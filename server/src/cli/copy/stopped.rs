@@ -7,7 +7,7 @@
 
 use super::super::client::Client;
 use super::super::error::{Error, Result};
-use super::super::{output, verbose};
+use super::super::verbose;
 use super::owners::Owners;
 use super::root::{Hold, Root};
 use hull_proto::{admin, cri as api};
@@ -52,17 +52,24 @@ pub(super) async fn root(
     check(&config, path)?;
     let layers: Layers = serde_json::from_value(info["rootfs"].take())
         .map_err(|_| Error::Response { operation: OPERATION, missing: "root filesystem" })?;
-    let root = mounted_apart(layers, writes)
-        .map_err(Error::io("mount the layers of the container, which needs root"))?;
+    let root = mounted_apart(layers, writes).map_err(|source| not_mounted(path, source))?;
     let root = Root { container: Some(root), owners: Owners::host() };
     let mounts = config.mounts.iter().map(|mount| Path::new(&mount.container_path));
     if let Some(at) = volume(&root, path, mounts) {
         return Err(in_volume(&config, path, at));
     }
-    if writes && container.state() == api::ContainerState::ContainerExited {
-        output::to_stderr("note: the next start of this container has an empty writable layer\n");
-    }
     Ok((root, Hold(hold)))
+}
+
+/// The error of layers that were not mounted.
+fn not_mounted(path: &Path, source: io::Error) -> Error {
+    if source.kind() == io::ErrorKind::NotFound {
+        let why = "the layers of its container are not there: it is being removed, or is not complete yet";
+        return Error::Copy { what: path.display().to_string(), why: why.into() };
+    }
+    let is_denied = source.kind() == io::ErrorKind::PermissionDenied;
+    let needs = if is_denied { ", which needs root" } else { "" };
+    Error::io(format!("mount the layers of the container{needs}"))(source)
 }
 
 /// The mount point that `path` leads into by links of the container, if it is one.
@@ -171,6 +178,15 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::fd::AsFd as _;
+
+    #[test]
+    fn a_failed_mount_says_that_root_is_needed_only_if_it_is() {
+        let text = |kind: io::ErrorKind| not_mounted(Path::new("/x"), kind.into()).lines();
+        let gone = text(io::ErrorKind::NotFound);
+        assert!(gone.contains("being removed") && !gone.contains("root"), "{gone}");
+        assert!(text(io::ErrorKind::PermissionDenied).contains("which needs root"));
+        assert!(!text(io::ErrorKind::Other).contains("root"));
+    }
 
     #[test]
     fn volumes_and_user_namespaces_are_refused() {
