@@ -35,7 +35,8 @@ impl Loaded {
     pub(crate) fn shown(&self) -> String {
         use fmt::Write as _;
         // A struct of plain values with text keys: there is always a TOML for it.
-        let table = toml::Table::try_from(&self.config).unwrap_or_default();
+        let config = self.config.without_accounts();
+        let table = toml::Table::try_from(&config).unwrap_or_default();
         let mut out = String::new();
         let mut section = "";
         for key in KEYS {
@@ -48,7 +49,7 @@ impl Loaded {
             let origin = self.origins.get(key.name).unwrap_or(&Origin::Default);
             let _ = writeln!(out, "{name} = {value}  # from {origin}");
         }
-        for (index, registry) in self.config.image.registry.iter().enumerate() {
+        for (index, registry) in config.image.registry.iter().enumerate() {
             let origin =
                 self.origins.get(&format!("{REGISTRY}.{index}")).unwrap_or(&Origin::Default);
             let text = toml::to_string(registry).unwrap_or_default();

@@ -19,6 +19,7 @@ mod origin;
 mod parts;
 mod reference;
 mod settings;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod validate;

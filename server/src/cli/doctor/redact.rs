@@ -24,6 +24,9 @@ const SECRET_KEYS: [&str; 14] = [
     "stderr",
 ];
 
+/// Keys whose texts are addresses also without a scheme.
+const ADDRESS_KEYS: [&str; 6] = ["mirrors", "mirror", "proxy", "httpproxy", "httpsproxy", "realm"];
+
 /// Removes secrets from a document, by the names of its keys and by the form of its texts.
 pub(super) fn document(value: &mut Value, hostname: &str) {
     match value {
@@ -33,6 +36,9 @@ pub(super) fn document(value: &mut Value, hostname: &str) {
                 if SECRET_KEYS.iter().any(|part| key.contains(part)) && !is_empty(value) {
                     *value = Value::String(REDACTED.into());
                 } else {
+                    if ADDRESS_KEYS.contains(&key.as_str()) {
+                        of_address(value);
+                    }
                     document(value, hostname);
                 }
             }
@@ -40,6 +46,15 @@ pub(super) fn document(value: &mut Value, hostname: &str) {
         Value::Array(items) => items.iter_mut().for_each(|item| document(item, hostname)),
         Value::String(text) => *text = self::text(text, hostname),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Shortens an address, or a list of them, that has no scheme; [`addresses`] finds the others.
+fn of_address(value: &mut Value) {
+    match value {
+        Value::String(text) if !text.contains("://") => *text = shortened(text),
+        Value::Array(items) => items.iter_mut().for_each(of_address),
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {}
     }
 }
 
@@ -52,28 +67,46 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Removes account and password from addresses, and the name of this host.
+/// Removes everything but scheme, host and port from addresses, and the name of this host.
 pub(super) fn text(text: &str, hostname: &str) -> String {
+    let out = addresses(text);
+    // A name of one or two letters is a part of other words.
+    if hostname.len() > 2 { out.replace(hostname, "this-node") } else { out }
+}
+
+/// The text with nothing of its addresses but scheme, host and port: a path or query may be a token.
+fn addresses(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("://") {
         out.push_str(before);
         out.push_str("://");
-        let end = after.find(|c: char| c == '/' || c == '"' || c.is_whitespace());
-        let (authority, tail) = after.split_at(end.unwrap_or(after.len()));
-        match authority.rsplit_once('@') {
-            Some((_, host)) => {
-                out.push_str(REDACTED);
-                out.push('@');
-                out.push_str(host);
-            }
-            None => out.push_str(authority),
-        }
+        // Anything else may be a part of it.
+        let is_end = |c: char| c.is_whitespace() || "\"<>`".contains(c);
+        let (address, tail) = after.split_at(after.find(is_end).unwrap_or(after.len()));
+        out.push_str(&shortened(address));
         rest = tail;
     }
     out.push_str(rest);
-    // A name of one or two letters is a part of other words.
-    if hostname.len() > 2 { out.replace(hostname, "this-node") } else { out }
+    out
+}
+
+/// An address without its scheme: host and port.
+fn shortened(address: &str) -> String {
+    let end = address.find(['/', '?', '#', '\\']).unwrap_or(address.len());
+    let (authority, path) = address.split_at(end);
+    let (user, host) = match authority.rsplit_once('@') {
+        Some((_, host)) => (format!("{REDACTED}@"), host),
+        None => (String::new(), authority),
+    };
+    // A slash in a password ends the authority too early.
+    let port = host.rsplit_once(':').filter(|_| !host.ends_with(']')).map(|(_, port)| port);
+    let host = match port {
+        Some(port) if !port.bytes().all(|byte| byte.is_ascii_digit()) => REDACTED,
+        Some(_) | None => host,
+    };
+    let path = if matches!(path, "" | "/") { path.to_owned() } else { format!("/{REDACTED}") };
+    format!("{user}{host}{path}")
 }
 
 #[cfg(test)]
@@ -95,7 +128,7 @@ mod tests {
         let text = value.to_string();
         assert!(!text.contains("hunter2") && !text.contains("abc\""), "{text}");
         assert!(!text.contains("worker-17"), "{text}");
-        assert!(text.contains("proxy.example:3128/x") && text.contains("app:1"), "{text}");
+        assert!(text.contains("proxy.example:3128/[redacted]") && text.contains("app:1"), "{text}");
         assert_eq!(value["execs"], 4);
     }
 
@@ -106,6 +139,39 @@ mod tests {
         document(&mut value, "");
         let wanted =
             json!({"a": {"mtu": 1450, "token": "[redacted]", "url": "http://[redacted]@h"}});
+        assert_eq!(value, wanted);
+    }
+
+    #[test]
+    fn of_addresses_only_scheme_host_and_port_stay() {
+        for (address, wanted) in [
+            ("http://127.0.0.1:1/v2?token=hunter2", "http://127.0.0.1:1/[redacted]"),
+            ("https://mirror.example/hunter2/v2", "https://mirror.example/[redacted]"),
+            ("https://mirror.example?hunter2", "https://mirror.example/[redacted]"),
+            ("https://mirror.example#hunter2", "https://mirror.example/[redacted]"),
+            ("https://mirror.example:443/", "https://mirror.example:443/"),
+            ("socks5://me:hunter2@[fd00::1]:1080", "socks5://[redacted]@[fd00::1]:1080"),
+            ("http://[fd00::1]/x", "http://[fd00::1]/[redacted]"),
+            ("http://me:hun/ter2@proxy", "http://[redacted]/[redacted]"),
+            (
+                "Bearer realm=\"https://auth.example/hunter2\",service=\"x\"",
+                "Bearer realm=\"https://auth.example/[redacted]\",service=\"x\"",
+            ),
+            ("['http://b/hunter2']", "['http://b/[redacted]"),
+            ("http://b/a,hunter2;hunter2'hunter2)", "http://b/[redacted]"),
+        ] {
+            assert_eq!(self::text(address, ""), wanted);
+        }
+    }
+
+    #[test]
+    fn mirrors_need_no_scheme_to_be_shortened() {
+        let mirrors = ["me:hunter2@a:5000/hunter2", "b.example/hunter2", "http://c/hunter2"];
+        let mut value = json!({"registry": [{"mirrors": mirrors}], "proxy": "me:hunter2@d"});
+        document(&mut value, "");
+        let mirrors =
+            ["[redacted]@a:5000/[redacted]", "b.example/[redacted]", "http://c/[redacted]"];
+        let wanted = json!({"registry": [{"mirrors": mirrors}], "proxy": "[redacted]@d"});
         assert_eq!(value, wanted);
     }
 
