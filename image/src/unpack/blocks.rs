@@ -263,7 +263,8 @@ mod tests {
             recorded.extend(blocks.take_raw());
         }
         recorded.extend(blocks.take_raw());
-        Ok((archive, recorded, blocks.is_lossy()))
+        let is_lossy = blocks.is_lossy();
+        Ok((archive, recorded, is_lossy))
     }
 
     #[test]

@@ -34,7 +34,9 @@ impl Update {
             "cpu-idle" => limits.cpu_idle = Some(zero_or_one(name, &value)?),
             "cpu-rt-period" => self.further.realtime_period_us = Some(number(name, &value)?),
             "cpu-rt-runtime" => self.further.realtime_runtime_us = Some(number(name, &value)?),
-            "kernel-memory" | "kernel-memory-tcp" => self.kernel_memory |= bytes(name, &value)? != 0,
+            "kernel-memory" | "kernel-memory-tcp" => {
+                self.kernel_memory |= bytes(name, &value)? != 0
+            }
             "cpuset-cpus" => limits.cpuset_cpus = Some(value),
             "cpuset-mems" => limits.cpuset_mems = Some(value),
             "memory" => limits.memory_bytes = Some(bytes(name, &value)?),

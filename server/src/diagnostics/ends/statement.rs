@@ -106,7 +106,7 @@ fn is_denied(head: &str) -> bool {
     const NEGATIONS: [&str; 9] = ["no", "not", "never", "any", "on", "0", "zero", "401", "403"];
     const ERRORS: [&str; 4] = ["error", "errors", "failure", "failures"];
     let head = head.to_ascii_lowercase();
-    let bare = |word: &'_ str| word.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned();
+    let bare = |word: &str| word.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned();
     let words: Vec<String> =
         head.split_whitespace().map(bare).filter(|word| !word.is_empty()).collect();
     let told: Vec<&str> = head.split_whitespace().collect();

@@ -81,8 +81,8 @@ pub(super) fn level(raw: &str) -> Level {
         let is_upper = word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());
         is_upper || matches!(before, Some('[' | '<' | '|')) || matches!(after, Some(':' | ']'))
     });
-    let levels = marked.map(|(word, ..)| of_word(&word.to_ascii_lowercase()));
-    levels.into_iter().find(|level| *level != Level::Unknown).unwrap_or(Level::Unknown)
+    let mut levels = marked.map(|(word, ..)| of_word(&word.to_ascii_lowercase()));
+    levels.find(|level| *level != Level::Unknown).unwrap_or(Level::Unknown)
 }
 
 fn of_word(word: &str) -> Level {
