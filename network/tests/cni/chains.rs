@@ -2,14 +2,15 @@
 //! The order of calls, their input, and plugins that fail in every way at every verb.
 
 use crate::common::on_a_host;
-use crate::support::{Called, Host, TestPod, cni_error, sentence};
-use hull_network::cni::{Collected, Error, Verb, pins, unpin};
-use hull_network::{Bandwidth, Config, Dns, LinkMode, Mode, Network};
+use crate::support::{Host, TestPod, cni_error, sentence};
+use hull_network::cni::{Error, Verb, pins, unpin};
+use hull_network::{Bandwidth, Dns};
 use serde_json::json;
 use std::fs;
 use std::time::Duration;
 
-const FAIL: &str = r#"echo '{"code": 107, "msg": "no such luck", "details": "really"}'; exit 1"#;
+pub(crate) const FAIL: &str =
+    r#"echo '{"code": 107, "msg": "no such luck", "details": "really"}'; exit 1"#;
 
 #[test]
 fn a_pod_is_attached_by_the_chain_and_detached_by_it_backwards() {
@@ -371,79 +372,6 @@ fn readiness_is_what_the_plugins_say() {
 }
 
 #[test]
-fn garbage_is_collected_with_the_attachments_that_are_valid() {
-    on_a_host(|| {
-        let host = Host::with(&["one", "two"]);
-        host.chain("1.1.0", &["one", "two"]);
-        let (kept, gone) = (TestPod::new(1), TestPod::new(2));
-        host.attach(&kept).unwrap();
-        host.attach(&gone).unwrap();
-        host.cni.detach(&gone.id).unwrap();
-        host.calls();
-        host.tell("one", "GC", FAIL);
-        let Collected::Done(failed) = host.cni.collect_garbage(true).unwrap() else {
-            panic!("busy")
-        };
-        assert_eq!(failed.len(), 1, "the second is asked although the first failed: {failed:?}");
-        for call in host.called() {
-            let valid = &call.all["input"]["cni.dev/valid-attachments"];
-            assert_eq!(valid, &json!([{"containerID": kept.id, "ifname": "eth0"}]));
-        }
-        let off = r#"{"cniVersion": "1.1.0", "name": "pods", "disableGC": true, "plugins": [{"type": "one"}]}"#;
-        host.conf("10-pods.conflist", off);
-        host.cni.collect_garbage(true).unwrap();
-        assert_eq!(host.calls(), [""; 0]);
-        host.cni.detach(&kept.id).unwrap();
-    });
-}
-
-#[test]
-fn garbage_is_collected_of_networks_that_pods_have_named() {
-    on_a_host(|| {
-        let host = Host::with(&["one", "two", "three"]);
-        host.chain("1.1.0", &["one"]);
-        for (file, name, plugin) in
-            [("20-blue.conflist", "blue", "two"), ("30-red.conflist", "red", "three")]
-        {
-            let plugins = json!([{"type": plugin}]);
-            let list = json!({"cniVersion": "1.1.0", "name": name, "plugins": plugins});
-            host.conf(file, &list.to_string());
-        }
-        let pod = TestPod { network: Some("blue"), ..TestPod::new(1) };
-        host.attach(&pod).unwrap();
-        host.calls();
-        host.cni.collect_garbage(true).unwrap();
-        let called = host.called();
-        let of = |call: &Called| call.all["input"]["cni.dev/valid-attachments"].clone();
-        assert_eq!(
-            called.iter().map(|call| call.plugin.as_str()).collect::<Vec<_>>(),
-            ["one", "two"]
-        );
-        assert_eq!(of(&called[1]), json!([{"containerID": pod.id, "ifname": "eth0"}]));
-        // Where CNI does not attach pods, what others have on a network of theirs is left alone.
-        let builtin = Config {
-            link_mode: LinkMode::Bridge,
-            uplink: None,
-            bridge: "hulltest0".into(),
-            pod_cidr: Vec::new(),
-            mtu: None,
-            masquerade: true,
-            cluster_cidrs: Vec::new(),
-            wait_for_pod_cidr: false,
-            table: "hulltest".into(),
-            state_dir: host.dir.path().join("leases"),
-        };
-        let network = Network::open(Mode::None, builtin, Host::config(&host.dir)).unwrap();
-        network.collect_garbage().unwrap();
-        assert_eq!(host.calls(), ["GC two"]);
-        host.cni.detach(&pod.id).unwrap();
-        host.calls();
-        host.cni.collect_garbage(false).unwrap();
-        assert_eq!(host.calls(), [""; 0]);
-    });
-}
-
-#[test]
 fn the_hint_for_an_unknown_network_names_those_that_pods_can_have() {
     on_a_host(|| {
         let host = Host::with(&["one"]);
@@ -455,36 +383,6 @@ fn the_hint_for_an_unknown_network_names_those_that_pods_can_have() {
         let said = sentence(&host.attach(&pod).unwrap_err());
         assert!(said.ends_with("(use one of pods)"), "{said}");
     });
-}
-
-#[test]
-fn garbage_is_not_collected_while_a_pod_is_attached() {
-    on_a_host(|| {
-        let host = Host::with(&["one"]);
-        host.chain("1.1.0", &["one"]);
-        let (begun, go_on) = (host.bin("begun"), host.bin("go-on"));
-        let wait =
-            format!("mkfifo {0}; echo > {1}; read -r _ < {0}", go_on.display(), begun.display());
-        nix_fifo(&begun);
-        host.tell("one", "ADD", &wait);
-        let pod = TestPod::new(1);
-        std::thread::scope(|scope| {
-            // A thread is born where its maker is.
-            let attached = scope.spawn(|| host.attach(&pod));
-            // Opens when the plugin does.
-            fs::read(&begun).unwrap();
-            assert!(matches!(host.cni.collect_garbage(true).unwrap(), Collected::Busy));
-            fs::write(&go_on, "\n").unwrap();
-            attached.join().unwrap().unwrap();
-        });
-        assert!(matches!(host.cni.collect_garbage(true).unwrap(), Collected::Done(_)));
-        host.cni.detach(&pod.id).unwrap();
-    });
-}
-
-fn nix_fifo(path: &std::path::Path) {
-    use rustix::fs::{CWD, FileType, Mode, mknodat};
-    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
 }
 
 #[test]

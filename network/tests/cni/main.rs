@@ -13,5 +13,6 @@ mod chains;
 #[path = "../common/mod.rs"]
 mod common;
 mod detach;
+mod garbage;
 mod reference;
 mod support;
