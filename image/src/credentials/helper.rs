@@ -3,8 +3,9 @@
 //! standard input and answer with JSON.
 //!
 //! The rule: a helper has a time, its answer a size, and nothing that it prints gets into an error but
-//! the last line of what it complains about: on stderr, or on stdout as docker's own helpers do. Of stdout, only
-//! sentences are shown, and neither a JSON document nor a word that may be a secret. It is killed when its time is up.
+//! the last line of what it complains about on stderr. Its stdout, which has secrets, is shown only to the person who
+//! runs `hull login`: there its exit code says that it is a complaint, as docker's own helpers write it; and of that
+//! only sentences, without words that may be a secret. It is killed when its time is up.
 
 use crate::credentials::auth::Auth;
 use crate::error::shown;
@@ -87,7 +88,13 @@ pub(super) async fn ask(name: &str, server: &str) -> Result<Option<Auth>, String
             if detail.contains(NOTHING) {
                 return Ok(None);
             }
-            Err(format!("it has no credentials to give{}", complaint(&answer, &stderr)))
+            let seen = match complaint(b"", &stderr) {
+                said if said.is_empty() => {
+                    format!("; to see its answer, run `{} get` on the node by hand", program(name))
+                }
+                said => said,
+            };
+            Err(format!("it has no credentials to give{seen}"))
         }
     }
 }

@@ -383,7 +383,7 @@ mod tests {
         ] {
             let hint = unpack::Error::of_read(inflated(&broken).unwrap_err()).hint();
             let says = |words: &str| hint.as_ref().is_some_and(|hint| hint.contains(words));
-            assert!(says("cut") && says("after its end"), "{hint:?}");
+            assert!(says("truncated") && says("extra bytes"), "{hint:?}");
         }
         let of_disk = io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
         assert_eq!(unpack::Error::of_read(of_disk).hint(), None);

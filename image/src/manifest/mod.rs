@@ -236,7 +236,8 @@ pub(crate) fn parse(bytes: &[u8], what: &str, machine: &Machine) -> Result<Docum
 /// Whether a media type is a vendor's for layers in another form than an archive, such as `application/vnd.erofs`.
 /// Other types are not decisive: the bytes tell.
 fn is_no_archive(media_type: &str) -> bool {
-    media_type.starts_with("application/vnd.") && !media_type.contains("tar")
+    let mut words = media_type.split(['.', '+', '-', '/']);
+    media_type.starts_with("application/vnd.") && !words.any(|word| matches!(word, "tar" | "gtar"))
 }
 
 /// The manifest.json of `docker save`.

@@ -28,6 +28,17 @@ fn stacked(below: Layer, above: Layer, dir: &Path) -> Result<Vec<PathBuf>, Error
 }
 
 #[test]
+fn a_hard_link_to_what_the_layer_below_removes_is_refused() {
+    if !can_run("a_hard_link_to_what_the_layer_below_removes_is_refused") {
+        return;
+    }
+    let dir = temp();
+    let (below, above) = (Layer::new().whiteout("x"), Layer::new().hard_link("y", "x"));
+    let error = stacked(below, above, dir.path()).unwrap_err();
+    assert!(matches!(error, Error::LinkToNothing { .. }), "{error}");
+}
+
+#[test]
 fn a_hard_link_to_a_file_without_content_is_such_a_file() {
     if !can_run("a_hard_link_to_a_file_without_content_is_such_a_file") {
         return;

@@ -36,6 +36,8 @@ pub(super) struct Blocks<R> {
     header_bytes: u64,
     /// Bytes of the trailer so far.
     trailer: u64,
+    /// The most of it that is recorded, in bytes.
+    trailer_recorded_max: u64,
     limits: Limits,
     /// The bytes that are not content, when recording.
     raw: Option<Vec<u8>>,
@@ -52,6 +54,7 @@ impl<R: Read> Blocks<R> {
             entries: 0,
             header_bytes: 0,
             trailer: 0,
+            trailer_recorded_max: TRAILER_RECORDED_MAX,
             limits,
             raw: is_recording.then(Vec::new),
             is_lossy: false,
@@ -77,15 +80,13 @@ impl<R: Read> Blocks<R> {
     /// Reads the next part of the trailer after the end of the archive; false once there is no more of it.
     pub(super) fn trailer(&mut self) -> Result<bool, Error> {
         let mut sink = Vec::new();
-        let raw = match &mut self.raw {
-            Some(raw) if self.trailer < TRAILER_RECORDED_MAX => raw,
-            raw => {
-                self.is_lossy |= raw.is_some();
-                &mut sink
-            }
+        let (raw, is_dropped) = match &mut self.raw {
+            Some(raw) if self.trailer < self.trailer_recorded_max => (raw, false),
+            raw => (&mut sink, raw.is_some()),
         };
         let part = (&mut self.reader).take(TRAILER_PART_BYTES).read_to_end(raw);
         let part = part.map_err(Error::of_read)? as u64;
+        self.is_lossy |= is_dropped && part > 0;
         charge(&LAYER_BYTES, &mut self.trailer, part, self.limits.bytes)?;
         Ok(part == TRAILER_PART_BYTES)
     }
@@ -272,6 +273,18 @@ mod tests {
         for bytes in [0, 1, 512, 1 << 20, (3 << 20) + 5] {
             let (archive, recorded, is_lossy) = read(bytes, Limits::NONE).unwrap();
             assert!(recorded == archive && !is_lossy, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_trailer_beyond_its_bound_is_known_to_be_dropped() {
+        for (bytes, is_lossy) in [(2 << 20, false), ((2 << 20) + 1, true)] {
+            let archive = vec![0; 512 + bytes];
+            let mut blocks = Blocks::new(&archive[..], Limits::NONE, true);
+            blocks.trailer_recorded_max = 2 << 20;
+            assert!(blocks.header().unwrap().is_none());
+            while blocks.trailer().unwrap() {}
+            assert_eq!(blocks.is_lossy(), is_lossy, "{bytes}");
         }
     }
 

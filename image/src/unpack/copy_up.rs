@@ -226,6 +226,8 @@ fn find(below: BorrowedFd<'_>, target: &[u8]) -> Result<Target, Errno> {
                 .map(|fd| Target::File(File::from(fd)))
         }
         FileType::Directory => Ok(Target::Directory),
+        // A whiteout: the view of a single layer shows it.
+        FileType::CharacterDevice if stat.st_rdev == 0 => Err(Errno::NOENT),
         FileType::Symlink
         | FileType::Fifo
         | FileType::Socket

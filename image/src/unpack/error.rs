@@ -126,13 +126,12 @@ impl Error {
                  again without {format}"
             )),
             Self::Read { source } if is_of_format(source) => Some(
-                "its data is damaged, is cut, or has other bytes after its end: if other copies of it are the same, build \
-                 the image again"
+                "its data is damaged, truncated, or followed by extra bytes: pull it from another registry; if it is the same \
+                 there, build the image again and push it"
                     .into(),
             ),
             Self::Malformed { .. } | Self::Refused { .. } | Self::LinkToNothing { .. } => Some(
-                "if other copies of the layer are the same, build the image again, with another tool if this one writes \
-                 such layers"
+                "if the layer is the same in other registries, build the image again, with another tool if the error stays"
                     .into(),
             ),
             Self::Read { .. } | Self::Make { .. } | Self::Unwanted => None,

@@ -2,9 +2,10 @@
 //! Network devices of the host that a container gets: moved into its network namespace, `linux.netDevices` of the OCI
 //! runtime spec 1.3.
 //!
-//! The rule: everything that can be checked is checked before the first device moves, and a failure on the way brings
-//! those back that have moved. A device keeps its addresses of global scope, its MAC address and its MTU, and is up in
-//! the container. When the container's namespace ends, the kernel returns hardware to the host's and removes virtual
+//! The rule: everything that can be checked is checked before the first device moves. A failure on the way brings those
+//! back that have moved, if nobody else can be in the namespace: elsewhere a process of the pod may have put a device of
+//! its own at their names. A device keeps its permanent addresses of global scope, its MAC address and its MTU, and is
+//! up in the container. Addresses with a lifetime (DHCP, SLAAC) and routes are lost. When the container's namespace ends, the kernel returns hardware to the host's and removes virtual
 //! devices (network_namespaces(7)).
 
 use crate::address::{self, Address};
@@ -61,14 +62,16 @@ impl Error {
         match self {
             Self::BadName { .. } => Some("correct `linux.netDevices`".into()),
             Self::NotFound { .. } => {
-                Some("`ip link` lists the host's; one that another container has is not among them".into())
+                Some("`ip link` lists the host's; one that a container has is not among them, also if its start failed".into())
             }
             Self::Loopback { .. } => Some("remove it from `linux.netDevices`; `lo` is up in the container".into()),
             Self::Taken { .. } => Some("set another `name` in `linux.netDevices`".into()),
             Self::Move { source, .. } if source.errno() == Errno::INVAL => {
                 Some("devices such as bridges and tunnels cannot leave their network namespace (`netns-local`)".into())
             }
-            Self::Lost { source, .. } => source.hint(),
+            Self::Lost { .. } => Some(
+                "move them back by `nsenter --net=PATH ip link set NAME netns 1`, or remove the pod: hardware then returns by itself".into(),
+            ),
             Self::Move { .. } | Self::Enter { .. } | Self::Socket { .. } => None,
         }
     }
@@ -114,11 +117,12 @@ struct Found {
     addresses: Vec<Address>,
 }
 
-/// Moves the devices from the network namespace of the calling thread into `netns`. All of them, or none.
+/// Moves the devices from the network namespace of the calling thread into `netns`. All of them, or none if `netns` is
+/// new (`is_new`): no process but ones that wait for the caller is in it.
 ///
 /// # Errors
 /// When a device is not there, a name is taken, or the kernel refuses: [`Error`].
-pub fn move_into(netns: BorrowedFd<'_>, devices: &[Device]) -> Result<(), Error> {
+pub fn move_into(netns: BorrowedFd<'_>, is_new: bool, devices: &[Device]) -> Result<(), Error> {
     check(devices)?;
     let here = Socket::route().map_err(|source| Error::Socket { source })?;
     let found: Vec<Found> =
@@ -133,7 +137,8 @@ pub fn move_into(netns: BorrowedFd<'_>, devices: &[Device]) -> Result<(), Error>
             .map_err(|source| Error::Move { name: device.name.clone(), source })
             .and_then(|()| within(netns, || arrive(&device.inside, &of.addresses, true)));
         if let Err(error) = moved {
-            let names = bring_back(netns, &own, devices.iter().zip(&found).take(at + 1));
+            let tried = devices.iter().zip(&found).take(at + 1);
+            let names = if is_new { bring_back(netns, &own, tried) } else { gone(&here, tried) };
             return Err(if names.is_empty() {
                 error
             } else {
@@ -152,7 +157,7 @@ fn find(here: &Socket, device: &Device) -> Result<Found, Error> {
     };
     // Found by an alternative name, the kernel answers with the first one.
     if of.name != name {
-        return Err(Error::NotFound { name });
+        return Err(Error::BadName { name, why: "it is an alternative name of the device" });
     }
     if of.index == LOOPBACK {
         return Err(Error::Loopback { name });
@@ -186,7 +191,7 @@ fn arrive(name: &str, addresses: &[Address], up: bool) -> Result<(), Error> {
     let moving = |source| Error::Move { name: name.to_owned(), source };
     let socket = Socket::route().map_err(|source| Error::Socket { source })?;
     let Some(of) = link::find(&socket, name).map_err(moving)? else {
-        return Err(Error::NotFound { name: name.to_owned() });
+        return Err(moving(sys::Error::new(Errno::NODEV, format!("RTM_GETLINK({name})"))));
     };
     let mut batch = socket.batch();
     for address in addresses {
@@ -196,6 +201,12 @@ fn arrive(name: &str, addresses: &[Address], up: bool) -> Result<(), Error> {
         link::switch_on(&mut batch, of.index, name);
     }
     batch.run().map_err(moving)
+}
+
+/// The names of those that are not here any more.
+fn gone<'d>(here: &Socket, moved: impl Iterator<Item = (&'d Device, &'d Found)>) -> Vec<String> {
+    let is_here = |of: &Found| matches!(link::at(here, of.index), Ok(Some(_)));
+    moved.filter(|(_, of)| !is_here(of)).map(|(device, _)| device.name.clone()).collect()
 }
 
 /// Moves devices back that have moved, and returns the names of those that could not be.
@@ -209,9 +220,12 @@ fn bring_back<'d>(
         let left = within(netns, || {
             let moving = |source| Error::Move { name: device.name.clone(), source };
             let socket = Socket::route().map_err(|source| Error::Socket { source })?;
-            let Some(there) = link::find(&socket, &device.inside).map_err(moving)? else {
-                return Ok(false);
+            // The kernel moves a device first, and renames it then.
+            let there = match link::find(&socket, &device.inside).map_err(moving)? {
+                None => link::find(&socket, &device.name).map_err(moving)?,
+                there => there,
             };
+            let Some(there) = there else { return Ok(false) };
             depart(&socket, there.index, own.as_fd(), &device.name).map_err(moving)?;
             Ok(true)
         });

@@ -150,7 +150,7 @@ fn build(
     let keyring = format!("_ses.{}", args.id);
     let (failed, wanted) = (Cell::new(None), &setup.beyond.net_devices);
     let give_devices = |child| {
-        net_devices::give(&args.id, child, wanted).map_err(|error| {
+        net_devices::give(&args.id, child, &setup.plan, wanted).map_err(|error| {
             failed.set(Some(error));
             net_devices::not_given()
         })

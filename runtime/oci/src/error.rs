@@ -111,7 +111,7 @@ impl Error {
             Self::Frozen { .. } => Some(
                 "thaw it: `hull oci resume`, or write 0 to its cgroup.freeze (v2), THAWED to its freezer.state (v1)".into(),
             ),
-            Self::Plan { source, .. } | Self::PlanProcess { source } => source.hint(),
+            Self::Plan { source, .. } | Self::PlanProcess { source } => plan_hint(source),
             Self::Cgroup { source, .. } => source.hint(),
             Self::NetDevices { source, .. } => source.hint(),
             Self::NoNetDevices { hint, .. } => Some((*hint).into()),
@@ -145,4 +145,14 @@ impl Error {
     ) -> impl FnOnce(rustix::io::Errno) -> Self {
         move |errno| Self::Call { source: hull_sys::Error::new(errno, call()) }
     }
+}
+
+/// Advice for the author of a config.json.
+fn plan_hint(error: &hull_plan::Error) -> Option<String> {
+    if let hull_plan::Error::Bad { field, .. } = error {
+        return Some(format!(
+            "correct `{field}` in config.json, as the OCI runtime spec describes it"
+        ));
+    }
+    error.hint()
 }

@@ -33,12 +33,13 @@ pub(crate) fn check(global: &Global, id: &str, plan: &Plan, wanted: &[Device]) -
 }
 
 /// Moves them into the network namespace of a child of this process that waits.
-pub(crate) fn give(id: &str, child: i32, wanted: &[Device]) -> Result<()> {
+pub(crate) fn give(id: &str, child: i32, plan: &Plan, wanted: &[Device]) -> Result<()> {
     // Not reaped yet, so the number is the child's.
     let path = format!("/proc/{child}/ns/net");
     let netns = rustix::fs::openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(Error::of(|| format!("open({path})")))?;
-    let moved = devices::move_into(netns.as_fd(), wanted);
+    let is_new = plan.namespaces.net == Namespace::New;
+    let moved = devices::move_into(netns.as_fd(), is_new, wanted);
     moved.map_err(|source| Error::NetDevices { id: id.to_owned(), source })
 }
 

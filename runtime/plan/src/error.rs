@@ -102,10 +102,8 @@ impl Error {
             Self::SeccompCall { call, .. } => {
                 Some(format!("allow `{call}` in the seccomp profile"))
             }
-            Self::Bad { field, .. } => {
-                Some(format!("correct `{field}`, as the OCI runtime spec describes it"))
-            }
-            Self::Missing { .. } => None,
+            // Only who wrote a config.json knows the field.
+            Self::Bad { .. } | Self::Missing { .. } => None,
         }
     }
 }

@@ -4,14 +4,19 @@
 //! The rule: only a socket that no program listens on is replaced. A file, a directory, a device, a pipe or a link
 //! there is somebody's data, or a mistake in the configuration.
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, chmodat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fchmod, openat, statat, unlinkat};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+
+/// Connections that wait to be accepted; the kernel allows `net.core.somaxconn`, 4,096 by default.
+const BACKLOG: i32 = 4096;
 
 /// Why a path cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -89,11 +94,17 @@ pub fn listen_at(path: &Path) -> Result<(UnixListener, SocketFile), SocketPathEr
             unlinkat(&directory, name, AtFlags::empty())?;
         }
     }
-    let listener = UnixListener::bind(path)?;
-    chmodat(&directory, name, Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Before the bind, which gives the file the socket's mode: it never has another one.
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
     let bound = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let file = SocketFile { directory, name: name.to_owned(), identity: identity(&bound) };
-    Ok((listener, file))
+    if let Err(errno) = listen(&socket, BACKLOG) {
+        let _left = file.remove();
+        return Err(errno.into());
+    }
+    Ok((socket.into(), file))
 }
 
 /// The name of a kind of file that is not a socket.

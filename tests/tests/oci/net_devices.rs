@@ -22,7 +22,7 @@ fn wants(bundle: &Bundle, devices: &Value) {
 
 const DEVICES: &str = "ip link add dev hd0 type veth peer name hp0; ip link set dev hd0 mtu 1400 address 02:00:00:00:00:0a up
 ip addr add 192.0.2.7/24 dev hd0; ip addr add 192.0.2.9/24 dev hd0; ip addr add 2001:db8::7/64 dev hd0 nodad
-ip link add dev hd1 type veth peer name hp1; ip link add dev hbr type bridge";
+ip link add dev hd1 type veth peer name hp1; ip link add dev hz0 type bridge";
 
 #[test]
 fn a_device_moves_with_its_addresses_and_is_up() {
@@ -37,7 +37,7 @@ fn a_device_moves_with_its_addresses_and_is_up() {
     for part in ["192.0.2.7/24", "192.0.2.9/24", "2001:db8::7/64", " hd1@"] {
         assert!(inside.contains(part), "no `{part}` in {said}");
     }
-    assert!(!left.contains(" hd") && left.contains(" hbr:"), "{said}");
+    assert!(!left.contains(" hd") && left.contains(" hz0:"), "{said}");
 }
 
 #[test]
@@ -52,13 +52,13 @@ fn all_devices_move_or_none() {
             assert!(ran.stdout.contains(part), "no `{part}` in {ran:?}");
         }
     };
-    stays(json!({"hd0": {}, "nosuch": {}}), &["`nosuch`", "no such device", "hint:"]);
+    stays(json!({"hd0": {}, "other": {}}), &["`nosuch`", "no such device", "hint:"]);
     stays(json!({"hd0": {}, "lo": {"name": "x"}}), &["`lo`", "loopback"]);
     stays(json!({"hd0": {"name": "lo"}}), &["`lo`", "has that name"]);
     stays(json!({"hd0": {"name": "x"}, "hd1": {"name": "x"}}), &["`x`", "has that name"]);
     stays(json!({"hd0": {"name": "a/b"}}), &["`a/b`", "hint:"]);
     // The first has moved when the kernel refuses the second, a bridge.
-    stays(json!({"hd0": {"name": "net0"}, "hbr": {}}), &["`hbr`", "hint:"]);
+    stays(json!({"hd0": {"name": "net0"}, "hz0": {}}), &["`hz0`", "hint:"]);
     bundle.change(|config| {
         let spaces = config["linux"]["namespaces"].as_array_mut().unwrap();
         spaces.retain(|one| one["type"] != "network");
