@@ -63,6 +63,7 @@ pub(crate) fn run(global: &Global, args: &Create) -> Result<u8> {
 fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
     let mut setup = setup(global, args)?;
     check_streams(&args.streams, setup.terminal)?;
+    net_devices::check(global, &args.id, &setup.plan, &setup.beyond.net_devices)?;
     if setup.terminal && !args.streams.detach {
         let size = &mut setup.plan.process.terminal;
         *size = size.or_else(console::own_size);

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::record::{self, Record};
 use crate::resources::warn_of_kernel_memory;
 use crate::systemd::Scope;
-use crate::{documents, home_dir, log, net_devices, seccomp, store, systemd};
+use crate::{documents, home_dir, log, seccomp, store, systemd};
 use hull_init::plan::{IdMap, Op};
 use hull_init::{Hooks, Plan};
 use hull_plan::defaults::with_device_rules;
@@ -62,7 +62,6 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
         host: host_facts(),
     };
     let mut plan = hull_plan::plan(&spec, &options).map_err(planned)?;
-    net_devices::check(global, &args.id, &plan, &beyond.net_devices)?;
     label_all(&mut plan.ops, beyond.mount_label.as_deref(), options.host).map_err(planned)?;
     if let Some(profile) = &beyond.seccomp {
         plan.process.seccomp = Some(seccomp::filter(root, profile)?);
