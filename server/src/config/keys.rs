@@ -242,7 +242,7 @@ pub(crate) const KEYS: &[Key] = &[
         "Registry that this entry configures, as written in image names.",
     ),
     unset(
-        "image.registry.mirrors",
+        MIRRORS,
         "[\"https://mirror.example/v2\"]",
         "Mirrors, as base URLs, that are tried before the registry itself, in this order. Default: none.",
     ),
@@ -265,6 +265,9 @@ pub(crate) const KEYS: &[Key] = &[
 
 /// The section of registries, `[[image.registry]]`: keys inside it start with this.
 pub(super) const REGISTRY: &str = "image.registry";
+
+/// The setting of a registry's mirrors.
+pub(super) const MIRRORS: &str = "image.registry.mirrors";
 
 /// The known key nearest to a misspelt one, if it is near enough.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {

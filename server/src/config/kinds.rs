@@ -5,6 +5,7 @@
 
 use super::keys::{KEYS, Key, REGISTRY, value_at};
 use super::settings::Config;
+use super::shown::without_account;
 use hull_sys::text::shown;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -129,7 +130,9 @@ pub(super) fn not_a_list(value: &Spanned<DeValue<'_>>) -> Mismatch {
 /// A value with its kind, as in `the string "4"`.
 pub(super) fn described(value: &DeValue<'_>) -> String {
     match value {
-        DeValue::String(text) => format!("the string \"{}\"", shown(text.as_bytes(), SHOWN_BYTES)),
+        DeValue::String(text) => {
+            format!("the string \"{}\"", shown(without_account(text), SHOWN_BYTES))
+        }
         DeValue::Integer(number) => {
             format!("the number {}", shown(number.to_string(), SHOWN_BYTES))
         }

@@ -5,11 +5,11 @@
 //! operators deploy one drop-in file per registry.
 
 use super::error::Error;
-use super::keys::{self, KEYS, REGISTRY};
+use super::keys::{self, KEYS, MIRRORS, REGISTRY};
 use super::kinds::{self, Kind, described, example, mismatch};
 use super::origin::Origin;
 use super::settings::Config;
-use super::validate::validate;
+use super::validate::{self, validate};
 use serde::Deserialize as _;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -215,9 +215,22 @@ impl Leaf<'_> {
         } else {
             mismatch(&key, self.value)
         };
-        let Some(found) = found else { return Ok(()) };
+        let Some(found) = found else { return self.check_mirrors(text, origin) };
         let (example, origin) = (example(&key), origin(line_of(text, found.at)));
         Err(Error::BadType { key, origin, why: found.why, example })
+    }
+
+    /// Here and not with the merged values, which do not know the lines of each entry.
+    fn check_mirrors(&self, text: &str, origin: impl Fn(usize) -> Origin) -> Result<(), Error> {
+        let DeValue::Array(mirrors) = self.value.get_ref() else { return Ok(()) };
+        for mirror in mirrors.iter().filter(|_| self.key == MIRRORS) {
+            let checked = mirror.get_ref().as_str().map_or(Ok(()), validate::mirror);
+            checked.map_err(|why| {
+                let origin = origin(line_of(text, mirror.span().start));
+                Error::BadValue { key: self.key.clone(), origin, why }
+            })?;
+        }
+        Ok(())
     }
 }
 

@@ -191,6 +191,23 @@ fn an_mtu_that_links_cannot_have_is_refused_with_its_range() {
 }
 
 #[test]
+fn an_account_in_a_mirror_is_refused_and_not_shown() {
+    for (mirrors, line) in [
+        ("[\n\"b\",\n\"https://me:hunter2@mirror.example\"]", 5),
+        ("\"me:hunter2@mirror.example\"", 3),
+    ] {
+        let text = format!(
+            "[[image.registry]]\nhost = \"a\"\nmirrors = {mirrors}\n[[image.registry]]\nhost = \"b\"\nmirrors = []\n"
+        );
+        let (_dir, main) = written(&[("config.toml", &text)]);
+        let said = load(Some(&main), &[]).unwrap_err().to_string();
+        assert!(said.contains("`image.registry.mirrors`"), "{said}");
+        assert!(said.contains(&format!("config.toml:{line}: ")), "{said}");
+        assert!(said.contains("@mirror.example") && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
 fn a_value_of_another_type_names_key_value_and_what_is_expected() {
     for (text, line, wanted, hint) in [
         (

@@ -2,8 +2,10 @@
 //! Which values settings may have beyond their types. Pure.
 
 use super::settings::{Cgroup, Config, Driver, Image, Log, Network, Nri, Runtime};
+use super::shown::without_account;
 use crate::limits::ulimits::Ulimit;
 use crate::systemd::names;
+use hull_sys::text::shown;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +25,9 @@ const MTU: RangeInclusive<u32> = 68..=65_535;
 const MTU_OF_V6: RangeInclusive<u32> = 1_280..=65_535;
 /// Longest time for a plugin, in milliseconds: all pods of the node wait for it.
 const PLUGIN_MS_MAX: u64 = 600_000;
+
+/// Longest value that is shown in a message, in bytes.
+const SHOWN_BYTES: usize = 256;
 
 /// A setting whose value cannot be used: its key, and the reason.
 pub(super) type Invalid = (&'static str, String);
@@ -169,4 +174,14 @@ fn image(image: &Image) -> Result<(), Invalid> {
         Some(_) => Err(("image.registry", "an entry has no `host`".into())),
         None => Ok(()),
     }
+}
+
+/// Checks the address of a mirror: each pull would refuse one with an account.
+pub(super) fn mirror(address: &str) -> Result<(), String> {
+    let hidden = without_account(address);
+    if hidden == address {
+        return Ok(());
+    }
+    let hidden = shown(hidden, SHOWN_BYTES);
+    Err(format!("`{hidden}` has an account in it, and mirrors get none; remove it"))
 }

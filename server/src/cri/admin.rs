@@ -166,7 +166,7 @@ impl Hull for Cri {
         &self,
         _: Request<api::ConfigRequest>,
     ) -> Result<Response<api::ConfigResponse>, Status> {
-        let toml = toml::to_string(&self.node.config.without_accounts()).map_err(|err| {
+        let toml = self.node.config.shown_toml().map_err(|err| {
             status::plain(Code::Internal, &format!("cannot show the config: {err}"))
         })?;
         Ok(Response::new(api::ConfigResponse { toml }))

@@ -5,6 +5,7 @@ use super::network_status;
 use super::pagination::batched;
 use super::service::Cri;
 use super::status;
+use crate::config::Config;
 use crate::error::Error;
 use crate::node::PodCidr;
 use crate::storage::blocking;
@@ -373,22 +374,25 @@ impl Cri {
 
     /// Verbose info of the node, as JSON by key.
     fn info(&self) -> HashMap<String, String> {
-        let mut config = serde_json::to_value(&self.node.config).unwrap_or_default();
-        // Where containerd has it: minikube gives the kubelet the driver that it finds there.
-        let options = serde_json::json!({"SystemdCgroup": self.node.driver.is_systemd()});
-        if let Some(config) = config.as_object_mut() {
-            let containerd = serde_json::json!({"runtimes": {"runc": {"options": options}}});
-            config.insert("containerd".into(), containerd);
-        }
+        let config = shown_config(&self.node.config, self.node.driver.is_systemd());
         let version = serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "cgroup": format!("{:?}", self.node.cgroups.version()),
         });
-        HashMap::from([
-            ("config".into(), shown_json(&config.to_string()).into_owned()),
-            ("hull".into(), version.to_string()),
-        ])
+        HashMap::from([("config".into(), config), ("hull".into(), version.to_string())])
     }
+}
+
+/// The configuration as JSON, without accounts in addresses: `crictl info` prints it, and people pass it on.
+fn shown_config(config: &Config, is_systemd: bool) -> String {
+    let mut config = serde_json::to_value(config.without_accounts()).unwrap_or_default();
+    // Where containerd has it: minikube gives the kubelet the driver that it finds there.
+    let options = serde_json::json!({"SystemdCgroup": is_systemd});
+    if let Some(config) = config.as_object_mut() {
+        let containerd = serde_json::json!({"runtimes": {"runc": {"options": options}}});
+        config.insert("containerd".into(), containerd);
+    }
+    shown_json(&config.to_string()).into_owned()
 }
 
 fn condition(r#type: &str, state: Result<String, String>) -> api::RuntimeCondition {
@@ -404,4 +408,21 @@ fn condition(r#type: &str, state: Result<String, String>) -> api::RuntimeConditi
     };
     let message = shown(message, MESSAGE_BYTES_MAX);
     api::RuntimeCondition { r#type: r#type.into(), status: state.is_ok(), reason, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbose_info_shows_no_account_of_a_mirror() {
+        let config = toml::from_str(
+            "[[image.registry]]\nhost = \"docker.io\"\nmirrors = [\"https://me:hunter2@mirror.example/v2\"]\n",
+        );
+        let shown = shown_config(&config.unwrap(), true);
+        assert!(!shown.contains("hunter2") && shown.contains("@mirror.example"), "{shown}");
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let options = &shown["containerd"]["runtimes"]["runc"]["options"];
+        assert_eq!(options["SystemdCgroup"], true);
+    }
 }
