@@ -10,7 +10,7 @@ pub(crate) mod control;
 pub(crate) mod create;
 pub(crate) mod exec;
 pub(crate) mod exit_details;
-mod freezer;
+pub(crate) mod freezer;
 mod host_paths;
 pub(crate) mod log;
 pub(crate) mod oom_score;

@@ -1,48 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Containers and pods whose processes are frozen: they run, and do nothing.
 
+use crate::container::freezer;
+use crate::error::thaw_hint;
 use crate::node::Node;
 use crate::pod::PodRecord;
-use hull_cgroup::Cgroup;
 use hull_plan::{Certainty, Diagnosis, Layer};
 use hull_sys::text::shown;
 
-/// The finding about a pod whose cgroup is frozen as a whole. Reads a file of the kernel.
+/// The finding about a pod whose cgroup, or one above it, is frozen. Reads files of the kernel.
 pub(crate) fn pod(node: &Node, pod: &PodRecord) -> Option<Diagnosis> {
-    (pod.state.is_ready() && is_frozen(node, &pod.cgroup)).then(|| of_pod(&pod.cgroup))
+    let frozen = pod.state.is_ready().then(|| freezer::frozen(node, &pod.cgroup)).flatten()?;
+    Some(of_pod(frozen.above.as_deref().unwrap_or(&pod.cgroup)))
 }
 
-/// The finding about a running container that is frozen, alone. Reads files of the kernel.
-pub(crate) fn container(
-    node: &Node,
-    pod: &PodRecord,
-    cgroup: &str,
-    name: &str,
-) -> Option<Diagnosis> {
-    let is_paused = is_frozen(node, cgroup) && !is_frozen(node, &pod.cgroup);
-    is_paused.then(|| of_container(name))
+/// The finding about a running container that is frozen by its own cgroup. Reads files of the kernel.
+pub(crate) fn container(node: &Node, cgroup: &str, name: &str) -> Option<Diagnosis> {
+    freezer::frozen(node, cgroup)?.above.is_none().then(|| of_container(name))
 }
 
-/// Not if that cannot be read, as of one that has ended.
-fn is_frozen(node: &Node, cgroup: &str) -> bool {
-    Cgroup::at(&node.cgroups, cgroup).and_then(|cgroup| cgroup.is_frozen()).unwrap_or(false)
-}
-
+/// Of a pod that the freezer of `cgroup` holds: its own, or one above it.
 fn of_pod(cgroup: &str) -> Diagnosis {
-    let cgroup = shown(cgroup, 512);
+    let hint = thaw_hint("", Some(&shown(cgroup, 512)));
     diagnosis(
-        "the pod is frozen: none of its processes does anything".into(),
-        format!(
-            "thaw its cgroup {cgroup} (write 0 to `cgroup.freeze`, or THAWED to `freezer.state` with cgroup v1), and see \
-             which tool on the node froze it"
-        ),
+        "the pod is frozen: none of its processes runs".into(),
+        format!("{hint}; and see which tool on the node froze it"),
     )
 }
 
 fn of_container(name: &str) -> Diagnosis {
     diagnosis(
         "paused: its processes are frozen, so it does nothing and answers nothing".into(),
-        format!("`hull unpause {name}`"),
+        thaw_hint(name, None),
     )
 }
 

@@ -7,9 +7,10 @@ use hull_network::LinkState;
 use std::fs;
 
 /// A fault of a pod's link, and the fix.
-pub(crate) type Fault = (&'static str, &'static str);
+pub(crate) type Fault = (&'static str, String);
 
-const AGAIN: &str = "delete the pod: its controller makes it again";
+/// The name of a pod's interface, of the built-in network and of the first network plugin (`CNI_IFNAME`).
+const INTERFACE: &str = "eth0";
 
 /// The fault of the link of a pod that has addresses. Blocks.
 pub(crate) fn fault(node: &Node, pod: &PodRecord) -> Option<Fault> {
@@ -20,31 +21,35 @@ pub(crate) fn fault(node: &Node, pod: &PodRecord) -> Option<Fault> {
     let devices = fs::read_to_string(format!("/proc/{pause_pid}/net/dev")).ok()?;
     // One that cannot be read is not cut for that.
     let state = node.network.link_state(&pod.id).unwrap_or(LinkState::Elsewhere);
-    of(state, has_interface(&devices))
+    of(&pod.id, state, has_interface(&devices))
 }
 
-/// The fault, by the host's end of the link and by whether the pod has an interface.
-fn of(state: LinkState, has_interface: bool) -> Option<Fault> {
+/// The fault of the link of the pod `id`, by the host's end of it and by whether the pod has its interface.
+fn of(id: &str, state: LinkState, has_interface: bool) -> Option<Fault> {
+    const AGAIN: &str = "delete the pod: its controller makes it again";
     if !has_interface {
-        return Some(("the pod has no network interface any more", AGAIN));
+        return Some(("the pod has no network interface any more", AGAIN.into()));
     }
     match state {
-        LinkState::Down => Some((
-            "the host's end of the pod's link is down",
-            "set it up: `ip link set` with `hull` and the first 11 digits of the pod's id, or delete the pod",
-        )),
+        LinkState::Down => {
+            // As the built-in network names it.
+            let digits = id.get(..11).unwrap_or(id);
+            let hint = format!("`ip link set hull{digits} up`, or delete the pod");
+            Some(("the host's end of the pod's link is down", hint))
+        }
         LinkState::Unplugged => {
-            Some(("the host's end of the pod's link is not at the bridge", AGAIN))
+            Some(("the host's end of the pod's link is not attached to the bridge", AGAIN.into()))
         }
         // The pod's interface is of another mode than the network has now.
         LinkState::Missing | LinkState::Whole | LinkState::Elsewhere => None,
     }
 }
 
-/// Whether a namespace has an interface beside loopback: `proc_pid_net(5)`, dev, after two lines of heads.
+/// Whether a namespace has the pod's interface: `proc_pid_net(5)`, dev, after two header lines. Its name has to match:
+/// modules such as ipip and sit add interfaces of their own to every namespace.
 fn has_interface(devices: &str) -> bool {
     let names = devices.lines().skip(2).filter_map(|line| line.split_once(':'));
-    names.map(|(name, _)| name.trim()).any(|name| name != "lo")
+    names.map(|(name, _)| name.trim()).any(|name| name == INTERFACE)
 }
 
 #[cfg(test)]
@@ -53,24 +58,34 @@ mod tests {
 
     #[test]
     fn a_cut_link_is_known_by_either_end() {
-        let heads = "Inter-|   Receive\n face |bytes\n";
+        let headers = "Inter-|   Receive\n face |bytes\n";
         let devices = |names: &[&str]| {
-            names.iter().fold(heads.to_owned(), |text, name| text + &format!("  {name}: 0 0\n"))
+            names.iter().fold(headers.to_owned(), |text, name| text + &format!("  {name}: 0 0\n"))
         };
-        assert!(has_interface(&devices(&["lo", "eth0"])) && !has_interface(&devices(&["lo"])));
-        assert!(!has_interface(""));
-        for (state, has_interface, wanted) in [
-            (LinkState::Whole, true, None),
-            (LinkState::Elsewhere, true, None),
-            (LinkState::Missing, true, None),
-            (LinkState::Missing, false, Some("no network interface")),
-            (LinkState::Elsewhere, false, Some("no network interface")),
-            (LinkState::Down, true, Some("is down")),
-            (LinkState::Unplugged, true, Some("not at the bridge")),
+        for (names, wanted) in [
+            (&["lo", "eth0"][..], true),
+            (&["lo", "tunl0", "eth0", "eth1"], true),
+            (&["lo"], false),
+            (&["lo", "tunl0"], false),
+            (&["lo", "sit0", "ip6tnl0"], false),
         ] {
-            let found = of(state, has_interface).map(|(what, _)| what);
+            assert_eq!(has_interface(&devices(names)), wanted, "{names:?}");
+        }
+        assert!(!has_interface(""));
+        let id = "0123456789abcdef";
+        for (state, has_interface, wanted, fix) in [
+            (LinkState::Whole, true, None, ""),
+            (LinkState::Elsewhere, true, None, ""),
+            (LinkState::Missing, true, None, ""),
+            (LinkState::Missing, false, Some("no network interface"), "delete the pod"),
+            (LinkState::Elsewhere, false, Some("no network interface"), "delete the pod"),
+            (LinkState::Down, true, Some("is down"), "ip link set hull0123456789a up"),
+            (LinkState::Unplugged, true, Some("not attached to the bridge"), "delete the pod"),
+        ] {
+            let found = of(id, state, has_interface);
             assert_eq!(found.is_some(), wanted.is_some(), "{state:?}");
-            assert!(found.unwrap_or_default().contains(wanted.unwrap_or_default()), "{found:?}");
+            let (what, hint) = found.unwrap_or_default();
+            assert!(what.contains(wanted.unwrap_or_default()) && hint.contains(fix), "{hint}");
         }
     }
 }

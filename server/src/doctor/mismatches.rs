@@ -10,6 +10,7 @@ use crate::pod::{PodSnapshot, State};
 use crate::storage::blocking;
 use futures_util::{StreamExt as _, stream};
 use hull_cgroup::Cgroup;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -37,14 +38,14 @@ pub(super) struct Mismatch {
     id: String,
     name: String,
     found: &'static str,
-    hint: &'static str,
+    hint: Cow<'static, str>,
 }
 
 impl Mismatch {
     pub(super) fn finding(&self, names: &BTreeMap<String, String>) -> Finding {
         Finding {
             owner: owner(&self.id, names),
-            ..mismatch(self.subject, self.name.clone(), self.found.into(), self.hint.into())
+            ..mismatch(self.subject, self.name.clone(), self.found.into(), self.hint.clone().into())
         }
     }
 }
@@ -87,18 +88,23 @@ fn of_pod(
     is_attached: bool,
     found: &mut BTreeSet<Mismatch>,
 ) {
-    let mut add = |subject, name: String, text, hint| {
+    let mut add = |subject, name: String, text, hint: Cow<'static, str>| {
         found.insert(Mismatch { subject, id: view.id.to_string(), name, found: text, hint });
     };
-    let again = "delete the pod: its controller makes it again";
+    let again = Cow::Borrowed("delete the pod: its controller makes it again");
     let cgroup = format!("{}/{}", view.record.cgroup, view.id);
     if !has_process(node, &cgroup, pause_pid) {
-        add("process", format!("pause, {pause_pid}"), "it is not in the cgroup of the pod", again);
+        add(
+            "process",
+            format!("pause, {pause_pid}"),
+            "it is not in the cgroup of the pod",
+            again.clone(),
+        );
     }
     if !is_attached {
         add("network", view.id.to_string(), "the pod has no addresses on record", again);
     } else if let Some((found, hint)) = links::fault(node, &view.record) {
-        add("network", view.id.to_string(), found, hint);
+        add("network", view.id.to_string(), found, hint.into());
     }
 }
 
@@ -119,7 +125,7 @@ pub(super) async fn unresponsive(node: &Arc<Node>) -> Vec<Mismatch> {
             id: view.id.to_string(),
             name: view.id.to_string(),
             found: "it does not answer",
-            hint: "see why the process does not run (stopped, or stuck on storage); stopping the pod ends it",
+            hint: "see why the process does not run (stopped, or stuck on storage); stopping the pod ends it".into(),
         })
     };
     let asked = futures_util::future::join_all(node.registry.views().into_iter().map(ask));
@@ -133,14 +139,14 @@ fn of_container(
     found: &mut BTreeSet<Mismatch>,
 ) {
     let record = &view.record;
-    let mut add = |subject, name: String, text, hint| {
+    let mut add = |subject, name: String, text| {
+        let hint = Cow::Borrowed("remove the container: the kubelet makes it again");
         found.insert(Mismatch { subject, id: view.id.to_string(), name, found: text, hint });
     };
-    let again = "remove the container: the kubelet makes it again";
     let has_layer = match &record.state {
         ContainerState::Running { pid, .. } => {
             if !has_process(node, &record.cgroup, *pid) {
-                add("process", pid.to_string(), "it is not in the cgroup of its container", again);
+                add("process", pid.to_string(), "it is not in the cgroup of its container");
             }
             true
         }
@@ -148,7 +154,7 @@ fn of_container(
         ContainerState::Creating | ContainerState::Removing => false,
     };
     if has_layer && !layers.contains(record.id.as_str()) {
-        add("writable layer", record.id.clone(), "it is not there", again);
+        add("writable layer", record.id.clone(), "it is not there");
     }
 }
 

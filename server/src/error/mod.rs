@@ -148,8 +148,8 @@ fn frozen_text(above: Option<&str>) -> String {
     }
 }
 
-/// The advice for a frozen container.
-fn thaw_hint(name: &str, above: Option<&str>) -> String {
+/// The advice for what is frozen: a container by itself, or by the cgroup `above` it.
+pub(crate) fn thaw_hint(name: &str, above: Option<&str>) -> String {
     match above {
         Some(above) => format!(
             "thaw cgroup {above}: write 0 to its `cgroup.freeze`, or THAWED to its `freezer.state` with cgroup v1"

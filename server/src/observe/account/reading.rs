@@ -76,7 +76,7 @@ fn of_pod(node: &Node, pod: &PodRecord) -> Vec<Diagnosis> {
         cause: None,
         certainty: Certainty::Certain,
         evidence: Vec::new(),
-        fix: Some(fix.to_owned()),
+        fix: Some(fix),
     });
     cut.into_iter().chain(frozen::pod(node, pod)).collect()
 }
@@ -105,7 +105,7 @@ fn of_container(node: &Node, pod: &PodRecord, view: &ContainerSnapshot, name: &s
         memory_bytes: stats.working_set_bytes,
         memory_limit_bytes: stats.memory_limit_bytes,
         faults: running::faults(node, pod, record, true),
-        warnings: frozen::container(node, pod, &record.cgroup, name).into_iter().collect(),
+        warnings: frozen::container(node, &record.cgroup, name).into_iter().collect(),
         cpu_periods: counters.cpu_periods.unwrap_or(0),
         cpu_throttled_periods: counters.cpu_throttled_periods.unwrap_or(0),
         ..reading
