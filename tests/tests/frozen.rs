@@ -7,7 +7,7 @@
 use hull_proto::cri::{self as api, ContainerEventType as Kind, ContainerState};
 use hull_tests::cri::shell;
 use hull_tests::eventually::with_long_timeout;
-use hull_tests::{Node, eventually, host};
+use hull_tests::{Cri, Node, eventually, host};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -147,8 +147,31 @@ async fn commands_and_attach_are_refused_at_once_while_a_container_is_frozen() {
         thaw(&frozen);
         assert_eq!(cri.exec(&made, &["echo", "on"]).await.unwrap().stdout, "on\n");
     }
+    a_running_command_ends_at_its_time_limit(&cri, &made, &freezer, &group.join(&made)).await;
     cri.remove_pod(&pod).await.unwrap();
     node.nothing_is_left().await;
+}
+
+/// One that began before its container was frozen does not keep its caller beyond the time limit.
+async fn a_running_command_ends_at_its_time_limit(
+    cri: &Cri,
+    made: &str,
+    freezer: &Freezer,
+    group: &Path,
+) {
+    let began = Path::new("/proc").join(cri.pid(made).await.to_string()).join("root/begun");
+    let running = tokio::spawn({
+        let (cri, made) = (cri.clone(), made.to_owned());
+        async move { cri.exec_for(&made, &["sh", "-c", "touch /begun; sleep 1000"], 4).await }
+    });
+    eventually("the command has begun", || async {
+        fs::metadata(&began).map(drop).map_err(|err| err.to_string())
+    })
+    .await;
+    freezer.freeze(group).await;
+    let limit = with_long_timeout(Duration::from_secs(10));
+    let late = tokio::time::timeout(limit, running).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
 }
 
 #[tokio::test]

@@ -107,10 +107,10 @@ const WAITS: &[Wait] = &[
         "OK",
     ),
     wait(
-        ("ExecSync, Exec, Attach", "frozen container"),
+        ("ExecSync, ExecSync without a timeout, Exec, Attach", "frozen container"),
         &[],
         &[],
-        "it is refused",
+        "it is refused; a command that runs already ends at its `timeout`, killed when it thaws with cgroup v1",
         "FAILED_PRECONDITION",
     ),
     wait(
