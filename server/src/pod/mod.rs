@@ -24,6 +24,7 @@ mod snapshot;
 mod state;
 pub(crate) mod task;
 mod teardown;
+pub(crate) mod timeline;
 
 pub(crate) use command::{Command, Reply, Sizes};
 pub(crate) use error::Error;

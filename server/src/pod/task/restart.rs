@@ -14,6 +14,7 @@
 use super::data::Task;
 use super::entry::{ContainerEntry, Restart};
 use super::result::WorkResult;
+use super::timeline::stage;
 use crate::container::State;
 use crate::container::state::{Event, ExitReason};
 use crate::error::{Chain, Error, Result};
@@ -243,7 +244,9 @@ impl Task {
             matches!(entry.record.state, State::Created) && entry.operation.is_idle()
         });
         if is_unstarted {
+            self.begin_container_stage(id, stage::START);
             self.record_container_failure(id, "StartError", err);
+            self.end_container_stage(id, stage::START, Some(err));
             let why = crate::error::sentence(err);
             self.advance(id, Event::StartFailed { why, at_ns: now_ns() }).await;
         }

@@ -6,8 +6,8 @@ use crate::container::state::ExitReason;
 use crate::container::{ContainerRecord, State};
 use crate::diagnostics::ending;
 use crate::error::{Error, sentence};
-use crate::history::{Kind, Timeline};
 use crate::node::now_ns;
+use crate::pod::timeline;
 use hull_proto::id::ContainerId;
 use tracing::warn;
 
@@ -24,36 +24,13 @@ pub(super) mod stage {
 impl Task {
     /// Begins the timeline of this pod, and its first stage.
     pub(super) fn begin_timeline(&self) {
-        let metadata = self.record.config.metadata.clone().unwrap_or_default();
-        self.node.history.begin(Timeline {
-            kind: Kind::Pod,
-            id: self.id.to_string(),
-            pod: self.id.to_string(),
-            namespace: metadata.namespace,
-            pod_name: metadata.name,
-            attempt: metadata.attempt,
-            began_ns: self.record.created_ns,
-            ..Timeline::default()
-        });
+        self.node.history.begin(timeline::of_pod(&self.record));
         self.begin_stage(stage::START_POD);
     }
 
     /// Begins the timeline of a container, and its first stage.
     pub(super) fn begin_container_timeline(&self, record: &ContainerRecord) {
-        let pod = self.record.config.metadata.clone().unwrap_or_default();
-        let (name, attempt) = record.metadata();
-        self.node.history.begin(Timeline {
-            kind: Kind::Container,
-            id: record.id.clone(),
-            pod: self.id.to_string(),
-            namespace: pod.namespace,
-            pod_name: pod.name,
-            name: name.to_owned(),
-            attempt,
-            image: record.image_name().to_owned(),
-            began_ns: record.created_ns,
-            ..Timeline::default()
-        });
+        self.node.history.begin(timeline::of_container(&self.record, record));
         self.node.history.begin_stage(&record.id, "", stage::CREATE);
     }
 
