@@ -187,7 +187,7 @@ async fn a_kill_that_was_requested_a_pause_and_a_cut_link_are_named() {
     let _none = node.hull(&["kill", "-s", "KILL", "killed"]).good();
     eventually("the kill is known as requested", || async {
         let (killed, code) = account(&node, "killed");
-        let is_known = found(&killed, "note").contains("Hull was requested to send SIGKILL");
+        let is_known = found(&killed, "note").contains("a client of Hull sent SIGKILL");
         if code == 0 && is_known { Ok(()) } else { Err(format!("{code}: {killed:#}")) }
     })
     .await;

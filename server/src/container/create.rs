@@ -52,6 +52,7 @@ pub(crate) fn record(
         stop_requested: false,
         stop_signal_ns: None,
         signal_requested: None,
+        signal_requested_ns: None,
         remarks: Vec::new(),
         state: State::Creating,
     })

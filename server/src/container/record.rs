@@ -43,6 +43,9 @@ pub(crate) struct ContainerRecord {
     /// The last signal that a client had sent to it, while it ran: `hull kill`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) signal_requested: Option<i32>,
+    /// When that was, in nanoseconds since the epoch; not known of a container that an earlier release ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signal_requested_ns: Option<i64>,
     /// Parts of its config that have no effect on this node, each in a sentence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) remarks: Vec<String>,

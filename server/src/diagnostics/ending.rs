@@ -18,7 +18,9 @@ pub(crate) fn of_exit(record: &ContainerRecord, how: &ExitReason, at_ns: i64) ->
         ExitReason::StartFailed { .. } | ExitReason::Lost => (None, None, None),
     };
     let known = details.and_then(|of| of.diagnosis.as_deref().cloned());
-    let is_by_request = known.as_ref().is_some_and(|of| of.kind == ends::BY_REQUEST);
+    let is_by_request = known
+        .as_ref()
+        .is_some_and(|of| of.kind == ends::BY_REQUEST && of.certainty == Certainty::Certain);
     let is_asked = is_by_request || details.is_some_and(|of| of.stop_requested);
     End {
         at_ns,
@@ -181,6 +183,25 @@ mod tests {
         let failed = exit(1, false);
         assert!(!failed.ordinary && failed.diagnosis.is_none());
         assert_eq!((failed.exit_code, failed.signal), (Some(1), None));
+    }
+
+    #[test]
+    fn an_end_that_only_may_have_been_asked_for_is_not_ordinary() {
+        for (certainty, wanted) in [(Certainty::Certain, true), (Certainty::Likely, false)] {
+            let diagnosis = Diagnosis {
+                kind: ends::BY_REQUEST.into(),
+                layer: Layer::Process,
+                what: "killed by signal 9 (SIGKILL)".into(),
+                cause: None,
+                certainty,
+                evidence: Vec::new(),
+                fix: None,
+            };
+            let diagnosis = Some(Box::new(diagnosis));
+            let details = ExitDetails { diagnosis, ..ExitDetails::default() };
+            let end = of_exit(&record(), &ExitReason::Signal { signal: 9, details }, 1);
+            assert_eq!(end.ordinary, wanted, "{certainty:?}");
+        }
     }
 
     #[test]

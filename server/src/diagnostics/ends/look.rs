@@ -16,7 +16,7 @@ use crate::oci_spec;
 use crate::pod::{PodRecord, State as PodState};
 use crate::storage::blocking;
 use hull_cgroup::Cgroup;
-use hull_plan::{Op, Plan, Process, elf};
+use hull_plan::{Certainty, Op, Plan, Process, elf};
 use hull_proto::cri::{self, security_profile::ProfileType};
 use hull_proto::monitor::LastOutput;
 use rustix::fs::{StatVfs, fstatvfs};
@@ -31,6 +31,9 @@ use tokio::time::timeout;
 const VOLUMES_MAX: usize = 16;
 /// A file system with less space than this is full, in bytes: a write fails that needs a page more.
 const FULL_BYTES: u64 = 64 << 10;
+
+/// Longest time from a signal by a client to an end that is its effect for certain: the grace period of Kubernetes.
+const REQUESTED_MAX: Duration = Duration::from_secs(30);
 
 /// Longest time for facts: the exit is published after it.
 const FACTS_MAX: Duration = Duration::from_secs(1);
@@ -71,7 +74,7 @@ pub(crate) async fn explain(ended: Ended<'_>, mut how: ExitReason) -> ExitReason
         args: &args,
         waited_s: waited_s(ended.record, ended.at_ns),
         stop_signal: ended.record.stop_signal,
-        signal_requested: ended.record.signal_requested,
+        signal_requested: signal_requested(ended.record, ended.at_ns),
     };
     let mut diagnosis = diagnose(&how, &circumstances, clue.as_ref(), facts.as_ref());
     if failed && shows_output(&ended) {
@@ -108,6 +111,16 @@ fn details_mut(how: &mut ExitReason) -> Option<&mut ExitDetails> {
 fn waited_s(record: &ContainerRecord, at_ns: i64) -> Option<u64> {
     let waited = at_ns.checked_sub(record.stop_signal_ns?)?;
     u64::try_from(waited / 1_000_000_000).ok()
+}
+
+/// The signal that a client had sent before an end at `at_ns`. Certain as its reason only for a while: a program that
+/// handled the signal goes on, and whatever sends the same one later is another.
+fn signal_requested(record: &ContainerRecord, at_ns: i64) -> Option<(i32, Certainty)> {
+    let signal = record.signal_requested?;
+    let waited = record.signal_requested_ns.and_then(|since| at_ns.checked_sub(since));
+    let waited = waited.and_then(|waited| u64::try_from(waited).ok()).map(Duration::from_nanos);
+    let is_soon = waited.is_some_and(|waited| waited <= REQUESTED_MAX);
+    Some((signal, if is_soon { Certainty::Certain } else { Certainty::Likely }))
 }
 
 /// The arguments of the first process, from config and image.
@@ -367,6 +380,28 @@ async fn walk_volumes(of: &Sought, volumes: &[Volume]) -> Option<Walked> {
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    #[test]
+    fn a_signal_by_a_client_is_the_certain_reason_of_an_end_soon_after_it() {
+        let of = |signal: Option<i32>, at_s: Option<i64>, end_s: i64| {
+            let record = serde_json::json!({
+                "id": "c", "pod": "p", "config": {}, "image_id": "i", "image_ref": "i", "created_ns": 0,
+                "cgroup": "/c", "log_path": "", "user": null, "stop_signal": 15, "state": "Created",
+                "signal_requested": signal, "signal_requested_ns": at_s.map(|at| at * 1_000_000_000),
+            });
+            signal_requested(&serde_json::from_value(record).unwrap(), end_s * 1_000_000_000)
+        };
+        assert_eq!(of(None, None, 100), None);
+        for (at, wanted) in [
+            (Some(100), Certainty::Certain),
+            (Some(70), Certainty::Certain),
+            (Some(69), Certainty::Likely),
+            (Some(101), Certainty::Likely),
+            (None, Certainty::Likely),
+        ] {
+            assert_eq!(of(Some(9), at, 100), Some((9, wanted)), "{at:?}");
+        }
+    }
 
     #[test]
     fn a_program_is_found_by_its_bare_name_as_the_kernel_found_it() {

@@ -66,8 +66,8 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) waited_s: Option<u64>,
     /// The signal by which it was asked to stop.
     pub(crate) stop_signal: i32,
-    /// The last signal that a client had sent to it.
-    pub(crate) signal_requested: Option<i32>,
+    /// The last signal that a client had sent to it, and how sure it is that an end by that signal is due to it.
+    pub(crate) signal_requested: Option<(i32, Certainty)>,
 }
 
 /// The diagnosis of an end; `None` for an ordinary one, of which the exit code says everything.
@@ -87,13 +87,6 @@ fn diagnose(
             if details.stop_requested && *code == of.stop_signal.saturating_add(128) =>
         {
             Some(stopped(*code, of.stop_signal))
-        }
-        ExitReason::Code { code, .. }
-            if of.signal_requested.is_some_and(|signal| *code == signal.saturating_add(128)) =>
-        {
-            let signal = code.saturating_sub(128);
-            let how = format!("ended with code {code} (128 + {signal})");
-            Some(by_request(&how, signal))
         }
         ExitReason::Code { code, .. } => by_code(*code, of, clue, facts),
         ExitReason::Signal { signal, .. } => by_signal(*signal, of, clue, facts),
@@ -116,6 +109,12 @@ fn by_code(
     };
     if let Some(diagnosis) = observed(what.clone(), of.details) {
         return Some(diagnosis);
+    }
+    // A denial before is shown first: a program that gives up for it may end by a signal's code, too.
+    let requested = of.signal_requested;
+    if let Some((signal, certainty)) = requested.filter(|(of, _)| of.saturating_add(128) == code) {
+        let what = format!("ended with code {code} (128 + {signal})");
+        return Some(by_request(what, signal, certainty));
     }
     if of.details.stop_requested {
         return None;
@@ -161,8 +160,8 @@ fn by_signal(
     if let Some(diagnosis) = observed(what.clone(), details) {
         return Some(diagnosis);
     }
-    if of.signal_requested == Some(signal) {
-        return Some(by_request(&what, signal));
+    if let Some((_, certainty)) = of.signal_requested.filter(|(of, _)| *of == signal) {
+        return Some(by_request(what, signal, certainty));
     }
     let by_table = exits::of_signal(signal, facts);
     // An abort is often explained by its last line.
@@ -275,23 +274,34 @@ fn with_output(
     Some(diagnosis)
 }
 
-/// The kind of an end by a signal that a client had sent.
+/// The kind of an end by a signal that a client had sent. Only one that is certain was wanted.
 pub(crate) const BY_REQUEST: &str = "killed-by-request";
 
-/// The end by a signal that a client of Hull had sent: who uses the socket did it.
-fn by_request(how: &str, signal: i32) -> Diagnosis {
+/// The end by a signal that a client of Hull had sent: who uses the socket did it. `certainty` is that the end is due to
+/// that signal, and not to the same one by somebody else.
+fn by_request(how: String, signal: i32, certainty: Certainty) -> Diagnosis {
     let name = exits::signal_name(signal);
+    let cause = format!("a client of Hull sent {name} (`hull kill`)");
+    let (what, cause, fix) = match certainty {
+        Certainty::Certain => (
+            format!("{how}: {cause}"),
+            None,
+            "this is normal and not a failure; if it was not expected, see who may use Hull's socket",
+        ),
+        Certainty::Likely => (
+            how,
+            Some(format!("{cause}, a while before the end")),
+            "see whether its program ends late by that signal; else a process in the pod, or on the node, sent another",
+        ),
+    };
     Diagnosis {
         kind: BY_REQUEST.into(),
         layer: Layer::Process,
-        what: format!("{how}: Hull was requested to send {name} (`hull kill`)"),
-        cause: None,
-        certainty: Certainty::Certain,
+        what,
+        cause,
+        certainty,
         evidence: Vec::new(),
-        fix: Some(
-            "this is normal and not a failure; if it was not expected, see who may use Hull's socket"
-                .into(),
-        ),
+        fix: Some(fix.into()),
     }
 }
 

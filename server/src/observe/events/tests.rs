@@ -65,6 +65,7 @@ fn held(id: &ContainerId, state: &ContainerState) -> Arc<ContainerRecord> {
         stop_requested: false,
         stop_signal_ns: None,
         signal_requested: None,
+        signal_requested_ns: None,
         remarks: Vec::new(),
         state: state.clone(),
     })

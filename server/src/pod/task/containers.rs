@@ -379,10 +379,9 @@ impl Task {
         let Some(entry) = self.containers.get_mut(id).filter(|entry| entry.is_running()) else {
             return;
         };
-        if entry.record.signal_requested != Some(signal) {
-            Arc::make_mut(&mut entry.record).signal_requested = Some(signal);
-            self.save_container(id).await;
-        }
+        let record = Arc::make_mut(&mut entry.record);
+        (record.signal_requested, record.signal_requested_ns) = (Some(signal), Some(now_ns()));
+        self.save_container(id).await;
     }
 
     pub(super) async fn stopped(

@@ -5,10 +5,9 @@ use super::*;
 
 #[test]
 fn a_signal_that_a_client_had_sent_is_not_somebody_elses() {
-    let ended = |how: &ExitReason, signal_requested| {
-        let details = ExitDetails::default();
+    let after = |how: &ExitReason, signal_requested, details: &ExitDetails| {
         let of = Circumstances {
-            details: &details,
+            details,
             memory_limit: 0,
             args: &[],
             waited_s: None,
@@ -18,15 +17,32 @@ fn a_signal_that_a_client_had_sent_is_not_somebody_elses() {
         let found = diagnose(how, &of, None, Some(&facts(&["sleep", "60"])));
         found.map_or(String::new(), |of| of.to_string())
     };
+    let ended = |how: &ExitReason, signal: Option<i32>| {
+        after(how, signal.map(|signal| (signal, Certainty::Certain)), &ExitDetails::default())
+    };
     let signal = |signal| ExitReason::Signal { signal, details: ExitDetails::default() };
     let code = |code| ExitReason::Code { code, details: ExitDetails::default() };
     for text in [ended(&signal(9), Some(9)), ended(&code(143), Some(15))] {
-        contains(&text, &["Hull was requested to send SIG", "`hull kill`", "not a failure"]);
+        contains(&text, &["a client of Hull sent SIG", "`hull kill`", "not a failure"]);
         assert!(!text.contains("likely") && !text.contains("on the node"), "{text}");
     }
     contains(&ended(&signal(9), Some(1)), &["likely: a process in the pod or on the node"]);
     contains(&ended(&signal(11), Some(9)), &["SIGSEGV", "likely: "]);
     assert_eq!(ended(&code(1), Some(15)), "");
+    let long_ago = Some((15, Certainty::Likely));
+    for how in [signal(15), code(143)] {
+        let text = after(&how, long_ago, &ExitDetails::default());
+        contains(&text, &["likely: a client of Hull sent SIGTERM", "on the node"]);
+        assert!(!text.contains("not a failure"), "{text}");
+        // What the kernel saw is certain, and is said before.
+        let denials = vec!["seccomp denied system call mount".to_owned()];
+        let denied = ExitDetails { denials, ..ExitDetails::default() };
+        for certainty in [Certainty::Certain, Certainty::Likely] {
+            let text = after(&how, Some((15, certainty)), &denied);
+            contains(&text, &["seccomp denied system call mount", "allow `mount`"]);
+            assert!(!text.contains("client of Hull"), "{text}");
+        }
+    }
 }
 
 #[test]
