@@ -17,6 +17,9 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Longest path in a message, in bytes.
 const PATH_BYTES_MAX: usize = 256;
 
+/// Most directories of PATH in which a program is looked for: the image and the pod choose how many there are.
+const PATH_DIRS_MAX: usize = 64;
+
 /// Where a program is.
 struct Place {
     walked: Walked,
@@ -84,6 +87,7 @@ pub(super) fn candidates(process: &Process) -> Vec<String> {
     let path = path.map_or(DEFAULT_PATH.into(), String::from_utf8_lossy);
     path.split(':')
         .filter(|dir| dir.starts_with('/'))
+        .take(PATH_DIRS_MAX)
         .map(|dir| format!("{dir}/{program}"))
         .collect()
 }
@@ -234,5 +238,18 @@ mod tests {
             "{noexec}"
         );
         assert_eq!(text(&place(None, false, &[root, ("/opt/x", 0o755, false)]), 1000), "");
+    }
+
+    #[test]
+    fn a_path_of_many_directories_is_searched_to_a_limit() {
+        let path = (0..1_000).map(|number| format!("/{number}:")).collect::<String>();
+        let process = serde_json::json!({
+            "cwd": "/", "args": ["app"], "env": [format!("PATH=relative:{path}")], "user": {"uid": 0, "gid": 0},
+        });
+        let spec = ::oci_spec::runtime::Spec::default();
+        let process = serde_json::from_value(process).unwrap();
+        let process = hull_plan::process(&process, &spec, &hull_plan::HostFacts::default());
+        let found = candidates(&process.unwrap());
+        assert_eq!((found.len(), found[0].as_str()), (PATH_DIRS_MAX, "/0/app"));
     }
 }

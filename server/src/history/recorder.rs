@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_daemon_before_did_not_write_is_made_up_for_from_records() {
+    fn missing_timelines_are_rebuilt_from_records() {
         let dir = tempfile::tempdir().unwrap();
         let history = History::open(dir.path().join("history"));
         let end = |reason: &str| Some(End { reason: reason.into(), ..End::default() });
@@ -364,20 +364,26 @@ mod tests {
     fn what_goes_is_found_at_every_moment() {
         let dir = tempfile::tempdir().unwrap();
         let history = History::open(dir.path().join("history"));
+        let mut looks = 0_u32;
         for round in 0..40 {
             let id = format!("pod{round}");
             history.begin(pod(&id));
+            let both = std::sync::Barrier::new(2);
             std::thread::scope(|scope| {
                 let goes = scope.spawn(|| {
+                    both.wait();
                     history.gone(&id);
                     history.write();
                 });
+                both.wait();
                 while !goes.is_finished() {
                     let all = history.all().unwrap();
                     assert!(all.iter().any(|of| of.id == id), "{id} is neither there nor gone");
+                    looks += 1;
                 }
             });
         }
+        assert!(looks > 0, "nobody looked while one went");
     }
 
     #[test]

@@ -73,8 +73,8 @@ enum End {
 
 fn at_end(stream: &[String]) -> End {
     let (mut weak, mut gave_up) = (None::<Clue>, false);
-    let told = stream.iter().rev().take(LINES_MAX);
-    for raw in told.filter(|raw| !transcript::is_frame(raw) && !transcript::is_aside(raw)) {
+    let lines = stream.iter().rev().take(LINES_MAX);
+    for raw in lines.filter(|raw| !transcript::is_frame(raw) && !transcript::is_aside(raw)) {
         let counts = match transcript::level(raw) {
             Level::Low => false,
             // Redis warns that it cannot bind, and then gives up.

@@ -109,8 +109,8 @@ fn is_denied(head: &str) -> bool {
     let bare = |word: &str| word.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned();
     let words: Vec<String> =
         head.split_whitespace().map(bare).filter(|word| !word.is_empty()).collect();
-    let told: Vec<&str> = head.split_whitespace().collect();
-    let is_zero = told.windows(2).any(|pair| {
+    let plain: Vec<&str> = head.split_whitespace().collect();
+    let is_zero = plain.windows(2).any(|pair| {
         matches!(pair, ["0" | "no" | "zero", of] if ERRORS.contains(&of.trim_end_matches([':', ','])))
     });
     let is_negated = !head.trim_end().ends_with([':', ')', ']', '.', ','])
