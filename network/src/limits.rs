@@ -14,7 +14,7 @@ pub const PLUGIN_TIMEOUT_S: Budget = Budget::setting(
 /// STATUS and GC, which no pod waits for, but every Status of the node, and every pod, would.
 pub const SURVEY_S: Budget = Budget::fixed(
     "survey_s",
-    "time of a STATUS or GC of a network plugin, where `plugin_timeout_s` is longer",
+    "time of a STATUS or GC of a network plugin, and of a VERSION for it, where `plugin_timeout_s` is longer",
     (10, Unit::Seconds),
     "it is killed; NetworkReady is false and says why, GC is tried at the next interval",
 );
@@ -46,19 +46,33 @@ pub(crate) const FINISH_S: Budget = Budget::fixed(
     (10, Unit::Seconds),
     "it is killed before the next call about its pod",
 );
-/// Once there is no doubt that no agent comes back: some 100 minutes, of which the kubelet's own tries take a part.
+/// Tries and time after which an agent is taken to be gone for good.
 pub(crate) const DEL_TRIES: Budget = Budget::fixed(
     "del_tries",
     "failed tries in a row to detach a pod by its network plugins",
     (100, Unit::Number),
-    "the pod is removed without them, and the log says what may be left",
+    "once `del_s` is over too, the pod is removed without them, and the log says what may be left",
 );
-/// Some five minutes: an agent that has only been restarted is back by then.
+/// Every caller tries: the number alone says nothing about time.
+pub(crate) const DEL_S: Budget = Budget::fixed(
+    "del_s",
+    "time since the first of these failures",
+    (6000, Unit::Seconds),
+    "once `del_tries` have failed too, the pod is removed without its network plugins",
+);
+/// An agent that has only been restarted is back by then.
 pub(crate) const DEL_TRIES_UNATTACHED: Budget = Budget::fixed(
     "del_tries_unattached",
     "the same for a pod whose ADD never succeeded",
     (10, Unit::Number),
-    "the pod is removed without them, and the log says what may be left",
+    "once `del_unattached_s` is over too, the pod is removed without them, and the log says what may be left",
+);
+/// The time that a restart of an agent takes at most.
+pub(crate) const DEL_UNATTACHED_S: Budget = Budget::fixed(
+    "del_unattached_s",
+    "time since the first of these failures",
+    (300, Unit::Seconds),
+    "once `del_tries_unattached` have failed too, the pod is removed without its network plugins",
 );
 
 /// The table for docs/security.md.
@@ -72,7 +86,9 @@ pub fn table() -> String {
         &COMPLAINT_BYTES,
         &CONF_BYTES,
         &DEL_TRIES,
+        &DEL_S,
         &DEL_TRIES_UNATTACHED,
+        &DEL_UNATTACHED_S,
     ])
 }
 

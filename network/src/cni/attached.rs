@@ -3,20 +3,23 @@
 //!
 //! DEL of an attachment gets the configuration of its ADD. Where that cannot work, it gets the present configuration
 //! of the network's name instead: ADD never succeeded with the recorded one, its program is gone, or the plugin
-//! rejects the configuration itself.
+//! rejects the configuration itself. The plugins of the recorded chain are called all the same, as far as they can be.
 //!
-//! The rule: plugins cannot keep a pod for ever. After [`tries_max`] failures in a row the pod is detached without
-//! the plugins that fail; whatever they have left is theirs to collect.
+//! The rule: plugins cannot keep a pod for ever. After so many failures in a row, over so long a time, the pod is
+//! detached without the plugins that fail ([`is_hopeless`]); whatever they have left is theirs to collect.
 
 use super::conf::{Network, Plugin};
 use super::error::Error;
+use super::in_flight;
 use super::plugins::Plugins;
 use super::protocol::{PluginInput, Verb};
 use super::records::{Attachment, Record};
 use super::result::AddResult;
 use super::version::Version;
-use crate::limits::{DEL_TRIES, DEL_TRIES_UNATTACHED};
+use crate::limits::{DEL_S, DEL_TRIES, DEL_TRIES_UNATTACHED, DEL_UNATTACHED_S};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
+use std::fs;
 use std::path::Path;
 use tracing::{error, warn};
 
@@ -42,24 +45,30 @@ impl Attached<'_> {
         Ok(())
     }
 
-    /// Runs DEL of all chains, the last one first. `present` is the configuration of a network now.
-    pub(super) fn delete(&self, present: impl Fn(&str) -> Option<Network>) -> Result<(), Error> {
-        for attachment in self.record.attachments.iter().rev() {
+    /// Runs DEL of all chains, the last one first, at `now_s` seconds since the boot. `present` gives the configuration
+    /// that a network has now. Returns the record too, with this failure counted.
+    pub(super) fn delete(
+        &self,
+        now_s: u64,
+        present: impl Fn(&str) -> Option<Network>,
+    ) -> (Record, Result<(), Error>) {
+        let mut counted = self.record.clone();
+        for (number, attachment) in self.record.attachments.iter().enumerate().rev() {
+            if attachment.gave_up {
+                continue;
+            }
             let Err(failed) = self.delete_one(attachment, &present) else { continue };
-            if self.record.failed_deletes.saturating_add(1) < tries_max(attachment) {
-                return Err(failed);
+            let (tries, failing_s) = counted.count_failure(now_s);
+            if !is_hopeless(attachment, tries, failing_s) {
+                return (counted, Err(failed));
             }
             let chain = Chain::recorded(attachment);
-            for plugin in chain.plugins.iter().rev() {
-                // Those before the one that fails release addresses.
-                if let Err(err) = self.call(Verb::Del, attachment, &chain, plugin) {
-                    warn!(pod = self.record.pod, error = %err, "DEL failed");
-                }
-            }
-            error!(pod = self.record.pod, network = attachment.network, error = %failed, hint = failed.hint(),
-                "the pod is detached without its network plugins, which fail again and again: addresses and rules that they made for it may be left");
+            self.delete_each(attachment, &chain, &chain.plugins);
+            counted.give_up(number);
+            warn!(pod = self.record.pod, network = attachment.network, tries, failing_s, error = %failed, hint = failed.hint(),
+                "the network plugins of a pod fail in DEL again and again, and are not called for it any more");
         }
-        Ok(())
+        (counted, Ok(()))
     }
 
     /// Runs DEL of one chain.
@@ -68,8 +77,9 @@ impl Attached<'_> {
         attachment: &Attachment,
         present: impl Fn(&str) -> Option<Network>,
     ) -> Result<(), Error> {
+        in_flight::finish_orphan(self.call, in_flight::ORPHAN_TIMEOUT)?;
         let recorded = Chain::recorded(attachment);
-        let Err(failed) = self.delete_chain(attachment, &recorded) else { return Ok(()) };
+        let Err((failed, before)) = self.delete_chain(attachment, &recorded) else { return Ok(()) };
         if attachment.result.is_some() && !failed.blames_setup() {
             return Err(failed);
         }
@@ -78,13 +88,35 @@ impl Attached<'_> {
         let Some(now) = now else { return Err(failed) };
         warn!(pod = self.record.pod, network = attachment.network, error = %failed, file = %now.file.display(),
             "the pod is detached by the present configuration of its network, because the one of its start fails");
-        let version = self.plugins.version(&now)?;
-        self.delete_chain(attachment, &Chain { version, plugins: now.plugins })
+        // The present configuration may not name what these have made.
+        self.delete_each(attachment, &recorded, before);
+        let version = self.plugins.version(&now, self.plugins.deadline())?;
+        let now = Chain { version, plugins: now.plugins };
+        self.delete_chain(attachment, &now).map_err(|(failed, _)| failed)
     }
 
-    fn delete_chain(&self, attachment: &Attachment, chain: &Chain) -> Result<(), Error> {
-        let mut plugins = chain.plugins.iter().rev();
-        plugins.try_for_each(|plugin| self.call(Verb::Del, attachment, chain, plugin))
+    /// Runs DEL of a chain, the last plugin first, until one fails. Then the error is the failure, with the plugins
+    /// before that one.
+    fn delete_chain<'p>(
+        &self,
+        attachment: &Attachment,
+        chain: &'p Chain,
+    ) -> Result<(), (Error, &'p [Plugin])> {
+        let mut left = &chain.plugins[..];
+        while let Some((plugin, before)) = left.split_last() {
+            self.call(Verb::Del, attachment, chain, plugin).map_err(|failed| (failed, before))?;
+            left = before;
+        }
+        Ok(())
+    }
+
+    /// Runs DEL of these plugins of a chain, the last one first, also after one that fails: others release addresses.
+    fn delete_each(&self, attachment: &Attachment, chain: &Chain, plugins: &[Plugin]) {
+        for plugin in plugins.iter().rev() {
+            if let Err(err) = self.call(Verb::Del, attachment, chain, plugin) {
+                warn!(pod = self.record.pod, error = %err, "DEL failed");
+            }
+        }
     }
 
     fn call(
@@ -116,15 +148,38 @@ impl Chain {
     }
 }
 
+/// Says that a pod which is detached now has networks whose plugins have failed too often, and removes the marker of a
+/// call that they may have kept.
+pub(super) fn report_given_up(record: &Record, call: &Path) {
+    let networks = record.given_up();
+    if networks.is_empty() {
+        return;
+    }
+    drop(fs::remove_file(call));
+    error!(
+        pod = record.pod,
+        networks,
+        "the pod is detached without its network plugins, which fail again and again: addresses and rules that they made for it may be left"
+    );
+}
+
+/// The seconds since the boot, with those of suspension (`CLOCK_BOOTTIME`, clock_gettime(2)).
+pub(super) fn boottime_s() -> u64 {
+    u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
+}
+
 /// Whether two chains are configured in the same way.
 fn is_same(one: &[Plugin], other: &[Plugin]) -> bool {
     one.iter().map(|of| &of.object).eq(other.iter().map(|of| &of.object))
 }
 
-/// The number of failed tries after which a pod is detached without its plugins.
-fn tries_max(attachment: &Attachment) -> u32 {
-    let tries = if attachment.result.is_some() { &DEL_TRIES } else { &DEL_TRIES_UNATTACHED };
-    tries.number()
+/// Whether an attachment has failed in DEL too often, and for too long.
+fn is_hopeless(attachment: &Attachment, tries: u32, failing_s: u64) -> bool {
+    let (tries_max, time) = match attachment.result {
+        Some(_) => (&DEL_TRIES, &DEL_S),
+        None => (&DEL_TRIES_UNATTACHED, &DEL_UNATTACHED_S),
+    };
+    tries >= tries_max.number() && failing_s >= time.time().as_secs()
 }
 
 /// A result in the form of `version`.

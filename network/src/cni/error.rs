@@ -73,6 +73,8 @@ pub enum Error {
     Unpin { path: PathBuf, source: io::Error },
     #[error("write the plugin input {}", path.display())]
     Input { path: PathBuf, source: io::Error },
+    #[error("wait for an earlier network plugin call: a process still holds {}", path.display())]
+    StillRunning { path: PathBuf },
     #[error("create the input of {call} in memory")]
     Memory { call: Call, source: hull_sys::Error },
     #[error("read the pods' attachment records")]
@@ -163,6 +165,7 @@ impl Error {
             | Self::Pin { .. }
             | Self::Unpin { .. }
             | Self::Input { .. }
+            | Self::StillRunning { .. }
             | Self::Memory { .. }
             | Self::ReadRecords { .. }
             | Self::WriteRecord { .. }
@@ -244,6 +247,10 @@ impl Error {
                 ),
                 _ => format!("check permissions of {}", dir.display()),
             }),
+            Self::StillRunning { path } => Some(format!(
+                "find the process with `fuser -v {}`: it hangs in the kernel, or a network plugin left it behind; end it",
+                path.display()
+            )),
             Self::BadArgument { .. } | Self::Memory { .. } => None,
         }
     }

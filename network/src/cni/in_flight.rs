@@ -22,10 +22,17 @@ use std::io::{self, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a plugin of an earlier daemon may run before it is killed.
 pub(super) const ORPHAN_TIMEOUT: Duration = crate::limits::FINISH_S.time();
+
+/// Time between two tries to lock a marker: the kernel releases the lock of a killed process a moment after the process
+/// is gone, and no event tells of it.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long a marker is tried to be locked once its holders are gone or killed.
+const RELEASE: Duration = Duration::from_secs(2);
 
 /// The marker of a running call: its stdin. Removed from disk when the call has ended.
 #[derive(Debug)]
@@ -35,6 +42,9 @@ pub(super) struct InFlightCall {
 
 impl InFlightCall {
     /// Writes and locks the plugin's stdin. The call is marked until the returned guard is dropped.
+    ///
+    /// # Errors
+    /// The file cannot be written; another process holds it for longer than [`ORPHAN_TIMEOUT`].
     pub(super) fn begin(path: PathBuf, input: &[u8]) -> Result<(Self, File), Error> {
         let made = || {
             let mut file = OpenOptions::new()
@@ -44,12 +54,15 @@ impl InFlightCall {
                 .truncate(true)
                 .mode(0o600)
                 .open(&path)?;
-            flock(&file, FlockOperation::LockExclusive)?;
+            if !lock(&file, ORPHAN_TIMEOUT)? {
+                return Ok(None);
+            }
             file.write_all(input)?;
             file.rewind()?;
-            Ok(file)
+            Ok(Some(file))
         };
         let file = made().map_err(|source| Error::Input { path: path.clone(), source })?;
+        let Some(file) = file else { return Err(Error::StillRunning { path }) };
         Ok((Self { path }, file))
     }
 }
@@ -62,30 +75,44 @@ impl Drop for InFlightCall {
 }
 
 /// Waits for a plugin of an earlier daemon, if there is one, and kills it after `limit`.
+///
+/// # Errors
+/// The file cannot be used; another process still holds it after that, because it hangs in the kernel, or
+/// was left by the plugin.
 pub(super) fn finish_orphan(path: &Path, limit: Duration) -> Result<(), Error> {
     let failed = |source: io::Error| Error::Input { path: path.to_owned(), source };
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(failed)?,
     };
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => {
-            tracing::info!(call = %path.display(), "waiting for a network plugin of an earlier daemon");
-            if !wait_for_holders(path, limit) {
-                tracing::warn!(call = %path.display(), "killing a network plugin of an earlier daemon that does not exit");
-                for pid in holders(path) {
-                    // It may have exited in the meantime.
-                    let _gone = getpgid(Some(pid))
-                        .and_then(|group| kill_process_group(group, Signal::KILL));
-                }
+    if !lock(&file, Duration::ZERO).map_err(failed)? {
+        tracing::info!(call = %path.display(), "waiting for a network plugin of an earlier daemon");
+        if !wait_for_holders(path, limit) {
+            tracing::warn!(call = %path.display(), "killing a network plugin of an earlier daemon that does not exit");
+            for pid in holders(path) {
+                // It may have exited in the meantime.
+                let _gone =
+                    getpgid(Some(pid)).and_then(|group| kill_process_group(group, Signal::KILL));
             }
-            // A killed process closes its files at once, unless it hangs in the kernel.
-            flock(&file, FlockOperation::LockExclusive).map_err(|errno| failed(errno.into()))?;
         }
-        Err(errno) => return Err(failed(errno.into())),
+        if !lock(&file, RELEASE).map_err(failed)? {
+            return Err(Error::StillRunning { path: path.to_owned() });
+        }
     }
     fs::remove_file(path).map_err(failed)
+}
+
+/// Locks the file. Returns `false` if others hold it for longer than `limit`.
+fn lock(file: &File, limit: Duration) -> io::Result<bool> {
+    let began = Instant::now();
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) if began.elapsed() < limit => thread::sleep(LOOK),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
 }
 
 /// Waits for all processes whose stdin is this file; returns `false` if some still run after `limit`.
@@ -149,6 +176,20 @@ mod tests {
         assert_eq!(hangs.wait().unwrap().signal(), Some(9));
         assert!(!path.try_exists().unwrap());
         finish_orphan(&path, ORPHAN_TIMEOUT).unwrap();
+    }
+
+    #[test]
+    fn what_holds_a_call_and_cannot_be_found_is_not_waited_for_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap().join("x.call");
+        let (in_flight, file) = InFlightCall::begin(path.clone(), b"{}").unwrap();
+        std::mem::forget(in_flight);
+        let err = finish_orphan(&path, Duration::from_millis(10)).unwrap_err();
+        assert!(matches!(&err, Error::StillRunning { path: held } if *held == path), "{err}");
+        assert!(err.hint().unwrap().contains("fuser"), "{err}");
+        drop(file);
+        finish_orphan(&path, Duration::from_millis(10)).unwrap();
+        assert!(!path.try_exists().unwrap());
     }
 
     #[test]

@@ -43,7 +43,7 @@ use crate::error::Error as NetworkError;
 use crate::netns;
 use crate::sync::lock_unpoisoned;
 use crate::types::{PortMapping, Request, RequestedNetwork};
-use attached::Attached;
+use attached::{Attached, boottime_s};
 use conf::{Configurations, Fingerprint, Network};
 use ipnet::IpNet;
 use plugins::Plugins;
@@ -54,6 +54,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::Duration;
 use tracing::{info, warn};
@@ -89,6 +90,8 @@ pub struct Cni {
     cached: Mutex<Option<(Fingerprint, Arc<Configurations>)>>,
     pod_cidr: Mutex<Vec<IpNet>>,
     gc: RwLock<()>,
+    /// The number of the plugin that the next garbage collection begins with.
+    gc_next: AtomicUsize,
 }
 
 /// The outcome of a garbage collection.
@@ -126,6 +129,7 @@ impl Cni {
             cached: Mutex::new(None),
             pod_cidr: Mutex::new(Vec::new()),
             gc: RwLock::new(()),
+            gc_next: AtomicUsize::new(0),
             config,
         })
     }
@@ -139,10 +143,10 @@ impl Cni {
     /// later [`Cni::detach`] removes the rest.
     pub fn attach(&self, request: &Request<'_>) -> Result<Vec<IpAddr>, NetworkError> {
         let _no_gc = self.gc.read().unwrap_or_else(PoisonError::into_inner);
-        self.delete(request.pod.id)?;
+        self.delete(request.pod.id, boottime_s())?;
         let made = self.try_attach(request);
         if made.is_err()
-            && let Err(left) = self.delete(request.pod.id)
+            && let Err(left) = self.delete(request.pod.id, boottime_s())
         {
             warn!(pod = request.pod.id, error = %left, "a failed attach was not completely rolled back");
         }
@@ -156,8 +160,16 @@ impl Cni {
     /// # Errors
     /// When a plugin fails; the record is kept, and calling it again retries.
     pub fn detach(&self, pod: &str) -> Result<(), Error> {
+        self.detach_at(pod, boottime_s())
+    }
+
+    /// Runs DEL as [`Cni::detach`] does, at `now_s` seconds since the boot: failures count with their time.
+    ///
+    /// # Errors
+    /// As of [`Cni::detach`].
+    pub fn detach_at(&self, pod: &str, now_s: u64) -> Result<(), Error> {
         let _no_gc = self.gc.read().unwrap_or_else(PoisonError::into_inner);
-        self.delete(pod)
+        self.delete(pod, now_s)
     }
 
     /// The ids of all pods that are attached or only partially detached, to sweep after a restart.
@@ -221,7 +233,7 @@ impl Cni {
     /// # Errors
     /// Whatever is missing; [`Error::hint`] says how to fix it.
     pub fn check(&self) -> Result<(), Error> {
-        for (network, version) in self.networks()? {
+        for (network, version) in self.networks(self.plugins.survey_deadline())? {
             if !version.has_gc() {
                 continue;
             }
@@ -240,7 +252,7 @@ impl Cni {
     /// When pods cannot be attached; [`Error::hint`] says how to fix it.
     pub fn inspect(&self) -> Result<Inspected, Error> {
         self.check()?;
-        let networks = self.networks()?;
+        let networks = self.networks(self.plugins.survey_deadline())?;
         let shown = |(network, version): &(Network, Version)| {
             let plugins: Vec<&str> = network.plugins.iter().map(|of| of.program.as_str()).collect();
             let (name, file) = (&network.name, network.file.display());
@@ -285,20 +297,16 @@ impl Cni {
             Err(TryLockError::Poisoned(exclusive)) => exclusive.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(Collected::Busy),
         };
-        let mut networks = Vec::new();
-        if attaches {
-            networks.extend(self.networks()?.into_iter().map(Ok));
-        }
+        let mut networks = if attaches { self.configured()? } else { Vec::new() };
         let found = self.configurations()?;
         let known: Vec<Arc<Record>> = self.known().values().cloned().collect();
         let of_pods = known.iter().flat_map(|record| record.attachments.iter());
         let mut names: BTreeSet<&str> = of_pods.map(|of| of.network.as_str()).collect();
-        names.retain(|name| !networks.iter().flatten().any(|(of, _)| of.name == *name));
+        names.retain(|name| !networks.iter().any(|of| of.name == *name));
         // What another runtime of the node attached to a network that no pod here has is not garbage.
-        let named = names.iter().filter_map(|name| found.named(name));
-        networks.extend(named.map(|of| Ok((of.clone(), self.plugins.version(of)?))));
+        networks.extend(names.iter().filter_map(|name| found.named(name)).cloned());
         let valid = |network: &str| gc::valid(network, known.iter().map(|of| &**of));
-        Ok(Collected::Done(gc::collect(&self.plugins, networks.into_iter(), valid)))
+        Ok(Collected::Done(gc::collect(&self.plugins, &networks, &self.gc_next, valid)))
     }
 
     /// Sets the pod subnets that the kubelet reported: they are passed to plugins that declare `ipRanges`
@@ -390,21 +398,22 @@ impl Cni {
     }
 
     /// Runs DEL for all chains in reverse order, then unpins the namespace and removes the record.
-    fn delete(&self, pod: &str) -> Result<(), Error> {
+    fn delete(&self, pod: &str, now_s: u64) -> Result<(), Error> {
         let Some(record) = self.known().get(pod).cloned() else { return Ok(()) };
         let call = self.records.call(pod);
-        in_flight::finish_orphan(&call, in_flight::ORPHAN_TIMEOUT)?;
-        if let Err(failed) = self.attached(&record, &call).delete(|name| self.present(name)) {
-            let mut counted = (*record).clone();
-            counted.failed_deletes = record.failed_deletes.saturating_add(1);
-            if let Err(err) = self.save(&counted) {
-                warn!(pod, error = %err, "a failed DEL is not counted");
-            }
-            return Err(failed);
+        let attached = self.attached(&record, &call);
+        let (counted, done) = attached.delete(now_s, |name| self.present(name));
+        if counted != *record
+            && let Err(err) = self.save(&counted)
+        {
+            warn!(pod, error = %err, "a failed DEL is counted only until the daemon ends");
+            self.known().insert(pod.to_owned(), Arc::new(counted.clone()));
         }
+        done?;
         pin::unpin(&pin::path(&self.config.netns_dir, pod))?;
         self.records.remove(pod)?;
         self.known().remove(pod);
+        attached::report_given_up(&counted, &call);
         Ok(())
     }
 
@@ -419,22 +428,32 @@ impl Cni {
 
     /// The network that a pod names, or those of all pods.
     fn requested(&self, of: RequestedNetwork<'_>) -> Result<Vec<(Network, Version)>, Error> {
-        let RequestedNetwork::Cni(name) = of else { return self.networks() };
+        let deadline = self.plugins.deadline();
+        let RequestedNetwork::Cni(name) = of else { return self.networks(deadline) };
         let (dir, found) = (&self.config.conf_dir, self.configurations()?);
         let network = found.named(name).ok_or_else(|| Error::not_configured(name, dir, &found))?;
-        Ok(vec![(network.clone(), self.plugins.version(network)?)])
+        Ok(vec![(network.clone(), self.plugins.version(network, deadline)?)])
     }
 
-    /// The networks that pods are attached to, each with the CNI version to use.
-    fn networks(&self) -> Result<Vec<(Network, Version)>, Error> {
+    /// The networks that pods are attached to, each with the CNI version to use. Each plugin has `deadline` to say its
+    /// versions.
+    fn networks(&self, deadline: Duration) -> Result<Vec<(Network, Version)>, Error> {
+        let with_version = |network: Network| {
+            let version = self.plugins.version(&network, deadline)?;
+            Ok((network, version))
+        };
+        self.configured()?.into_iter().map(with_version).collect()
+    }
+
+    /// The networks that pods are attached to. Runs no plugin.
+    fn configured(&self) -> Result<Vec<Network>, Error> {
         let found = self.configurations()?;
         let mut networks = found.networks.iter().filter(|of| !of.is_loopback()).peekable();
         if networks.peek().is_none() {
             let (dir, bad) = (self.config.conf_dir.clone(), found.bad.clone());
             return Err(Error::NoNetwork { dir, bad });
         }
-        let first = networks.take(self.config.networks_max.max(1));
-        first.map(|network| Ok((network.clone(), self.plugins.version(network)?))).collect()
+        Ok(networks.take(self.config.networks_max.max(1)).cloned().collect())
     }
 
     /// The configurations; read again after a file has changed.

@@ -36,12 +36,22 @@ impl Plugins {
         Self { dirs, deadline, supported: Mutex::new(HashMap::new()) }
     }
 
+    /// The time limit for a call.
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// The time limit for a call that no pod waits for.
+    pub(super) fn survey_deadline(&self) -> Duration {
+        self.deadline.min(SURVEY_S.time())
+    }
+
     /// The CNI version to use for a network: the highest that its configuration and all of its plugins
-    /// support.
-    pub(super) fn version(&self, network: &Network) -> Result<Version, Error> {
+    /// support. Each program that must be asked has `deadline` to answer.
+    pub(super) fn version(&self, network: &Network, deadline: Duration) -> Result<Version, Error> {
         let mut known = Vec::new();
         for plugin in &network.plugins {
-            known.push(self.supported_versions(network, plugin)?);
+            known.push(self.supported_versions(network, plugin, deadline)?);
         }
         Version::highest(&network.versions, &known).ok_or_else(|| {
             let texts: Vec<&str> = network.versions.iter().map(|version| version.text()).collect();
@@ -58,7 +68,12 @@ impl Plugins {
         })
     }
 
-    fn supported_versions(&self, network: &Network, plugin: &Plugin) -> Result<Vec<String>, Error> {
+    fn supported_versions(
+        &self,
+        network: &Network,
+        plugin: &Plugin,
+        deadline: Duration,
+    ) -> Result<Vec<String>, Error> {
         let program = self.find(&network.name, plugin)?;
         let state = state_of(&program);
         let cached = self.supported.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,8 +88,7 @@ impl Plugins {
         // Any version will do; take the newest that the network's configuration supports.
         let version = network.versions.last().copied().unwrap_or(Version::V1_0_0);
         let input = serde_json::json!({"cniVersion": version.text()}).to_string();
-        let answer =
-            run(&call, &program, &env, memfd_input(&call, input.as_bytes())?, self.deadline)?;
+        let answer = run(&call, &program, &env, memfd_input(&call, input.as_bytes())?, deadline)?;
         let versions = protocol::versions(&answer).map_err(|why| Error::BadAnswer { call, why })?;
         if let Some(state) = state {
             let mut supported = self.supported.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +111,7 @@ impl Plugins {
         let input = protocol::request(network, version, plugin, extra);
         let call = Call::new(verb, network, plugin);
         let is_survey = matches!(verb, Verb::Status | Verb::Gc);
-        let deadline = if is_survey { self.deadline.min(SURVEY_S.time()) } else { self.deadline };
+        let deadline = if is_survey { self.survey_deadline() } else { self.deadline };
         let Some(target) = target else {
             return run(&call, &program, &env, memfd_input(&call, &input)?, deadline);
         };

@@ -38,6 +38,9 @@ pub(super) struct Record {
     /// Tries in a row to detach the pod that failed.
     #[serde(default)]
     pub(super) failed_deletes: u32,
+    /// The time of the first of them, in seconds since the boot (`CLOCK_BOOTTIME`, clock_gettime(2)); 0 if none failed.
+    #[serde(default)]
+    failing_since_s: u64,
     /// In the order of ADD.
     pub(super) attachments: Vec<Attachment>,
 }
@@ -55,6 +58,9 @@ pub(super) struct Attachment {
     files: Vec<PathBuf>,
     /// The result of the chain's last plugin; `None` until ADD has succeeded.
     pub(super) result: Option<Value>,
+    /// Whether its plugins have failed in DEL too often: it is not tried again, and does not keep the pod.
+    #[serde(default)]
+    pub(super) gave_up: bool,
 }
 
 impl Record {
@@ -68,8 +74,34 @@ impl Record {
             capabilities: Map::new(),
             ports: Vec::new(),
             failed_deletes: 0,
+            failing_since_s: 0,
             attachments: Vec::new(),
         }
+    }
+
+    /// Counts a failed try to detach the pod, at `now_s` seconds since the boot. Returns the number of tries in a row
+    /// that failed, and the seconds since the first of them.
+    pub(super) fn count_failure(&mut self, now_s: u64) -> (u32, u64) {
+        self.failed_deletes = self.failed_deletes.saturating_add(1);
+        // A later time than now is of an earlier boot.
+        if self.failing_since_s == 0 || self.failing_since_s > now_s {
+            self.failing_since_s = now_s;
+        }
+        (self.failed_deletes, now_s.saturating_sub(self.failing_since_s))
+    }
+
+    /// Gives up an attachment. The others get as many tries as it had.
+    pub(super) fn give_up(&mut self, number: usize) {
+        (self.failed_deletes, self.failing_since_s) = (0, 0);
+        if let Some(attachment) = self.attachments.get_mut(number) {
+            attachment.gave_up = true;
+        }
+    }
+
+    /// The names of the networks whose plugins have failed too often; empty if there are none.
+    pub(super) fn given_up(&self) -> String {
+        let given_up = self.attachments.iter().filter(|of| of.gave_up);
+        given_up.map(|of| of.network.as_str()).collect::<Vec<_>>().join(", ")
     }
 
     /// The pod's addresses, which are those of its first link.
@@ -116,6 +148,7 @@ impl Attachment {
             plugins: network.plugins.iter().map(|plugin| plugin.object.clone()).collect(),
             files: network.plugins.iter().map(|plugin| plugin.file.clone()).collect(),
             result: None,
+            gave_up: false,
         }
     }
 
@@ -182,5 +215,32 @@ impl Records {
     /// The marker file of a running call for the pod.
     pub(super) fn call(&self, pod: &str) -> PathBuf {
         self.0.dir().join(format!("{pod}.call"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_counted_with_the_time_since_the_first() {
+        let mut record = Record::new("pod", "default", "web");
+        assert_eq!(record.count_failure(1000), (1, 0));
+        assert_eq!(record.count_failure(1300), (2, 300));
+        // After a reboot.
+        assert_eq!(record.count_failure(20), (3, 0));
+        assert_eq!(record.count_failure(25), (4, 5));
+        record.give_up(0);
+        assert_eq!(record.count_failure(30), (1, 0));
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_release_has_no_time_of_failures() {
+        let mut old = serde_json::to_value(Record::new("pod", "default", "web")).unwrap();
+        for new in ["failing_since_s", "failed_deletes"] {
+            assert!(old.as_object_mut().unwrap().remove(new).is_some());
+        }
+        let read: Record = serde_json::from_value(old).unwrap();
+        assert_eq!(read, Record::new("pod", "default", "web"));
     }
 }

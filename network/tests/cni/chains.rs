@@ -236,6 +236,8 @@ fn a_detach_that_fails_is_kept_and_asked_again_after_a_restart() {
         host.chain("1.0.0", &["two"]);
         host.again(|_| {});
         assert_eq!(host.cni.attachments(), std::slice::from_ref(&pod.id));
+        host.cni.detach(&pod.id).unwrap_err();
+        assert_eq!(host.calls(), ["DEL two", "DEL one"], "not by the present configuration");
         host.untell("one", "DEL");
         let id = pod.id.clone();
         // The pod's processes are gone meanwhile; the pin kept the namespace.

@@ -83,6 +83,29 @@ fn garbage_is_collected_of_networks_that_pods_have_named() {
 }
 
 #[test]
+fn a_collection_begins_with_what_the_last_one_had_no_time_for() {
+    on_a_host(|| {
+        let host = Host::with(&["one", "two", "three"]);
+        host.chain("1.1.0", &["one", "two"]);
+        let three = json!({"cniVersion": "1.1.0", "name": "blue", "plugins": [{"type": "three"}]});
+        host.conf("20-blue.conflist", &three.to_string());
+        let pod = TestPod { network: Some("blue"), ..TestPod::new(1) };
+        host.attach(&pod).unwrap();
+        host.calls();
+        let collect = || match host.cni.collect_garbage(true).unwrap() {
+            Collected::Done(failed) => failed.len(),
+            Collected::Busy => panic!("busy"),
+        };
+        host.tell("one", "GC", "sleep 600");
+        assert_eq!((collect(), host.calls()), (1, vec!["GC one".to_owned()]));
+        host.untell("one", "GC");
+        assert_eq!(collect(), 0);
+        assert_eq!(host.calls(), ["GC two", "GC three", "GC one"]);
+        host.cni.detach(&pod.id).unwrap();
+    });
+}
+
+#[test]
 fn garbage_is_not_collected_while_a_pod_is_attached() {
     on_a_host(|| {
         let host = Host::with(&["one"]);
