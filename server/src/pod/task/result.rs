@@ -34,8 +34,8 @@ pub(super) enum WorkResult {
     RestartCreated(ContainerId, crate::error::Result<ContainerId>),
     /// The exited attempt if this daemon saw it, and the next one.
     Restarted(Option<ContainerId>, ContainerId, crate::error::Result<()>),
-    /// The wait after a failed teardown is over.
-    RetryTeardown,
+    /// The wait after a failed teardown is over; the number of failures in a row that it followed.
+    RetryTeardown(u32),
     /// The work has answered its callers itself.
     Nothing,
 }

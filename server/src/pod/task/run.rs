@@ -118,13 +118,16 @@ impl Task {
             WorkResult::RestartDue(id) => self.restart_due(&id),
             WorkResult::RestartCreated(id, result) => self.restart_created(&id, result).await,
             WorkResult::Restarted(old, id, result) => self.restarted(old, &id, result).await,
-            WorkResult::RetryTeardown if matches!(self.record.state, State::Stopping) => {
+            WorkResult::RetryTeardown(failures)
+                if self.teardown.awaits(failures)
+                    && matches!(self.record.state, State::Stopping) =>
+            {
                 if self.removal != Removal::OnRequest {
                     self.remove_automatically().await;
                 }
                 self.tear_down().await;
             }
-            WorkResult::RetryTeardown | WorkResult::Nothing => {}
+            WorkResult::RetryTeardown(_) | WorkResult::Nothing => {}
         }
         if !self.remove_waiters.is_empty() {
             self.remove_when_possible().await;

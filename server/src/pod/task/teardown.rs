@@ -150,12 +150,12 @@ impl Task {
                 }
             }
             Err(source) => {
-                let again = self.teardown.failed();
+                let (again, failures) = self.teardown.failed();
                 error!(error = %Chain(&source), again_s = again.as_secs(), "pod could not be torn down; it stays NOTREADY until it can");
-                let panicked = |_| WorkResult::RetryTeardown;
+                let panicked = move |_| WorkResult::RetryTeardown(failures);
                 self.work.spawn("wait for the next teardown", panicked, async move {
                     tokio::time::sleep(again).await;
-                    WorkResult::RetryTeardown
+                    WorkResult::RetryTeardown(failures)
                 });
                 let error = Arc::new(Error::Parts { doing: "tear down", source });
                 for waiter in self.stop_waiters.drain(..).chain(self.remove_waiters.drain(..)) {

@@ -54,14 +54,22 @@ impl Teardown {
         *self = Self::No;
     }
 
-    /// A part could not be removed. Gives the wait before the next try.
-    pub(super) fn failed(&mut self) -> Duration {
+    /// A part could not be removed. Gives the wait before the next try, and the number of failures in a row.
+    pub(super) fn failed(&mut self) -> (Duration, u32) {
         let failures = match *self {
             Self::Running { failures } | Self::Backoff { failures } => failures,
             Self::No | Self::NotifyingPlugins | Self::RecordKept | Self::Done => 0,
         };
-        *self = Self::Backoff { failures: failures.saturating_add(1) };
-        BACKOFF_MIN * 2_u32.pow(failures.min(DOUBLINGS_MAX))
+        let wait = BACKOFF_MIN * 2_u32.pow(failures.min(DOUBLINGS_MAX));
+        let failures = failures.saturating_add(1);
+        *self = Self::Backoff { failures };
+        (wait, failures)
+    }
+
+    /// Whether the wait after the failure of this number is the one that the next try waits for: nothing has been tried
+    /// on request since.
+    pub(super) fn awaits(self, failures: u32) -> bool {
+        self == Self::Backoff { failures }
     }
 
     /// Starts to notify plugins that the pod goes. Returns `false` if that is in progress already.
@@ -161,7 +169,8 @@ mod tests {
                     }
                     Step::Ends { well: false, .. } if running => {
                         running = false;
-                        let wait = teardown.failed();
+                        let (wait, failures) = teardown.failed();
+                        prop_assert!(teardown.awaits(failures) && !teardown.awaits(failures - 1));
                         prop_assert!(wait >= BACKOFF_MIN && wait <= BACKOFF_MIN * 64);
                         prop_assert!(teardown.may_report_failure());
                     }
@@ -187,6 +196,22 @@ mod tests {
             }
             prop_assert!(running || notifying || teardown.begin());
         }
+    }
+
+    #[test]
+    fn only_the_wait_after_the_last_failure_begins_a_try() {
+        let mut teardown = Teardown::No;
+        assert!(teardown.begin());
+        assert_eq!(teardown.failed(), (BACKOFF_MIN, 1));
+        assert!(teardown.awaits(1));
+        // On request, while the first wait goes on.
+        assert!(teardown.begin());
+        assert!(!teardown.awaits(1));
+        assert_eq!(teardown.failed(), (BACKOFF_MIN * 2, 2));
+        assert!(!teardown.awaits(1) && teardown.awaits(2));
+        assert!(teardown.begin());
+        teardown.succeeded();
+        assert!(!teardown.awaits(2));
     }
 
     #[test]
