@@ -94,21 +94,50 @@ pub(crate) async fn export(mut client: Client, args: &Export) -> Result<()> {
         }
         return stdout.flush().map_err(Error::io("write to stdout"));
     };
-    let shown = format!("write {}", path.display());
-    let file = File::options().write(true).create_new(true).open(path);
-    let mut file = file.map_err(Error::io(shown.clone()))?;
-    let written = async {
-        while let Some(piece) = pieces.message().await? {
-            file.write_all(&piece.data).map_err(Error::io(shown.clone()))?;
-        }
-        file.sync_all().map_err(Error::io(shown.clone()))
-    };
-    let written: Result<()> = written.await;
-    if written.is_err() {
-        // Half an archive could pass for a whole one.
-        let _left = std::fs::remove_file(path);
+    let mut archive = PartialArchive::create(path)?;
+    while let Some(piece) = pieces.message().await? {
+        archive.write(&piece.data)?;
     }
-    written
+    archive.complete()
+}
+
+/// An archive that is being written. Dropped before it is complete, its file is removed, also by a time limit that ends
+/// the export: half an archive could pass for a whole one.
+pub(super) struct PartialArchive<'p> {
+    file: File,
+    path: &'p Path,
+    is_complete: bool,
+}
+
+impl<'p> PartialArchive<'p> {
+    /// Creates the file.
+    ///
+    /// # Errors
+    /// It cannot be created, or exists.
+    pub(super) fn create(path: &'p Path) -> Result<Self> {
+        let file = File::options().write(true).create_new(true).open(path);
+        let file = file.map_err(Error::io(format!("write {}", path.display())))?;
+        Ok(Self { file, path, is_complete: false })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(Error::io(format!("write {}", self.path.display())))
+    }
+
+    /// Writes all to the disk; then the file stays.
+    fn complete(mut self) -> Result<()> {
+        self.file.sync_all().map_err(Error::io(format!("write {}", self.path.display())))?;
+        self.is_complete = true;
+        Ok(())
+    }
+}
+
+impl Drop for PartialArchive<'_> {
+    fn drop(&mut self) {
+        if !self.is_complete {
+            let _left = std::fs::remove_file(self.path);
+        }
+    }
 }
 
 fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
@@ -147,6 +176,21 @@ mod tests {
         let line = not_imported("x\nerror: forged\u{1b}[2J", "its\nreason");
         assert_eq!(line.lines().count(), 1, "{line}");
         assert!(line.ends_with('\n') && line.starts_with("not imported: x\\nerror"), "{line}");
+    }
+
+    #[test]
+    fn only_a_complete_archive_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tar");
+        let mut archive = PartialArchive::create(&path).unwrap();
+        archive.write(b"half").unwrap();
+        drop(archive);
+        assert!(!path.try_exists().unwrap());
+        let mut archive = PartialArchive::create(&path).unwrap();
+        archive.write(b"whole").unwrap();
+        assert!(PartialArchive::create(&path).is_err(), "the file of somebody else");
+        archive.complete().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
     }
 
     #[test]

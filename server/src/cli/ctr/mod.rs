@@ -138,6 +138,23 @@ async fn list(client: &mut Client, quiet: bool, names: &[String]) -> Result<()> 
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn what_a_time_limit_ends_leaves_no_half_archive() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tar");
+        let endless = async {
+            let _archive = archives::PartialArchive::create(&path)?;
+            assert!(path.try_exists().unwrap());
+            std::future::pending::<Result<()>>().await
+        };
+        let limit = Duration::from_millis(10);
+        let err = within("--timeout", Some(limit), endless).await.unwrap_err();
+        assert!(matches!(err, Error::TimedOut { flag: "--timeout", .. }), "{err}");
+        assert!(!path.try_exists().unwrap());
+        within("--timeout", Some(Duration::from_secs(60)), async { Ok(()) }).await.unwrap();
+        within("--timeout", None, async { Ok(()) }).await.unwrap();
+    }
+
     #[test]
     fn a_link_of_that_name_is_the_same() {
         let args = |first: &str| {
