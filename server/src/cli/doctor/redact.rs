@@ -84,8 +84,16 @@ fn addresses(text: &str) -> String {
         // Anything else may be a part of it.
         let is_end = |c: char| c.is_whitespace() || "\"<>`".contains(c);
         let (address, tail) = after.split_at(after.find(is_end).unwrap_or(after.len()));
-        out.push_str(&shortened(address));
-        rest = tail;
+        let (word, after_word) =
+            tail.split_at(tail.find(char::is_whitespace).unwrap_or(tail.len()));
+        // What ended the address may be a character of its password.
+        if word.contains('@') {
+            out.push_str(REDACTED);
+            rest = after_word;
+        } else {
+            out.push_str(&shortened(address));
+            rest = tail;
+        }
     }
     out.push_str(rest);
     out
@@ -95,11 +103,15 @@ fn addresses(text: &str) -> String {
 fn shortened(address: &str) -> String {
     let end = address.find(['/', '?', '#', '\\']).unwrap_or(address.len());
     let (authority, path) = address.split_at(end);
+    if path.contains('@') {
+        // A slash in a password ends the authority too early, and what is before it looks like host and port.
+        return format!("{REDACTED}/{REDACTED}");
+    }
     let (user, host) = match authority.rsplit_once('@') {
         Some((_, host)) => (format!("{REDACTED}@"), host),
         None => (String::new(), authority),
     };
-    // A slash in a password ends the authority too early.
+    // Anything but a number in the place of the port is a part of a password.
     let port = host.rsplit_once(':').filter(|_| !host.ends_with(']')).map(|(_, port)| port);
     let host = match port {
         Some(port) if !port.bytes().all(|byte| byte.is_ascii_digit()) => REDACTED,
@@ -153,6 +165,14 @@ mod tests {
             ("socks5://me:hunter2@[fd00::1]:1080", "socks5://[redacted]@[fd00::1]:1080"),
             ("http://[fd00::1]/x", "http://[fd00::1]/[redacted]"),
             ("http://me:hun/ter2@proxy", "http://[redacted]/[redacted]"),
+            ("http://me:12345/hunter2@proxy x", "http://[redacted]/[redacted] x"),
+            ("http://hunter2/x@proxy", "http://[redacted]/[redacted]"),
+            ("http://hunter2?x@proxy", "http://[redacted]/[redacted]"),
+            ("http://me@corp:12345/x@proxy", "http://[redacted]/[redacted]"),
+            ("http://me:hunter2\"hunter2@proxy x", "http://[redacted] x"),
+            ("http://hunter2\"hunter2<hunter2@proxy/y\nx", "http://[redacted]\nx"),
+            ("proxy \"http://me:1`hunter2@proxy\" x", "proxy \"http://[redacted] x"),
+            ("\"http://b/hunter2\" me@c", "\"http://b/[redacted]\" me@c"),
             (
                 "Bearer realm=\"https://auth.example/hunter2\",service=\"x\"",
                 "Bearer realm=\"https://auth.example/[redacted]\",service=\"x\"",
