@@ -85,12 +85,12 @@ Examples:
   hull cp web:/var/log - | tar -t
   tar -c site | hull cp - web:/usr/share/nginx/html
 
-Run it as root on the node. A link at the end of a DST on the host is followed only if DST ends with `/`: an earlier
-copy may have brought it out of a container. Paths of the container are resolved in its root: no link in it leads to a
-file of the host. Files, directories and links are copied; devices, sockets and FIFOs are skipped with a message. Copied
-files belong to root in the container, or with -a to the owner that they have. The volumes of a container are there
-while it runs, and what is copied into one that has exited is gone with its next start, which has an empty writable
-layer.";
+Run it as root on the node. On the host, a DST that is a link to a directory is followed only if it ends with `/`: an
+earlier copy may have brought the link out of a container. Paths of the container are resolved in its root: no link in
+it leads to a file of the host. Files, directories and links are copied; devices, sockets and FIFOs are skipped with a
+message. Copied files belong to root in the container, or with -a to the owner that they have. The volumes of a
+container are there while it runs, and what is copied into one that has exited is gone with its next start, which has an
+empty writable layer.";
 
 /// Names of containers.
 #[derive(Debug, Args)]

@@ -64,7 +64,7 @@ pub(super) async fn root(
 /// The error of layers that were not mounted.
 fn not_mounted(path: &Path, source: io::Error) -> Error {
     if source.kind() == io::ErrorKind::NotFound {
-        let why = "the layers of its container are not there: it is being removed, or is not complete yet";
+        let why = "the layers of its container are not there: it is being removed, or is not complete yet; look at `hull ps -a`, then copy again";
         return Error::Copy { what: path.display().to_string(), why: why.into() };
     }
     let is_denied = source.kind() == io::ErrorKind::PermissionDenied;
