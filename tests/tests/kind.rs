@@ -127,11 +127,12 @@ impl Inside {
     }
 
     /// Starts the daemon under the name of containerd; its log goes to `log`.
-    async fn start_daemon(&self, log: &Path) -> Child {
+    async fn start_daemon(&self, log: &Path) -> Daemon {
         let out = fs::File::options().create(true).append(true).open(log);
         let out = out.or_fail("open the log of the daemon");
         let mut command = self.command(&["containerd"]);
         let daemon = command.stdin(Stdio::null()).stderr(out).spawn().or_fail("start the daemon");
+        let daemon = Daemon(daemon);
         eventually("the daemon answers on containerd's socket", || async {
             let ran = self.run(&["crictl", "version"]);
             if ran.code == 0 { Ok(()) } else { Err(ran.stderr) }
@@ -156,12 +157,26 @@ impl Drop for Inside {
     }
 }
 
-fn end(mut daemon: Child) {
-    let pid = i32::try_from(daemon.id()).or_fail("read the number of a process");
-    let sent =
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
-    sent.or_fail("end the daemon");
-    assert!(daemon.wait().or_fail("wait for the daemon").success());
+/// A daemon under the name of containerd. Killed when dropped, as by a test that fails.
+struct Daemon(Child);
+
+impl Daemon {
+    /// Ends it as a service manager does.
+    fn end(mut self) {
+        let pid = i32::try_from(self.0.id()).or_fail("read the number of a process");
+        let pid = nix::unistd::Pid::from_raw(pid);
+        let sent = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        sent.or_fail("end the daemon");
+        assert!(self.0.wait().or_fail("wait for the daemon").success());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Both do nothing to one that was waited for.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }
 
 /// Hull's configuration of `node` without a socket, so that the one of containerd counts.
@@ -244,9 +259,9 @@ async fn the_daemon_runs_under_the_name_of_containerd_with_patches_of_its_config
     let log = node.host_dir().join("containerd.log");
     let daemon = inside.start_daemon(&log).await;
     // `pgrep --exact containerd`, by which kind decides to restart the service.
-    let comm = fs::read_to_string(format!("/proc/{}/comm", daemon.id())).unwrap();
+    let comm = fs::read_to_string(format!("/proc/{}/comm", daemon.0.id())).unwrap();
     assert_eq!(comm, "containerd\n");
-    end(daemon);
+    daemon.end();
     let log = fs::read_to_string(&log).unwrap();
     assert!(
         log.contains("has no effect in Hull") && log.contains("containerd.snapshotter"),
@@ -297,7 +312,7 @@ async fn minikube_finds_and_configures_the_daemon_and_loads_images_as_with_conta
     let images = json(&["images", "--output", "json"]);
     let tags = images["images"][0]["repoTags"].as_array().cloned().unwrap_or_default();
     assert!(tags.contains(&"docker.io/library/again:2".into()), "{images}");
-    end(daemon);
+    daemon.end();
     drop(inside);
     node.start_again().await;
 }
