@@ -29,12 +29,7 @@ impl Cause {
                 "something else than a registry answers for {host}, like a proxy, a firewall or a login page: check the address, and HTTPS_PROXY and NO_PROXY of this daemon"
             )),
             Self::Mirrors { upstream, mirrors } => mirrors_hint(upstream, mirrors),
-            Self::Denied { with_credentials: false, .. } => {
-                Some("it requires credentials: give the pod imagePullSecrets; for a pull by hand use `hull login`, or `hull pull -u`".into())
-            }
-            Self::Denied { .. } => {
-                Some("check username, password and their rights to the repository; a pod has them from its imagePullSecrets, a pull by hand from `hull login`".into())
-            }
+            Self::Denied { with_credentials, .. } => Some(denied_hint(*with_credentials).into()),
             Self::Unreachable { kind, host, registry: None, .. } => Some(kind.hint(host)),
             Self::Unreachable { kind, host, registry: Some(registry), .. } => {
                 Some(kind.hint_of_token_server(host, registry))
@@ -79,6 +74,15 @@ impl Cause {
             ),
             Self::Document { .. } | Self::TooLarge { .. } | Self::ArchiveTooLarge { .. } => None,
         }
+    }
+}
+
+/// For a registry that refuses a client, with or without credentials.
+fn denied_hint(with_credentials: bool) -> &'static str {
+    if with_credentials {
+        "check username, password and their rights to the repository; a pod has them from its imagePullSecrets, a pull by hand from `hull login`"
+    } else {
+        "it requires credentials: give the pod imagePullSecrets; for a pull by hand use `hull login`, or `hull pull -u`"
     }
 }
 

@@ -184,12 +184,7 @@ impl Error {
                 "install a network plugin (Cilium, Calico, Flannel, …) that writes to {}, set another `conf_dir` under `[network.cni]`, or set `mode = \"bridge\"` under `[network]`",
                 dir.display()
             )),
-            Self::NotConfigured { known, .. } if known.is_empty() => {
-                Some("there is none; use `--network pod`, `host` or `none`".into())
-            }
-            Self::NotConfigured { known, .. } => {
-                Some(format!("use one of {}", known.join(", ")))
-            }
+            Self::NotConfigured { known, .. } => Some(choice_hint(known)),
             Self::NoNetwork { .. } => Some("correct these files; hull reads them again when they change".into()),
             Self::NoProgram { program, .. } => Some(format!(
                 "install `{program}` there, or add its directory to `bin_dirs` under `[network.cni]`"
@@ -240,13 +235,7 @@ impl Error {
             | Self::ReadTemplate { path, .. }
             | Self::Pin { path, .. }
             | Self::Unpin { path, .. } => Some(format!("check free space and permissions of {}", path.display())),
-            Self::ReadConf { dir, source } => Some(match Errno::from_io_error(source) {
-                Some(Errno::NOTDIR) => format!(
-                    "set `conf_dir` under `[network.cni]` to a directory: {} is not one",
-                    dir.display()
-                ),
-                _ => format!("check permissions of {}", dir.display()),
-            }),
+            Self::ReadConf { dir, source } => Some(conf_dir_hint(dir, source)),
             Self::StillRunning { path } => Some(format!(
                 "find the process with `fuser -v {}`: it hangs in the kernel, or a network plugin left it behind; end it",
                 path.display()
@@ -254,6 +243,23 @@ impl Error {
             Self::BadArgument { .. } | Self::Memory { .. } => None,
         }
     }
+}
+
+fn choice_hint(known: &[String]) -> String {
+    if known.is_empty() {
+        return "there is none; use `--network pod`, `host` or `none`".into();
+    }
+    format!("use one of {}", known.join(", "))
+}
+
+fn conf_dir_hint(dir: &std::path::Path, source: &std::io::Error) -> String {
+    if Errno::from_io_error(source) == Some(Errno::NOTDIR) {
+        return format!(
+            "set `conf_dir` under `[network.cni]` to a directory: {} is not one",
+            dir.display()
+        );
+    }
+    format!("check permissions of {}", dir.display())
 }
 
 fn none_in(dir: &std::path::Path, bad: &[InvalidFile]) -> String {

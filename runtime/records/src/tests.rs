@@ -188,7 +188,7 @@ fn errors_name_the_operation_and_the_file_and_carry_a_hint() {
     assert_eq!(hint(rustix::io::Errno::NOSPC), "free some space on the file system of /x");
     assert!(hint(rustix::io::Errno::DQUOT).contains("quota"));
     assert!(hint(rustix::io::Errno::IO).contains("dmesg"));
-    assert!(hint(rustix::io::Errno::ROFS).contains("writable file system"));
+    assert!(hint(rustix::io::Errno::ROFS).contains("remount,rw"));
 }
 
 proptest! {

@@ -60,7 +60,9 @@ impl SocketFile {
             Err(Errno::NOENT) => return Ok(()),
             found => found?,
         };
-        if identity(&found) != self.identity {
+        // A number that was freed may be that of another file by now.
+        let is_socket = FileType::from_raw_mode(found.st_mode) == FileType::Socket;
+        if !is_socket || identity(&found) != self.identity {
             return Ok(());
         }
         match unlinkat(&self.directory, &self.name, AtFlags::empty()) {

@@ -79,8 +79,10 @@ fn the_daemon_removes_its_own_socket_and_no_others() {
     assert!(!is_left_at_the_end(|socket| std::fs::remove_file(socket).unwrap()));
 }
 
-#[tokio::test]
-async fn only_a_socket_at_the_path_is_replaced() {
+#[test]
+fn only_a_socket_at_the_path_is_replaced() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _inside = runtime.enter();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("nri.sock");
     let start = || {
@@ -99,7 +101,7 @@ async fn only_a_socket_at_the_path_is_replaced() {
     std::fs::remove_file(&path).unwrap();
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let _plugins = start();
-    drop(UnixStream::connect(&path).await.unwrap());
+    drop(std::os::unix::net::UnixStream::connect(&path).unwrap());
 }
 
 fn settings(dir: &tempfile::TempDir, request: Duration) -> Settings {

@@ -43,8 +43,11 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 fn with_nearest(message: &str) -> String {
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let nearest = message.split_once("unknown field `").and_then(|(_, rest)| {
-        let mut names = rest.split('`').step_by(2);
-        let given = names.next()?;
+        let (given, rest) = rest.split_once('`')?;
+        let (_, known) = rest.split_once("expected ")?;
+        let known = known.split_once(" at line").map_or(known, |(known, _)| known);
+        let known = known.strip_prefix("one of ").unwrap_or(known);
+        let names = known.split([',', ' ', '`']).filter(|name| !name.is_empty());
         let far = |name: &&str| strsim::levenshtein(given, name);
         names.min_by_key(far).filter(|name| far(name) <= 2)
     });

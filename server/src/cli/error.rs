@@ -86,6 +86,17 @@ pub(crate) enum Error {
 /// The result of a command.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// For a socket that cannot be connected to.
+fn connect_hint(kind: io::ErrorKind) -> &'static str {
+    if kind == io::ErrorKind::PermissionDenied {
+        "run it as root: only root can use the socket"
+    } else if kind == io::ErrorKind::ConnectionRefused {
+        "the daemon has ended, or is just starting: see `journalctl -u hull`, or start it with `hull serve`"
+    } else {
+        "start it with `hull serve`, or name its socket with --socket"
+    }
+}
+
 impl Error {
     /// Converts an I/O error; `operation` reads after "cannot".
     pub(crate) fn io(operation: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
@@ -100,15 +111,7 @@ impl Error {
     /// Advice for the user.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Some("run it as root: only root can use the socket".into())
-            }
-            Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
-                Some("the daemon has ended, or is just starting: see `journalctl -u hull`, or start it with `hull serve`".into())
-            }
-            Self::Connect { .. } => {
-                Some("start it with `hull serve`, or name its socket with --socket".into())
-            }
+            Self::Connect { source, .. } => Some(connect_hint(source.kind()).into()),
             Self::Channel { .. } => Some("if the daemon is just stopping, try again when it has started".into()),
             Self::Daemon { hint, .. } => hint.clone(),
             Self::Config { source } => source.hint(),

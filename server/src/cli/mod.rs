@@ -324,14 +324,14 @@ mod tests {
             "--state-dir",
             "/a \"b\"",
             "--set",
-            "network.mtu=9",
+            "network.mtu=1280",
         ];
         let cli = Cli::try_parse_from(words).unwrap();
         let Command::Serve(serve) = &cli.command else { panic!() };
         let config = serve_config(&cli, serve).unwrap();
         assert_eq!(config.socket, PathBuf::from("/x/s"));
         assert_eq!(config.state_dir, PathBuf::from("/a \"b\""));
-        assert_eq!(config.network.mtu, Some(9));
+        assert_eq!(config.network.mtu, Some(1280));
     }
 
     #[test]

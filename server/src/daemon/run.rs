@@ -34,6 +34,7 @@ use hull_proto::containerd::version::version_server::VersionServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
 use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
 use rustix::fd::{AsFd as _, OwnedFd};
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,14 +145,19 @@ pub(crate) fn serve(config: Config) -> Result<(), Error> {
     served
 }
 
-async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
-    let directories = |source| Error::Directories { source };
+/// Makes the daemon's directories its own, for as long as the locks are kept.
+fn lock_directories(config: &Config) -> Result<(File, Option<File>), Error> {
     let directory = |source| Error::Directory { source };
     directories::check("state_dir", &config.state_dir).map_err(directory)?;
     directories::check("data_dir", &config.data_dir).map_err(directory)?;
-    records::create_dir(&config.state_dir).map_err(directories)?;
-    let _lock = directories::lock(&config.state_dir).map_err(directory)?;
-    let _data = directories::lock_data(&config.data_dir).map_err(directory)?;
+    records::create_dir(&config.state_dir).map_err(|source| Error::Directories { source })?;
+    let state = directories::lock(&config.state_dir).map_err(directory)?;
+    let data = directories::lock_data(&config.data_dir).map_err(directory)?;
+    Ok((state, data))
+}
+
+async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
+    let _locks = lock_directories(&config)?;
     let claim = network_claim::claim(&config);
     let _claim = claim.map_err(|source| Error::NetworkClaim { source })?;
     let socket = config.socket.clone();

@@ -235,13 +235,7 @@ impl Error {
             Self::LaunchTimeout { .. } => Some(
                 "look whether its storage answers, and whether its cgroup or its pod's is frozen; or raise `runtime.launch_timeout_s`".into(),
             ),
-            Self::Monitor { source: monitors::Error::Hangs { .. }, .. } => Some(
-                "look why the process `hull-monitor` of this pod does not run (stopped, or stuck on storage); to stop the pod ends it".into(),
-            ),
-            Self::Monitor { source: monitors::Error::Lost, .. } => {
-                Some("the pod's processes are gone; stop and remove the pod, the kubelet makes a new one".into())
-            }
-            Self::Monitor { source, .. } => source.hint(),
+            Self::Monitor { source, .. } => monitor_hint(source),
             Self::Invalid { .. }
             | Self::WrongState { .. }
             | Self::ExecPipes { .. }
@@ -249,6 +243,21 @@ impl Error {
             | Self::Internal { .. } => None,
         }
     }
+}
+
+fn monitor_hint(source: &monitors::Error) -> Option<String> {
+    if matches!(source, monitors::Error::Hangs { .. }) {
+        return Some(
+            "look why the process `hull-monitor` of this pod does not run (stopped, or stuck on storage); to stop the pod ends it".into(),
+        );
+    }
+    if matches!(source, monitors::Error::Lost) {
+        return Some(
+            "the pod's processes are gone; stop and remove the pod, the kubelet makes a new one"
+                .into(),
+        );
+    }
+    source.hint()
 }
 
 impl From<UsedUp> for Error {

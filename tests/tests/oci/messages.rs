@@ -6,8 +6,10 @@ use hull_tests::bundle::Bundle;
 use serde_json::{Value, json};
 use std::fs;
 
-#[test]
-fn no_setting_is_ignored_without_a_word() {
+/// A container's id, a change of its config.json, and the words of its refusal.
+type Refusal = (&'static str, Box<dyn Fn(&mut Value)>, &'static [&'static str]);
+
+fn refusals() -> [Refusal; 9] {
     type Change = fn(&mut Value);
     let map = || json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
     let map_uids: Change = |c| {
@@ -19,7 +21,7 @@ fn no_setting_is_ignored_without_a_word() {
             "syscalls": [{"names": ["execve"], "action": action}],
         })
     };
-    let refusals: [(&str, Box<dyn Fn(&mut Value)>, &[&str]); 9] = [
+    [
         ("uids", Box::new(map_uids), &["linux.uidMappings", "user namespace", "hint:"]),
         ("gids", Box::new(move |c| c["linux"]["gidMappings"] = map()), &["linux.gidMappings"]),
         (
@@ -73,11 +75,15 @@ fn no_setting_is_ignored_without_a_word() {
             }),
             &["a kernel file system is below"],
         ),
-    ];
+    ]
+}
+
+#[test]
+fn no_setting_is_ignored_without_a_word() {
     let bundle = Bundle::new();
     let config = format!("{}/config.json", bundle.path());
     let original = fs::read(&config).unwrap();
-    for (id, change, words) in refusals {
+    for (id, change, words) in refusals() {
         bundle.change(change);
         refused(&bundle.create(id), words);
         assert_eq!(bundle.left(), Vec::<String>::new(), "after {id}");
