@@ -277,17 +277,20 @@ async fn nobody_has_the_page_of_another_start() {
     let (cri, image) = (node.cri(), auditor::image());
     cri.pull(&image).await.unwrap();
     let pod = cri.run_pod("shares").await.unwrap();
-    let hanging = cri.run_idle(&pod, "hanging", &image).await;
+    let hanging = cri.make(&pod, hull_tests::cri::idle("hanging", &image)).await;
     let other = cri.run_idle(&pod, "other", &image).await;
     let group = host::freezer_group(&node.names().cgroup, &pod).join(&hanging);
+    // Frozen before it starts: its process waits on the way.
+    fs::create_dir(&group).or_fail("make the container's cgroup");
     let (file, on, off) = host::freezer_of(&group);
     fs::write(&file, on).or_fail("freeze a container");
-    let (waiting, target) = (cri.clone(), hanging.clone());
-    let exec =
-        tokio::spawn(async move { waiting.exec_for(&target, &[AUDITOR, "say", "late"], 60).await });
-    eventually("the exec is on its way", || async {
+    let starting = tokio::spawn({
+        let (cri, target) = (cri.clone(), hanging.clone());
+        async move { cri.start(&target).await }
+    });
+    eventually("the start is on its way", || async {
         let procs = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-        if procs.lines().count() > 1 { Ok(()) } else { Err(format!("in its cgroup: {procs:?}")) }
+        if procs.is_empty() { Err("no process in its cgroup".to_owned()) } else { Ok(()) }
     })
     .await;
     let tracer = Tracer::of_process(host::monitor_of(&pod).as_raw());
@@ -295,7 +298,7 @@ async fn nobody_has_the_page_of_another_start() {
     assert_eq!(ran.stdout, "hello\n");
     let moments = tracer.moments();
     fs::write(&file, off).or_fail("thaw a container");
-    assert_eq!(exec.await.unwrap().or_fail("run the late exec").stdout, "late\n");
+    starting.await.unwrap().or_fail("start the late container");
     were_seen(&moments, &[AUDITOR]);
     let inside = moments.iter().filter(|moment| moment.is_inside());
     nothing_is_wrong(inside.flat_map(|moment| {

@@ -242,6 +242,12 @@ fn every_file(dir: &Path, found: &mut Vec<PathBuf>) {
 /// Removes everything of the node by force, the boot baseline too: what a failed test left, and what a
 /// test run left that was killed.
 pub fn clear(node: &Names) {
+    for dir in cgroups(&node.cgroup) {
+        // In a frozen cgroup of v1 no signal takes effect. Only one hierarchy has such a file.
+        for (file, thawed) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+            drop(fs::write(dir.join(file), thawed));
+        }
+    }
     let gone = crate::eventually::blocking(crate::eventually::deadline(), || {
         let left = processes(node);
         for (pid, _) in &left {

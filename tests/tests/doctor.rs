@@ -87,7 +87,7 @@ async fn leaks_are_found_with_their_owners_and_removed() {
 async fn processes_in_a_cgroup_with_the_name_of_an_unknown_pod_are_left_alone() {
     let node = Node::start().await;
     let (_cri, _pod, _image) = node.pod("web").await;
-    let cgroups = make_cgroups(&node, &"ab".repeat(32));
+    let cgroups = make_cgroups(&node, &"ac".repeat(32));
     let mut program = Command::new("sleep");
     let mut other =
         program.arg("1000").kill_on_drop(true).spawn().or_fail("run a program of somebody's");

@@ -255,7 +255,7 @@ mod tests {
 
     /// Reads an archive of its end alone, with a trailer of that many bytes.
     fn read(trailer: usize, limits: Limits) -> Result<(Vec<u8>, Vec<u8>, bool), Error> {
-        let bytes: Vec<u8> = (0..trailer).map(|at| (at % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..=250_u8).cycle().take(trailer).collect();
         let archive = [vec![0; 512], bytes].concat();
         let mut blocks = Blocks::new(&archive[..], limits, true);
         assert!(blocks.header()?.is_none());

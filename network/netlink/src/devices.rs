@@ -127,7 +127,7 @@ pub fn move_into(netns: BorrowedFd<'_>, is_new: bool, devices: &[Device]) -> Res
     let here = Socket::route().map_err(|source| Error::Socket { source })?;
     let found: Vec<Found> =
         devices.iter().map(|device| find(&here, device)).collect::<Result<_, _>>()?;
-    within(netns, || devices.iter().try_for_each(|device| check_free(device)))?;
+    within(netns, || devices.iter().try_for_each(check_free))?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let own = rustix::fs::open("/proc/thread-self/ns/net", flags, Mode::empty());
     let own =

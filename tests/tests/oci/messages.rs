@@ -3,6 +3,7 @@
 
 use crate::refused;
 use hull_tests::bundle::Bundle;
+use hull_tests::expect::ExpectExt as _;
 use serde_json::{Value, json};
 use std::fs;
 
@@ -32,7 +33,8 @@ fn refusals() -> [Refusal; 9] {
         (
             "name",
             Box::new(|c| {
-                let namespaces = c["linux"]["namespaces"].as_array_mut().unwrap();
+                let namespaces =
+                    c["linux"]["namespaces"].as_array_mut().or_fail("find the namespaces");
                 namespaces.retain(|of| of["type"] != "uts");
                 c["hostname"] = json!("web");
             }),
@@ -71,7 +73,7 @@ fn refusals() -> [Refusal; 9] {
                     "source": "rootfs", "destination": "/mnt", "type": "bind",
                     "options": ["rbind"],
                 });
-                c["mounts"].as_array_mut().unwrap().push(mount);
+                c["mounts"].as_array_mut().or_fail("find the mounts").push(mount);
             }),
             &["a kernel file system is below"],
         ),
