@@ -32,7 +32,7 @@ reported as ignored.";
 /// The file that is read if the command line names none.
 const FILE: &str = "/etc/containerd/config.toml";
 /// The socket, unless the command line or a file names another.
-const SOCKET: &str = "/run/containerd/containerd.sock";
+pub(super) const SOCKET: &str = "/run/containerd/containerd.sock";
 /// The tables of containerd's CRI plugin: of version 2 of the schema, and the two of versions 3 and 4.
 const CRI_TABLES: [&str; 3] =
     ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"];

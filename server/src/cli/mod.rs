@@ -81,7 +81,7 @@ use args::{Cli, Command, ConfigWhat, ImagesWhat, Serve};
 use client::Client;
 use error::{Error, Result};
 use hull_proto::admin;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Exit code of a command that failed.
@@ -255,6 +255,7 @@ async fn connect(cli: &Cli) -> Result<Client> {
 }
 
 /// Connects as ctr does: at `address`, or the address of the environment. Hull's own option and variable are closer.
+/// Without any of them it is the configured socket, or that of `hull containerd` where only that one is there.
 async fn connect_as_ctr(cli: &Cli, address: Option<PathBuf>) -> Result<Client> {
     let environment = || std::env::var_os(ctr::ADDRESS).filter(|value| !value.is_empty());
     let address = match (address, &cli.socket) {
@@ -264,7 +265,12 @@ async fn connect_as_ctr(cli: &Cli, address: Option<PathBuf>) -> Result<Client> {
     };
     match address {
         Some(address) => Client::connect(&address).await,
-        None => connect(cli).await,
+        None => {
+            let is_there = |path: &Path| std::fs::metadata(path).is_ok();
+            let (own, other) = (socket(cli)?, Path::new(containerd::SOCKET));
+            let is_other = cli.socket.is_none() && !is_there(&own) && is_there(other);
+            Client::connect(if is_other { other } else { &own }).await
+        }
     }
 }
 
