@@ -102,17 +102,18 @@ fn no_setting_is_ignored_without_a_word() {
 fn limits_of_kernel_memory_are_ignored_with_a_warning() {
     let bundle = Bundle::new();
     for name in ["kernel", "kernelTCP"] {
+        let _said = bundle.oci(&["delete", "--force", "one"]).good();
         bundle.change(|c| c["linux"]["resources"]["memory"] = json!({name: 40 << 20}));
-        let created = bundle.create(name);
+        let created = bundle.create("one");
         assert_eq!(created.code, 0, "{created:?}");
         assert!(created.stderr.contains("warning: limits of kernel memory"), "{created:?}");
     }
     for option in ["--kernel-memory", "--kernel-memory-tcp"] {
-        let updated = bundle.oci(&["update", option, "50000000", "kernel"]);
+        let updated = bundle.oci(&["update", option, "50000000", "one"]);
         assert_eq!(updated.code, 0, "{updated:?}");
         assert!(updated.stderr.contains("warning: limits of kernel memory"), "{updated:?}");
     }
-    let updated = bundle.oci(&["update", "--pids-limit", "50", "kernel"]);
+    let updated = bundle.oci(&["update", "--pids-limit", "50", "one"]);
     assert_eq!((updated.code, updated.stderr.as_str()), (0, ""));
 }
 

@@ -52,7 +52,7 @@ fn all_devices_move_or_none() {
             assert!(ran.stdout.contains(part), "no `{part}` in {ran:?}");
         }
     };
-    stays(json!({"hd0": {}, "other": {}}), &["`nosuch`", "no such device", "hint:"]);
+    stays(json!({"hd0": {}, "nosuch": {}}), &["`nosuch`", "no such device", "hint:"]);
     stays(json!({"hd0": {}, "lo": {"name": "x"}}), &["`lo`", "loopback"]);
     stays(json!({"hd0": {"name": "lo"}}), &["`lo`", "has that name"]);
     stays(json!({"hd0": {"name": "x"}, "hd1": {"name": "x"}}), &["`x`", "has that name"]);
