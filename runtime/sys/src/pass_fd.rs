@@ -53,6 +53,7 @@ pub fn receive_fd(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Shutdown;
     use std::os::fd::AsFd as _;
     use std::os::unix::net::UnixStream;
 
@@ -67,7 +68,8 @@ mod tests {
         rustix::io::write(&passed, b"through").unwrap();
         let mut text = [0; 7];
         assert_eq!(rustix::io::read(&read, &mut text), Ok(7));
-        drop(theirs);
+        // Not only dropped: a child that a test beside this one has just forked may have a copy.
+        theirs.shutdown(Shutdown::Both).unwrap();
         assert!(receive_fd(ours.as_fd()).unwrap().is_none(), "the other end is closed");
     }
 
