@@ -128,9 +128,11 @@ impl Cri {
                 Names::This => node.images.untag(&name, &used),
             }
         });
-        removed.await.map_err(|err| match err {
-            hull_image::Error::InUse { .. } => status::of_image_in_use(&err, &self.users(&named)),
-            _ => status::of_image(&err),
+        removed.await.map_err(|err| {
+            if matches!(err, hull_image::Error::InUse { .. }) {
+                return status::of_image_in_use(&err, &self.users(&named));
+            }
+            status::of_image(&err)
         })
     }
 

@@ -64,7 +64,7 @@ impl Present {
     }
 
     /// The entry to note something in. None for what was never begun, but during the recovery.
-    pub(super) fn to_change(&mut self, id: &str) -> Option<&mut Entry> {
+    pub(super) fn entry_mut(&mut self, id: &str) -> Option<&mut Entry> {
         if self.is_recovering {
             let unnamed = || Entry {
                 timeline: Timeline { id: id.to_owned(), ..Timeline::default() },

@@ -138,7 +138,7 @@ impl History {
 
     /// Counts a command in a container.
     pub(crate) fn count_exec(&self, id: &str) {
-        if let Some(entry) = self.present().to_change(id) {
+        if let Some(entry) = self.present().entry_mut(id) {
             entry.timeline.execs = entry.timeline.execs.saturating_add(1);
         }
     }
@@ -246,7 +246,7 @@ impl History {
     }
 
     fn change(&self, id: &str, change: impl FnOnce(&mut Timeline)) {
-        if let Some(entry) = self.present().to_change(id) {
+        if let Some(entry) = self.present().entry_mut(id) {
             change(&mut entry.timeline);
             entry.is_changed = true;
         }
