@@ -16,6 +16,7 @@ mod change_root;
 mod clone;
 mod copy_up;
 mod cover;
+mod decode_exact;
 mod defined_volume;
 mod device;
 pub mod filter;

@@ -23,6 +23,7 @@ pub struct Plan {
     pub cgroup: Cgroup,
     /// Operations in the new mount namespace, in order. [`Op::Pivot`] is the last that can name a
     /// host path.
+    #[borsh(deserialize_with = "crate::decode_exact::items")]
     pub ops: Vec<Op>,
     /// The program to execute, and its attributes.
     pub process: Process,

@@ -17,6 +17,7 @@ static ALLOCATOR: hull_sys::Wiping<dlmalloc::GlobalDlmalloc> =
     hull_sys::Wiping(dlmalloc::GlobalDlmalloc);
 
 fn main() -> ExitCode {
+    hull_sys::give_back_pages(true);
     let mut args = std::env::args().skip(1);
     let pod = args.next().unwrap_or_default();
     let done = if pod == TRY_USER_NAMESPACES {

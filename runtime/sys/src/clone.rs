@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! New processes and namespaces: `clone3(2)`, `clone(2)`, `unshare(2)`.
 
-use crate::{Error, Result};
+use crate::{Error, Result, give_back_pages};
 use rustix::io::Errno;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -62,7 +62,7 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<ForkResult> 
     let ret =
         unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
     match i32::try_from(ret) {
-        Ok(0) => Ok(ForkResult::Child),
+        Ok(0) => Ok(child()),
         Ok(pid) if pid > 0 => {
             // SAFETY: the kernel has just opened this descriptor for us alone.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -85,7 +85,7 @@ pub fn fork() -> Result<ForkResult> {
     let ret =
         unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, &raw mut pidfd, 0_usize, 0_usize) };
     match i32::try_from(ret) {
-        Ok(0) => Ok(ForkResult::Child),
+        Ok(0) => Ok(child()),
         Ok(pid) if pid > 0 => {
             // SAFETY: the kernel has just opened this descriptor for us alone.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -93,6 +93,12 @@ pub fn fork() -> Result<ForkResult> {
         }
         _ => Err(Error::last(format!("clone({flags:#x})"))),
     }
+}
+
+/// What a child begins as: its filter may forbid the call that gives memory back, and its own memory goes with it soon.
+fn child() -> ForkResult {
+    give_back_pages(false);
+    ForkResult::Child
 }
 
 /// Gives the calling thread namespaces of its own. `unshare(2)`.

@@ -1,12 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An allocator that leaves nothing behind.
 
+use rustix::mm::{Advice, madvise};
 use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Wipes every block that is freed, also the old one of a block that grows, before `Inner` has it back.
+/// Pages in a block for which it is worth a call that gives them back to the kernel.
+const PAGES_MIN: usize = 2;
+
+/// See [`give_back_pages`].
+static GIVES_BACK: AtomicBool = AtomicBool::new(false);
+
+/// Sets whether whole pages of large blocks that are freed go back to the kernel, which is a system call. A process says
+/// no before it installs a filter that may kill it for that call; at first it is no.
+pub fn give_back_pages(yes: bool) {
+    GIVES_BACK.store(yes, Ordering::Relaxed);
+}
+
+/// Wipes every block that is freed, also the old one of a block that grows, before `Inner` has it back. Whole pages of a
+/// large block go back to the kernel meanwhile, which hands out empty ones: a request leaves no memory resident. That
+/// is for processes that ask for it ([`give_back_pages`]).
 ///
-/// For a process whose copies (`clone(2)`) somebody may read that must not see all it ever handled.
+/// For a process whose copies (`clone(2)`) somebody may read that must not see all it ever handled. `Inner`'s memory
+/// must be private and anonymous, `mmap(2)`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wiping<Inner>(pub Inner);
 
@@ -24,13 +41,34 @@ unsafe impl<Inner: GlobalAlloc> GlobalAlloc for Wiping<Inner> {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the block is of this size, and the caller's until it is freed below.
-        unsafe { block.write_bytes(0, layout.size()) };
+        let (head, pages) = whole_pages(block.addr(), layout.size());
+        let tail = head.saturating_add(pages);
+        // SAFETY: within the block, which is the caller's until it is freed below.
+        let (middle, last) = unsafe { (block.add(head), block.add(tail)) };
+        // SAFETY: whole pages within the block; nothing in them is used any more.
+        let is_given_back = pages > 0
+            && GIVES_BACK.load(Ordering::Relaxed)
+            && unsafe { madvise(middle.cast(), pages, Advice::LinuxDontNeed) }.is_ok();
+        // SAFETY: the part of the block before these pages.
+        unsafe { block.write_bytes(0, head) };
+        // SAFETY: these pages, or nothing, within the block.
+        unsafe { middle.write_bytes(0, if is_given_back { 0 } else { pages }) };
+        // SAFETY: the rest of the block behind these pages.
+        unsafe { last.write_bytes(0, layout.size().saturating_sub(tail)) };
         // Somebody might look at it, as far as the compiler knows: the writes cannot be left out.
         black_box(block);
         // SAFETY: it came from `Inner`, with this layout.
         unsafe { self.0.dealloc(block, layout) };
     }
+}
+
+/// The whole pages in `size` bytes at `address`: how many bytes are before them, and their size in bytes. No pages where
+/// there are fewer than [`PAGES_MIN`]: all bytes are before them then.
+fn whole_pages(address: usize, size: usize) -> (usize, usize) {
+    let page = rustix::param::page_size();
+    let head = address.next_multiple_of(page).saturating_sub(address);
+    let pages = size.saturating_sub(head) / page;
+    if pages < PAGES_MIN { (size, 0) } else { (head, pages.saturating_mul(page)) }
 }
 
 #[cfg(test)]
@@ -78,5 +116,26 @@ mod tests {
         // SAFETY: the block is of that layout, and not used after this.
         unsafe { wiping.dealloc(grown, Layout::array::<u8>(200).unwrap()) };
         assert_eq!(wiping.0.0.take(), Some(vec![0; 200]));
+    }
+    #[test]
+    fn whole_pages_of_a_large_block_are_given_back() {
+        let page = rustix::param::page_size();
+        assert_eq!(whole_pages(page, 3 * page), (0, 3 * page));
+        assert_eq!(whole_pages(page + 16, 3 * page), (page - 16, 2 * page));
+        assert_eq!(whole_pages(page + 16, 2 * page), (2 * page, 0));
+        assert_eq!(whole_pages(page, 100), (100, 0));
+        let wiping = Wiping(Noting::default());
+        let size = 5 * page + 40;
+        let layout = Layout::from_size_align(size, 16).unwrap();
+        for yes in [true, false] {
+            give_back_pages(yes);
+            // SAFETY: the layout is not empty.
+            let block = unsafe { wiping.alloc(layout) };
+            // SAFETY: within the block's size.
+            unsafe { block.write_bytes(7, size) };
+            // SAFETY: the block is of that layout, and not used after this.
+            unsafe { wiping.dealloc(block, layout) };
+            assert_eq!(wiping.0.0.take(), Some(vec![0; size]));
+        }
     }
 }

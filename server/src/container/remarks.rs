@@ -12,6 +12,7 @@ use std::fs;
 /// The remarks of a container that is being created.
 pub(crate) fn of(node: &Node, record: &ContainerRecord, spec: &Spec, plan: &Plan) -> Vec<String> {
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let profile = profile.filter(|_| oci_spec::has_localhost_filter(&record.config));
     let unknown = profile.map(seccomp::unknown_calls).unwrap_or_default();
     let mut remarks = oci_spec::remarks(&record.config);
     remarks.extend(unknown.iter().map(unknown_call));

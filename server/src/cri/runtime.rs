@@ -223,12 +223,12 @@ impl RuntimeService for Cri {
     }
 
     async fn exec(&self, request: Request<api::ExecRequest>) -> Answer<api::ExecResponse> {
-        let url = self.exec_url(request.into_inner()).await?;
+        let url = self.exec_url(request.into_inner())?;
         Ok(Response::new(api::ExecResponse { url }))
     }
 
     async fn attach(&self, request: Request<api::AttachRequest>) -> Answer<api::AttachResponse> {
-        let url = self.attach_url(request.get_ref()).await?;
+        let url = self.attach_url(request.get_ref())?;
         Ok(Response::new(api::AttachResponse { url }))
     }
 

@@ -10,7 +10,7 @@ use hull_streaming::remotecommand::RequestedStreams;
 use tonic::Status;
 
 impl Cri {
-    pub(super) async fn exec_url(&self, request: api::ExecRequest) -> Result<String, Status> {
+    pub(super) fn exec_url(&self, request: api::ExecRequest) -> Result<String, Status> {
         let api::ExecRequest { container_id, cmd, tty, stdin, stdout, stderr } = request;
         let requested = RequestedStreams { stdin, stdout, stderr, tty };
         check(requested)?;
@@ -19,19 +19,18 @@ impl Cri {
         }
         let (container, pod) = self.container(&container_id)?;
         let view = pod.view();
-        let ready = exec::running_thawed(&self.node, &view, &container, "run a command in");
-        ready.await.map_err(status::of)?;
+        exec::running_thawed(&self.node, &view, &container, "run a command in")
+            .map_err(status::of)?;
         self.streaming.url(StreamRequest::Exec { container, cmd, requested }).map_err(status::of)
     }
 
-    pub(super) async fn attach_url(&self, request: &api::AttachRequest) -> Result<String, Status> {
+    pub(super) fn attach_url(&self, request: &api::AttachRequest) -> Result<String, Status> {
         let api::AttachRequest { stdin, stdout, stderr, tty, .. } = *request;
         let requested = RequestedStreams { stdin, stdout, stderr, tty };
         check(requested)?;
         let (container, pod) = self.container(&request.container_id)?;
         let view = pod.view();
-        let ready = exec::running_thawed(&self.node, &view, &container, "attach to");
-        ready.await.map_err(status::of)?;
+        exec::running_thawed(&self.node, &view, &container, "attach to").map_err(status::of)?;
         self.streaming.url(StreamRequest::Attach { container, requested }).map_err(status::of)
     }
 

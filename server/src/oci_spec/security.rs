@@ -116,24 +116,7 @@ pub(super) fn seccomp(
     if context.privileged {
         return Ok(None);
     }
-    let deprecated = context.seccomp_profile();
-    let (kind, file) = match &context.seccomp {
-        Some(profile) => {
-            let kind = ProfileType::try_from(profile.profile_type).map_err(|_| Error::Bad {
-                field: "seccomp.profile_type",
-                value: profile.profile_type.to_string(),
-                why: "there is none of that number",
-            })?;
-            (kind, profile.localhost_ref.clone())
-        }
-        None => match deprecated.as_str() {
-            "unconfined" => (ProfileType::Unconfined, String::new()),
-            "runtime/default" | "docker/default" => (ProfileType::RuntimeDefault, String::new()),
-            "" if !defaults.seccomp => (ProfileType::Unconfined, String::new()),
-            "" => (ProfileType::RuntimeDefault, String::new()),
-            path => (ProfileType::Localhost, path.trim_start_matches("localhost/").to_owned()),
-        },
-    };
+    let (kind, file) = requested_filter(context, defaults.seccomp)?;
     match kind {
         ProfileType::Unconfined => Ok(None),
         ProfileType::RuntimeDefault => {
@@ -146,6 +129,37 @@ pub(super) fn seccomp(
         }
         ProfileType::Localhost => localhost(&file, defaults).map(Arc::new).map(Some),
     }
+}
+
+/// The requested kind of seccomp profile, and its file where it has one.
+fn requested_filter(
+    context: &cri::LinuxContainerSecurityContext,
+    filters_by_default: bool,
+) -> Result<(cri::security_profile::ProfileType, String), Error> {
+    use cri::security_profile::ProfileType;
+    if let Some(profile) = &context.seccomp {
+        let kind = ProfileType::try_from(profile.profile_type).map_err(|_| Error::Bad {
+            field: "seccomp.profile_type",
+            value: profile.profile_type.to_string(),
+            why: "there is none of that number",
+        })?;
+        return Ok((kind, profile.localhost_ref.clone()));
+    }
+    let deprecated = context.seccomp_profile();
+    Ok(match deprecated.as_str() {
+        "unconfined" => (ProfileType::Unconfined, String::new()),
+        "runtime/default" | "docker/default" => (ProfileType::RuntimeDefault, String::new()),
+        "" if !filters_by_default => (ProfileType::Unconfined, String::new()),
+        "" => (ProfileType::RuntimeDefault, String::new()),
+        path => (ProfileType::Localhost, path.trim_start_matches("localhost/").to_owned()),
+    })
+}
+
+/// Whether a container has a seccomp profile that somebody wrote for it. Hull's own needs no check.
+pub(crate) fn has_localhost_filter(config: &cri::ContainerConfig) -> bool {
+    let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let kind = context.and_then(|context| requested_filter(context, true).ok());
+    kind.is_some_and(|(kind, _)| kind == cri::security_profile::ProfileType::Localhost)
 }
 
 /// Reads a profile of type Localhost. Kubelets send its absolute path, which is below their own seccomp directory.

@@ -81,7 +81,7 @@ async fn attach(
     let not_found = || Error::NotFound { kind: "container", id: id.to_string() };
     let (_, pod) = node.registry.container(id.as_str()).ok_or_else(not_found)?;
     let view = pod.view();
-    let _runs = exec::running_thawed(node, &view, id, "attach to").await?;
+    let _runs = exec::running_thawed(node, &view, id, "attach to")?;
     let lost = || Error::Monitor { doing: DOING, source: monitors::Error::Lost };
     let client = view.client.clone().ok_or_else(lost)?;
     let streams = Streams {

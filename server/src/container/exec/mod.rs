@@ -115,7 +115,7 @@ pub(crate) async fn start(
     fds: Vec<OwnedFd>,
 ) -> Result<Running> {
     let view = pod.view();
-    let shown = running_thawed(node, &view, id, "run a command in").await?;
+    let shown = running_thawed(node, &view, id, "run a command in")?;
     let mut process = process(node, &view, &shown, cmd).await?;
     process.terminal = None;
     launch(node, &view, &shown, process, streams, fds).await
@@ -131,7 +131,7 @@ pub(crate) async fn start_at_terminal(
     size: Option<(u16, u16)>,
 ) -> Result<(Running, OwnedFd)> {
     let view = pod.view();
-    let shown = running_thawed(node, &view, id, "run a command in").await?;
+    let shown = running_thawed(node, &view, id, "run a command in")?;
     let mut process = process(node, &view, &shown, cmd).await?;
     process.terminal = size;
     if !process.env.iter().any(|variable| variable.starts_with(b"TERM=")) {
@@ -218,17 +218,15 @@ pub(crate) fn running(
 ///
 /// # Errors
 /// As [`running`]; [`Error::Paused`] if the freezer holds the container.
-pub(crate) async fn running_thawed(
-    node: &Arc<Node>,
+pub(crate) fn running_thawed(
+    node: &Node,
     view: &crate::pod::PodSnapshot,
     id: &ContainerId,
     verb: &'static str,
 ) -> Result<Arc<container::ContainerSnapshot>> {
     let shown = running(view, id, verb)?;
-    let (of, record) = (Arc::clone(node), Arc::clone(&shown.record));
-    let Some(frozen) = blocking(move || freezer::frozen(&of, &record.cgroup)).await else {
-        return Ok(shown);
-    };
+    // The kernel answers from memory: a thread for it would take longer than the answer.
+    let Some(frozen) = freezer::frozen(node, &shown.record.cgroup) else { return Ok(shown) };
     let (pod, (container, _)) = (view.record.full_name(), shown.record.metadata());
     Err(Arc::new(Error::Paused {
         verb,
