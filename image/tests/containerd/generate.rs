@@ -22,6 +22,8 @@ pub(super) struct Traits {
     pub(super) links: BTreeSet<PathBuf>,
     /// Names that a layer lists as directories and then as something else.
     pub(super) were_directories: BTreeSet<PathBuf>,
+    /// Names that a layer lists as something else and then as directories.
+    pub(super) became_directories: BTreeSet<PathBuf>,
     /// Directories in which a layer hides what is below.
     pub(super) opaque: BTreeSet<PathBuf>,
     /// Whether a layer hides all layers below.
@@ -210,6 +212,13 @@ impl Maker<'_> {
         if kind != EntryType::Directory && self.known.iter().any(is_directory) {
             self.traits.were_directories.insert(PathBuf::from(path));
         }
+        let is_other = |of: &Known| {
+            let is_above = path.strip_prefix(&of.path).is_some_and(|rest| rest.starts_with('/'));
+            let is_same = of.path == path && kind == EntryType::Directory;
+            (is_above || is_same) && of.layer == layer && of.kind != EntryType::Directory
+        };
+        let others = self.known.iter().filter(|of| is_other(of));
+        self.traits.became_directories.extend(others.map(|of| PathBuf::from(&of.path)));
         self.known.retain(|known| known.path != path);
         self.known.push(Known { path: path.to_owned(), kind, layer });
     }

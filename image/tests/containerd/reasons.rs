@@ -11,6 +11,7 @@ const LINK: &str =
 const REMOVED: &str = "a layer has what it also removes from below: in Hull that is its own alone";
 const BEFORE_1970: &str = "a time before 1970 is 1970 in containerd";
 const WAS_DIRECTORY: &str = "a layer lists a directory and then something else of its name: containerd gives that the directory's time";
+const BECAME_DIRECTORY: &str = "a layer lists something else and then a directory of its name: in containerd that shows what is below";
 const OPAQUE_ROOT: &str =
     "an opaque mark of a layer's root: in Hull it hides all layers below, in containerd nothing";
 const OPAQUE: &str =
@@ -35,6 +36,9 @@ pub(super) fn of_path(
     }
     if subject.traits.removed_and_there.iter().any(|of| path.starts_with(of)) {
         return Some(REMOVED);
+    }
+    if subject.traits.became_directories.iter().any(|of| path.starts_with(of)) {
+        return Some(BECAME_DIRECTORY);
     }
     if *property == "mtime" && ours.starts_with('-') && theirs == "0.000000000" {
         return Some(BEFORE_1970);
