@@ -66,6 +66,7 @@ fn held(id: &ContainerId, state: &ContainerState) -> Arc<ContainerRecord> {
         stop_signal_ns: None,
         signal_requested: None,
         signal_requested_ns: None,
+        previous: None,
         remarks: Vec::new(),
         state: state.clone(),
     })
