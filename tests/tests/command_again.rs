@@ -103,6 +103,18 @@ async fn the_id_that_was_printed_is_good_in_every_command_after_a_restart() {
     node.nothing_is_left().await;
 }
 
+/// The state in the record of a container.
+fn recorded(node: &Node, id: &str) -> String {
+    let path = node.state_dir().join("containers").join(format!("{id}.json"));
+    let text = fs::read_to_string(path).or_fail("read the record");
+    let record: Value = serde_json::from_str(&text).or_fail("read JSON");
+    match &record["record"]["state"] {
+        Value::String(name) => name.clone(),
+        Value::Object(state) => state.keys().next().cloned().unwrap_or_default(),
+        other => other.to_string(),
+    }
+}
+
 #[tokio::test]
 async fn a_daemon_that_is_killed_at_any_moment_loses_no_run_and_no_file() {
     let mut node = Node::start().await;
@@ -110,9 +122,14 @@ async fn a_daemon_that_is_killed_at_any_moment_loses_no_run_and_no_file() {
     let run = ["run", "-d", "--name", "counts", "--restart", "always", &image, "sh", "-c", COUNTS];
     let id = node.hull(&run).good().trim().to_owned();
     let mut attempt = 0;
-    // The first waits are 100, 200, 400 ms …: moments before, in and after a restart.
-    for after_ms in [0, 40, 90, 110, 130, 180, 230, 310] {
-        tokio::time::sleep(Duration::from_millis(after_ms)).await;
+    // The moments of a restart: it waits, it is recorded and not started yet, it runs.
+    let moments = ["Exited", "Created", "Running", "Created", "Exited", "Created", "Created"];
+    for moment in moments {
+        eventually(format!("its record says {moment}"), || async {
+            let now = recorded(&node, &id);
+            if now == moment { Ok(()) } else { Err(now) }
+        })
+        .await;
         node.kill();
         node.start_again().await;
         let now = eventually("it was started again", || async {

@@ -2,7 +2,7 @@
 //! The last events of the node, for people who ask afterwards: `hull events --since`.
 //!
 //! Each reader has a position in one list, and no queue of its own. The oldest events make room for new ones. A reader
-//! whose position has gone with them is told from when on events are kept, and goes on there.
+//! whose position has gone with them receives the time since when events are kept, and goes on there.
 
 use crate::container::State;
 use crate::pod::PodSnapshot;
@@ -52,7 +52,7 @@ impl LoggedEvent {
     }
 }
 
-/// The list.
+/// The list of the last events, with a position for each reader.
 #[derive(Debug)]
 pub(crate) struct EventLog {
     kept: Mutex<Kept>,
@@ -74,12 +74,12 @@ struct Kept {
 pub(crate) struct Reader {
     next: u64,
     since_ns: i64,
-    /// Events that it asked for are not kept, which it has not been told yet.
+    /// Events that it asked for are not kept, which it has yet to receive.
     is_short: bool,
     changes: watch::Receiver<u64>,
 }
 
-/// What a reader gets.
+/// The next item of a reader.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Read {
     Event(Arc<LoggedEvent>),
@@ -115,12 +115,11 @@ impl EventLog {
             Some(_) => kept.first,
             None => kept.first + kept.events.len() as u64,
         };
-        // It is told once if it asks for earlier ones.
         let is_short = since_ns.is_some_and(|since_ns| since_ns < kept.from_ns);
         Reader { next, since_ns: since_ns.unwrap_or(i64::MIN), is_short, changes }
     }
 
-    /// What the reader has not got yet; empty if that is everything.
+    /// Returns the items that the reader has not got yet.
     pub(crate) fn read(&self, reader: &mut Reader) -> Vec<Read> {
         let kept = self.kept();
         let mut read = Vec::new();

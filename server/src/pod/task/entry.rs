@@ -46,7 +46,7 @@ pub(super) enum Restart {
         /// Tells this wait from an earlier one that was cut short.
         turn: u64,
     },
-    /// What is left of the exited run is being cleared; the start follows.
+    /// The rest of the exited run is being cleared; the start follows.
     Clearing {
         waiters: Vec<Reply<()>>,
         /// It was stopped meanwhile.

@@ -33,7 +33,7 @@ pub(super) enum WorkResult {
     SignalNotSent(ContainerId, SignalRequest),
     /// The back-off of a container that is restarted is over: its turn.
     RestartDue(ContainerId, u64),
-    /// What was left of the exited run of a container that starts again.
+    /// The rest of the exited run of a container that starts again is cleared, or could not be.
     Cleared(ContainerId, std::result::Result<(), Error>),
     /// A container was started again, or could not be.
     Restarted(ContainerId, crate::error::Result<()>),
