@@ -41,10 +41,11 @@ impl Task {
         let rests = matches!(entry.record.state, State::Created | State::Exited { .. })
             && entry.operation.is_idle();
         if !rests || restarts || !entry.restart.is_no() {
-            let state = match &entry.record.state {
+            let is_starting = entry.operation.is_starting();
+            let state = match entry.record.state.name() {
                 _ if rests => "about to be restarted",
-                State::Created if entry.operation.is_starting() => "being started",
-                state => state.name(),
+                _ if is_starting => "being started",
+                name => name,
             };
             let (verb, kind, id) = ("copy files of", "container", id.to_string());
             return answer(Some(reply), Err(Arc::new(Error::WrongState { verb, kind, id, state })));
