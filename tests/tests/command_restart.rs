@@ -17,9 +17,7 @@ fn json(node: &Node, args: &[&str]) -> Value {
 /// The only container of the pod, as `ps` lists it.
 fn container(node: &Node, pod: &str) -> Value {
     let filter = format!("pod={pod}");
-    let all = json(node, &["ps", "-a", "-o", "json", "--filter", &filter]);
-    // In the moment of a restart there are two attempts, the newest first.
-    all[0].clone()
+    json(node, &["ps", "-a", "-o", "json", "--filter", &filter])[0].clone()
 }
 
 /// Waits until the container of the pod is in a state, and in this attempt.
@@ -52,7 +50,7 @@ async fn a_container_runs_again_also_with_the_next_daemon_until_it_is_stopped() 
     kill_process(&node, "svc");
     let now = reaches(&node, "svc", "running", 1).await;
     assert_eq!((&now["restarts"], &now["restartPolicy"]), (&1.into(), &"always".into()), "{now}");
-    assert_ne!(now["id"], id.trim());
+    assert_eq!(now["id"], id.trim());
     let restart = json(&node, &["inspect", "svc"])["info"]["restart"].clone();
     assert_eq!((&restart["policy"], &restart["count"]), (&"always".into(), &1.into()), "{restart}");
     // It exits while there is no daemon.
@@ -79,7 +77,7 @@ async fn a_container_runs_again_also_with_the_next_daemon_until_it_is_stopped() 
 }
 
 #[tokio::test]
-async fn what_a_person_started_again_runs_whatever_became_of_earlier_attempts() {
+async fn what_a_person_started_again_runs_after_a_copy_and_with_the_next_daemon() {
     let mut node = Node::start().await;
     let image = fixture::busybox();
     let run = ["run", "-d", "--name", "svc", "--restart", "always", &image, "sleep", "1000"];
@@ -95,14 +93,22 @@ async fn what_a_person_started_again_runs_whatever_became_of_earlier_attempts() 
     let refused = node.hull(&["create-container", "svc", &same, &pod]);
     assert!(refused.code != 0 && refused.stderr.contains("svc"), "{refused:?}");
     assert_eq!(json(&node, &["inspect", "svc"])["info"]["restart"]["stopped"], true);
-    // Nobody reads this copy: it holds the stopped attempt.
+    // Nobody reads this copy: it holds the stopped container.
     let mut copy = node.hull_command(&["cp", "svc:/", "-"]);
     let mut copy =
         copy.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().or_fail("start a copy");
     let archive = copy.stdout.as_mut().or_fail("have its stdout");
     archive.read_exact(&mut [0; 512]).or_fail("read its beginning");
-    let started = node.hull(&["start", "svc"]);
-    assert!(started.code == 0 && started.stderr.contains("being copied"), "{started:?}");
+    let refused = node.hull(&["start", "svc"]);
+    assert!(refused.code == 1 && refused.stderr.contains("being copied"), "{refused:?}");
+    // The hold ends with the daemon.
+    node.kill();
+    node.start_again().await;
+    assert_eq!(container(&node, "svc")["state"], "exited");
+    let copied = copy.wait_with_output().or_fail("read the copy");
+    let said = String::from_utf8_lossy(&copied.stderr);
+    assert!(copied.status.code() == Some(1) && said.contains("copy again"), "{said}");
+    let _named = node.hull(&["start", "svc"]).good();
     let _now = reaches(&node, "svc", "running", 1).await;
     kill_process(&node, "svc");
     let now = reaches(&node, "svc", "running", 2).await;
@@ -110,16 +116,6 @@ async fn what_a_person_started_again_runs_whatever_became_of_earlier_attempts() 
     node.start_again().await;
     let still = container(&node, "svc");
     assert_eq!((&still["id"], &still["state"]), (&now["id"], &"running".into()), "{still}");
-    // The hold has ended with the daemon.
-    let copied = copy.wait_with_output().or_fail("read the copy");
-    let said = String::from_utf8_lossy(&copied.stderr);
-    assert!(copied.status.code() == Some(1) && said.contains("copy again"), "{said}");
-    eventually("the earlier attempts are removed", || async {
-        let all = json(&node, &["ps", "-a", "-o", "json", "--filter", "pod=svc"]);
-        if all.as_array().is_some_and(|all| all.len() == 1) { Ok(()) } else { Err(all.to_string()) }
-    })
-    .await;
-    assert_eq!(container(&node, "svc")["state"], "running");
     // Also one that was stopped before its first start.
     let create = ["create", "--name", "late", "--restart", "always", &image, "sleep", "1000"];
     let _id = node.hull(&create).good();
@@ -139,15 +135,15 @@ async fn a_restart_on_its_way_is_not_held_and_follows_also_a_refused_start() {
             "the plugin for tests (`make tools`)",
         );
     }
-    // A plugin has an attempt wait between its creation and its start.
+    // A plugin has the container wait between its exit and its start.
     let node = Node::start_with("[nri]\nrequest_timeout_ms = 60000\n").await;
-    let hangs = value!({"hang": "PostCreateContainer"});
+    let hangs = value!({"hang": "StopContainer"});
     let image = fixture::busybox();
     let run = ["run", "-d", "--name", "svc", "--restart", "always", &image, "sleep", "1000"];
     let _id = node.hull(&run).good();
     let plugin = Plugin::start(&node, "10-holds", &hangs).await;
     kill_process(&node, "svc");
-    let _call = plugin.files().wait_for_call("PostCreateContainer").await;
+    let _call = plugin.files().wait_for_call("StopContainer").await;
     let copied = node.hull(&["cp", "svc:/etc/passwd", "-"]);
     assert!(copied.code == 1 && copied.stderr.contains("about to be restarted"), "{copied:?}");
     drop(plugin);
@@ -169,7 +165,7 @@ async fn a_restart_on_its_way_is_not_held_and_follows_also_a_refused_start() {
     let _named = node.hull(&["start", made.trim()]).good();
     let plugin = Plugin::start(&node, "20-holds", &hangs).await;
     kill_process(&node, made.trim());
-    let _call = plugin.files().wait_for_call("PostCreateContainer").await;
+    let _call = plugin.files().wait_for_call("StopContainer").await;
     let _named = node.hull(&["kill", id.trim()]).good();
     let _code = node.hull(&["wait", id.trim()]).good();
     drop(plugin);

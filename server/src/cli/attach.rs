@@ -11,7 +11,7 @@ use super::output;
 use super::session::{self, Ended, Options};
 use super::signals::EndSignals;
 use super::stdin::Stdin;
-use super::{verbose, wait};
+use super::{ended, verbose, wait};
 use hull_proto::cri as api;
 
 /// How a container was created: whether it has input, and a terminal.
@@ -24,8 +24,11 @@ pub(crate) struct Stdio {
 /// Attaches to the container. Returns its exit code once it has exited, or that of a signal to hull.
 pub(crate) async fn attach(mut client: Client, args: &Attach) -> Result<u8, (Error, u8)> {
     let own = |err: Error| (err, OWN_FAILURE);
-    let objects = Objects::fetch(&mut client).await.map_err(own)?;
-    let id = objects.find_container(&args.container).map_err(own)?.id.clone();
+    let objects = Objects::fetch_in(&mut client, &args.place).await.map_err(own)?;
+    let container = objects.find_running(&args.name, args.in_pod.container.as_deref());
+    let container = container.map_err(own)?;
+    ended::refuse(&mut client, container, "attach to").await.map_err(own)?;
+    let id = container.id.clone();
     let created = stdio(&mut client, &id).await.map_err(own)?;
     let stdio = Stdio { stdin: created.stdin && !args.no_stdin, tty: created.tty };
     let mut signals = EndSignals::new().map_err(own)?;

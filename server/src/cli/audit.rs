@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `hull audit`: gets the processes of a pod's containers from the daemon, and the facts about them from the kernel.
 
+use super::args::place::Place;
 use super::client::Client;
 use super::error::{Error, Result, chain};
 use super::names::{Object, Objects, Prefer, container_name, pod_name};
@@ -24,6 +25,8 @@ Run it as root on the node itself: it reads /proc. docs/security.md describes ev
 /// Options of `hull audit`.
 #[derive(Debug, Args)]
 pub(crate) struct Audit {
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// Output format: a table for people, or JSON for programs
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
@@ -40,7 +43,7 @@ pub(crate) enum Output {
 
 /// Audits a container, or all running containers of a pod, and prints the report.
 pub(crate) async fn audit(mut client: Client, socket: &Path, args: &Audit) -> Result<()> {
-    let objects = Objects::fetch(&mut client).await?;
+    let objects = Objects::fetch_in(&mut client, &args.place).await?;
     let (pod, selected) = find(&objects, &args.name)?;
     let running: Vec<&api::Container> = objects
         .containers

@@ -63,6 +63,9 @@ pub(crate) enum Error {
     BadManifest { path: PathBuf, what: String, why: String },
     #[error("{operation} container `{name}`: it does not run")]
     Stopped { operation: &'static str, name: String },
+    /// It ran, and has exited.
+    #[error("{operation} container `{name}`: it has exited with code {code}, at {at}")]
+    Ended { operation: &'static str, name: String, code: i32, at: String },
     #[error("start container `{name}`: a kubelet manages its pod")]
     OfKubelet { name: String },
     #[error("copy {what}: {why}")]
@@ -159,6 +162,9 @@ impl Error {
             Self::TimedOut { .. } => {
                 Some("allow more time; `hull info` shows whether the daemon answers".into())
             }
+            Self::Ended { name, .. } => Some(format!(
+                "`hull logs {name}` prints its output, `hull explain {name}` why it ended, `hull start {name}` starts it again"
+            )),
             Self::Audit { source, .. } => source.hint().map(Into::into),
             Self::Json { .. }
             | Self::BadFlag { .. }

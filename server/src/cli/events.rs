@@ -6,7 +6,10 @@ use super::client::Client;
 use super::error::Result;
 use super::format::{self, Field, Format, Kind, Kinds, ListArgs, OutputArgs, Row};
 use super::ps::row;
-use hull_proto::cri as api;
+use super::{output, parse};
+use hull_proto::admin;
+use hull_proto::admin::events_response::What;
+use hull_sys::time::{now_ns, rfc3339};
 use serde_json::json;
 
 /// The fields of events.
@@ -34,18 +37,36 @@ pub(crate) const EVENTS: Kinds = Kinds {
     name: "name",
 };
 
-/// Prints events until the daemon ends, or until there were enough.
+/// Prints events until the daemon ends, until the time of --until, or until there were enough.
 pub(crate) async fn events(mut client: Client, args: &Events) -> Result<()> {
-    let mut stream =
-        client.runtime.get_container_events(api::GetEventsRequest::default()).await?.into_inner();
+    let now = now_ns();
+    let time = |text: &Option<String>, flag| {
+        text.as_ref().map(|text| parse::time(flag, text, now)).transpose()
+    };
+    let until_ns = time(&args.until, "--until")?;
+    // As docker has it: with an end alone, from the first one that is kept. Nobody asked for those before.
+    let since_ns = time(&args.since, "--since")?.or(until_ns.map(|_| 0));
+    let request = admin::EventsRequest { since_ns, until_ns };
+    let mut stream = client.admin.events(request).await?.into_inner();
     let mut left = args.count.unwrap_or(u64::MAX);
     // An array has no end here, so JSON is a line per event.
     let mut list = one_per_line(&args.list);
     while left > 0
-        && let Some(event) = stream.message().await?
+        && let Some(answer) = stream.message().await?
     {
+        let event = match answer.what {
+            Some(What::Event(event)) => event,
+            Some(What::KeptFromNs(from_ns)) => {
+                if args.since.is_some() {
+                    output::to_stderr(&short_of(from_ns));
+                }
+                continue;
+            }
+            None => continue,
+        };
         let row = event_row(&event);
-        if format::selects(&EVENTS, &row, &list)? {
+        if in_namespace(&event, args.namespace.as_deref()) && format::selects(&EVENTS, &row, &list)?
+        {
             format::list(&EVENTS, vec![row], &list)?;
             // The headings once.
             list.output.no_headers = true;
@@ -53,6 +74,18 @@ pub(crate) async fn events(mut client: Client, args: &Events) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn in_namespace(event: &admin::NodeEvent, namespace: Option<&str>) -> bool {
+    namespace.is_none_or(|name| event.namespace == name)
+}
+
+/// The warning that earlier events are missing.
+fn short_of(from_ns: i64) -> String {
+    format!(
+        "warning: events before {} are not kept any more; `hull explain` has what happened to a container or pod\n",
+        String::from_utf8_lossy(&rfc3339(from_ns))
+    )
 }
 
 fn one_per_line(list: &ListArgs) -> ListArgs {
@@ -70,29 +103,18 @@ fn one_per_line(list: &ListArgs) -> ListArgs {
     ListArgs { output, ..list.clone() }
 }
 
-fn event_row(event: &api::ContainerEventResponse) -> Row {
-    use api::ContainerEventType as Type;
-    let pod = event.pod_sandbox_status.clone().unwrap_or_default();
-    let metadata = pod.metadata.unwrap_or_default();
-    let container = event.containers_statuses.iter().find(|of| of.id == event.container_id);
-    let is_pod = pod.id == event.container_id;
-    let name = match container.and_then(|of| of.metadata.as_ref()) {
-        Some(of) => format!("{}/{}/{}", metadata.namespace, metadata.name, of.name),
-        None => format!("{}/{}", metadata.namespace, metadata.name),
-    };
-    let kind = match event.container_event_type() {
-        Type::ContainerCreatedEvent => "created",
-        Type::ContainerStartedEvent => "started",
-        Type::ContainerStoppedEvent => "stopped",
-        Type::ContainerDeletedEvent => "deleted",
-    };
-    let exit = container.filter(|of| of.state() == api::ContainerState::ContainerExited);
+fn event_row(event: &admin::NodeEvent) -> Row {
+    let mut name = format!("{}/{}", event.namespace, event.pod);
+    if let Some(container) = &event.container {
+        name.push('/');
+        name.push_str(container);
+    }
     row(json!({
-        "time": format::time(event.created_at),
-        "type": kind,
-        "kind": if is_pod { "pod" } else { "container" },
-        "id": event.container_id,
+        "time": format::time(event.at_ns),
+        "type": event.kind,
+        "kind": if event.container.is_none() { "pod" } else { "container" },
+        "id": event.id,
         "name": name,
-        "exitCode": exit.map(|of| of.exit_code),
+        "exitCode": event.exit_code,
     }))
 }

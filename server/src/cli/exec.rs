@@ -6,10 +6,10 @@ use super::client::Client;
 use super::error::{self, Error, Result};
 use super::exit_codes::{OWN_FAILURE, TIMED_OUT, failure_code, not_started_code};
 use super::names::Objects;
-use super::output;
 use super::session::{self, Ended, Options};
 use super::signals::EndSignals;
 use super::stdin::Stdin;
+use super::{ended, output};
 use hull_proto::cri as api;
 use std::time::Duration;
 use tonic::Status;
@@ -21,9 +21,12 @@ pub(crate) async fn exec(mut client: Client, args: &Exec) -> Result<u8, (Error, 
         let code = failure_code(&status);
         (Error::from(status), code)
     };
-    let objects = Objects::fetch(&mut client).await.map_err(own)?;
+    let objects = Objects::fetch_in(&mut client, &args.place).await.map_err(own)?;
+    let found = objects.find_running(&args.name, args.in_pod.container.as_deref());
+    let container = found.map_err(own)?;
+    ended::refuse(&mut client, container, "run a command in").await.map_err(own)?;
     let request = api::ExecRequest {
-        container_id: objects.find_container(&args.container).map_err(own)?.id.clone(),
+        container_id: container.id.clone(),
         cmd: args.command.clone(),
         tty: args.tty,
         stdin: args.interactive,
@@ -49,5 +52,43 @@ pub(crate) async fn exec(mut client: Client, args: &Exec) -> Result<u8, (Error, 
         }
         // There are no keys for it.
         Ended::Detached => Ok(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::args::{Cli, Command};
+    use super::*;
+    use clap::Parser as _;
+
+    fn parsed(words: &str) -> Result<Exec, clap::Error> {
+        let cli = Cli::try_parse_from(["hull", "exec"].into_iter().chain(words.split(' ')))?;
+        let Command::Exec(args) = cli.command else { panic!("another command") };
+        Ok(args)
+    }
+
+    #[test]
+    fn options_of_kubectl_stand_before_and_after_the_name() {
+        for words in [
+            "-it -n shop -c app web ls -l",
+            "web -it -n shop -c app -- ls -l",
+            "web --tty --stdin --namespace=shop --container=app ls -l",
+        ] {
+            let args = parsed(words).unwrap();
+            assert_eq!(args.command, ["ls", "-l"], "{words}");
+            let (of_namespace, container) = (args.place.namespace, args.in_pod.container);
+            assert_eq!(
+                (of_namespace.as_deref(), container.as_deref()),
+                (Some("shop"), Some("app"))
+            );
+            assert!(args.interactive && args.tty, "{words}");
+        }
+        let plain = parsed("web -- sh -c --").unwrap();
+        assert_eq!(
+            (plain.command.as_slice(), plain.in_pod.container),
+            (&["sh", "-c", "--"].map(String::from)[..], None)
+        );
+        parsed("web -c app").unwrap_err();
+        parsed("web -c app --").unwrap_err();
     }
 }

@@ -8,6 +8,7 @@
 
 use super::error::{Error, Result};
 use super::logline::{Printer, parse};
+use hull_sys::time::rfc3339;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -38,9 +39,16 @@ pub(crate) struct Tail {
     pending: Vec<u8>,
 }
 
+/// The last lines of a log, or of what is in it before a time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Last {
+    pub(crate) count: usize,
+    pub(crate) before_ns: Option<i64>,
+}
+
 impl Tail {
-    /// Opens a log at its beginning, or the given number of lines before its end. The file need not exist yet.
-    pub(crate) fn open(path: &Path, last: Option<usize>) -> Result<Self> {
+    /// Opens a log at its beginning, or at its last lines. The file need not exist yet.
+    pub(crate) fn open(path: &Path, last: Option<Last>) -> Result<Self> {
         let mut tail = Self { path: path.to_owned(), file: None, pending: Vec::new() };
         tail.file = tail.open_file()?;
         if let (Some(file), Some(last)) = (&mut tail.file, last) {
@@ -132,8 +140,10 @@ impl Tail {
     }
 }
 
-/// The position of the last `count` lines; the parts of a line count as one.
-fn start_of_last(file: &mut File, count: usize) -> io::Result<u64> {
+/// The position of the last lines; the parts of a line count as one.
+fn start_of_last(file: &mut File, last: Last) -> io::Result<u64> {
+    let Last { count, before_ns } = last;
+    let before = before_ns.map(rfc3339);
     let mut starts: VecDeque<u64> = VecDeque::new();
     let (mut at, mut fresh) = (0_u64, true);
     let mut line = Vec::new();
@@ -146,14 +156,19 @@ fn start_of_last(file: &mut File, count: usize) -> io::Result<u64> {
         if read == 0 {
             break;
         }
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        let parsed = parse(text);
+        let is_later = |before: &[u8]| parsed.is_some_and(|line| line.time >= before);
+        if before.as_ref().is_some_and(|before| is_later(before)) {
+            break;
+        }
         if fresh {
             starts.push_back(at);
             if starts.len() > count {
                 starts.pop_front();
             }
         }
-        let text = line.strip_suffix(b"\n").unwrap_or(&line);
-        fresh = !parse(text).is_some_and(|line| line.partial);
+        fresh = !parsed.is_some_and(|line| line.partial);
         at += u64::try_from(read).unwrap_or(0);
     }
     Ok(if count == 0 { at } else { starts.front().copied().unwrap_or(0) })
@@ -275,7 +290,22 @@ mod tests {
         for (last, text) in
             [(0, ""), (1, "d\n"), (2, "bc\nd\n"), (3, "a\nbc\nd\n"), (9, "a\nbc\nd\n")]
         {
-            assert_eq!(pumped(&mut Tail::open(&path, Some(last)).unwrap()), text, "{last}");
+            let last = Last { count: last, before_ns: None };
+            assert_eq!(pumped(&mut Tail::open(&path, Some(last)).unwrap()), text, "{last:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_lines_before_a_time_are_counted_from_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        for (second, text) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
+            append(&path, &format!("1970-01-01T00:00:0{second}.000000000Z stdout F {text}\n"));
+        }
+        let before_ns = Some(3_000_000_000);
+        for (count, text) in [(0, "c\nd\n"), (1, "b\nc\nd\n"), (2, "a\nb\nc\nd\n")] {
+            let last = Last { count, before_ns };
+            assert_eq!(pumped(&mut Tail::open(&path, Some(last)).unwrap()), text, "{count}");
         }
     }
 

@@ -23,7 +23,11 @@ pub(crate) enum What {
 /// Prints one document, or an array of several.
 pub(crate) async fn inspect(mut client: Client, args: &Inspect, what: What) -> Result<()> {
     let objects = match what {
-        What::Any | What::Pods => Objects::fetch(&mut client).await?,
+        What::Any | What::Pods => Objects::fetch_in(&mut client, &args.place).await?,
+        What::Images if args.place.namespace.is_some() => {
+            let text = "images have no namespace: omit -n".into();
+            return Err(Error::Usage { text });
+        }
         What::Images => Objects::default(),
     };
     let mut all = Vec::new();

@@ -1,36 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `hull start`, `restart`, `kill`, `pause`, `unpause`, `wait`, `update` and `checkpoint`.
 //!
-//! CRI runs a container once. So starting an exited one makes a new attempt: the same configuration from the record,
-//! the attempt number one higher, and an id of its own. The exited container is removed when the new one runs.
+//! CRI runs a container once. A start of an exited one is Hull's own call: it keeps its id, its writable layer and its
+//! log, and the number of its attempt is one higher.
 
-use super::args::containers::{Checkpoint, CreateContainer, Kill, Restart, Update};
+use super::args::containers::{Checkpoint, CreateContainer, Kill, Names, Restart, Update};
 use super::client::Client;
 use super::error::{Error, Result};
-use super::names::{Object, Objects, Prefer, attempt, container_name};
-use super::{inspect, objects, output, resources, verbose, wait};
+use super::names::{Object, Objects, Prefer, container_name};
+use super::{inspect, objects, output, resources, wait};
 use crate::pod::{auto_remove, run_pods};
 use hull_proto::{admin, cri as api};
 
 /// The containers with these names, all of them or an error: a misspelt name changes nothing.
-async fn selected(client: &mut Client, names: &[String]) -> Result<Vec<api::Container>> {
-    let objects = Objects::fetch(client).await?;
-    names.iter().map(|name| objects.find_container(name).cloned()).collect()
+async fn selected(client: &mut Client, args: &Names) -> Result<Vec<api::Container>> {
+    let objects = Objects::fetch_in(client, &args.place).await?;
+    args.names.iter().map(|name| objects.find_container(name).cloned()).collect()
 }
 
-/// Starts containers, exited ones as new attempts.
-pub(crate) async fn start(mut client: Client, names: &[String]) -> Result<()> {
-    for (container, name) in selected(&mut client, names).await?.iter().zip(names) {
+/// Starts containers, also exited ones.
+pub(crate) async fn start(mut client: Client, args: &Names) -> Result<()> {
+    for (container, name) in selected(&mut client, args).await?.iter().zip(&args.names) {
         match container.state() {
             // As docker has it: it is what was requested.
             api::ContainerState::ContainerRunning => {}
             api::ContainerState::ContainerCreated => begin(&mut client, &container.id).await?,
             api::ContainerState::ContainerExited | api::ContainerState::ContainerUnknown => {
-                match again(&mut client, container).await {
-                    // The daemon was quicker: it is what was requested.
-                    Err(_) if is_restarted(&mut client, container).await? => {}
-                    started => started?,
-                }
+                refuse_kubelets(container)?;
+                begin(&mut client, &container.id).await?;
             }
         }
         output::line(name)?;
@@ -38,21 +35,10 @@ pub(crate) async fn start(mut client: Client, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Whether the daemon has begun the next attempt of a container with a restart policy.
-async fn is_restarted(client: &mut Client, of: &api::Container) -> Result<bool> {
-    if !of.annotations.contains_key(run_pods::RESTART) {
-        return Ok(false);
-    }
-    let objects = Objects::fetch(client).await?;
-    let is_next = |new: &&api::Container| {
-        container_name(new) == container_name(of) && attempt(new) > attempt(of)
-    };
-    Ok(objects.newest_of(&of.pod_sandbox_id).iter().any(is_next))
-}
-
-/// Stops containers, and starts them as new attempts.
+/// Stops containers, and starts them again.
 pub(crate) async fn restart(mut client: Client, args: &Restart) -> Result<()> {
-    for (container, name) in selected(&mut client, &args.names).await?.iter().zip(&args.names) {
+    let containers = selected(&mut client, &args.of).await?;
+    for (container, name) in containers.iter().zip(&args.of.names) {
         refuse_kubelets(container)?;
         if container.state() == api::ContainerState::ContainerCreated {
             begin(&mut client, &container.id).await?;
@@ -60,16 +46,18 @@ pub(crate) async fn restart(mut client: Client, args: &Restart) -> Result<()> {
             refuse_removed(&mut client, container, name).await?;
             let grace_s = objects::grace_s(container, args.time);
             objects::stop_container(&mut client, &container.id, grace_s).await?;
-            again(&mut client, container).await?;
+            begin(&mut client, &container.id).await?;
         }
         output::line(name)?;
     }
     Ok(())
 }
 
+/// Starts a container, which keeps its id, its files and its log if it has exited. Not by CRI's StartContainer, whose
+/// result would depend on whether the daemon has just restarted it.
 async fn begin(client: &mut Client, id: &str) -> Result<()> {
-    let request = api::StartContainerRequest { container_id: id.to_owned() };
-    client.runtime.start_container(request).await?;
+    let request = admin::StartAgainRequest { container_id: id.to_owned() };
+    client.admin.start_again(request).await?;
     Ok(())
 }
 
@@ -95,50 +83,9 @@ fn refuse_kubelets(container: &api::Container) -> Result<()> {
     Ok(())
 }
 
-/// Creates and starts the next attempt of a container, and removes this one. If the next attempt cannot start, it is
-/// removed instead.
-async fn again(client: &mut Client, container: &api::Container) -> Result<()> {
-    const OPERATION: &str = "start the container as a new attempt";
-    refuse_kubelets(container)?;
-    let answer = verbose::container(client, &container.id).await?;
-    let mut config: api::ContainerConfig = verbose::config(&answer.info, OPERATION)?;
-    let next = attempt(container).checked_add(1);
-    let next = next.ok_or(Error::Response { operation: OPERATION, missing: "further attempt" })?;
-    if let Some(metadata) = &mut config.metadata {
-        metadata.attempt = next;
-    }
-    // The same image also if its name is another's now; and the daemon counts its restarts from here.
-    run_pods::pin_image(&mut config, &container.image_id);
-    config.annotations.remove(run_pods::RESTARTS);
-    let answer = verbose::pod(client, &container.pod_sandbox_id).await?;
-    let request = api::CreateContainerRequest {
-        pod_sandbox_id: container.pod_sandbox_id.clone(),
-        config: Some(config),
-        sandbox_config: Some(verbose::config(&answer.info, OPERATION)?),
-    };
-    let id = client.runtime.create_container(request).await?.into_inner().container_id;
-    if let Err(error) = begin(client, &id).await {
-        let request = api::RemoveContainerRequest { container_id: id };
-        // The first error is the result; the attempt is in `hull ps -a`.
-        if let Err(left) = client.runtime.remove_container(request).await {
-            output::to_stderr(&Error::from(left).lines());
-        }
-        return Err(error);
-    }
-    // The container runs: what it was asked for is done, also if a client copies files of the exited attempt.
-    if let Err(left) = objects::remove_container(client, container).await {
-        output::to_stderr(&format!(
-            "warning: the container runs, and its exited attempt {} stays until `hull rm {0}`\n{}",
-            output::short(&container.id),
-            left.lines()
-        ));
-    }
-    Ok(())
-}
-
 /// Sends a signal to containers.
 pub(crate) async fn kill(mut client: Client, args: &Kill) -> Result<()> {
-    for (container, name) in selected(&mut client, &args.names).await?.iter().zip(&args.names) {
+    for (container, name) in selected(&mut client, &args.of).await?.iter().zip(&args.of.names) {
         let request =
             admin::KillRequest { container_id: container.id.clone(), signal: args.signal };
         client.admin.kill(request).await?;
@@ -148,12 +95,12 @@ pub(crate) async fn kill(mut client: Client, args: &Kill) -> Result<()> {
 }
 
 /// Freezes or thaws containers; of a pod, all that run.
-pub(crate) async fn pause(mut client: Client, names: &[String], paused: bool) -> Result<()> {
-    let objects = Objects::fetch(&mut client).await?;
+pub(crate) async fn pause(mut client: Client, args: &Names, paused: bool) -> Result<()> {
+    let objects = Objects::fetch_in(&mut client, &args.place).await?;
     // All names first, so that a misspelt one changes nothing.
-    let selected =
-        names.iter().map(|name| to_pause(&objects, name, paused)).collect::<Result<Vec<_>>>()?;
-    for (containers, name) in selected.into_iter().zip(names) {
+    let all = args.names.iter().map(|name| to_pause(&objects, name, paused));
+    let selected = all.collect::<Result<Vec<_>>>()?;
+    for (containers, name) in selected.into_iter().zip(&args.names) {
         for container in containers {
             let request = admin::PauseRequest { container_id: container.id.clone(), paused };
             client.admin.pause(request).await?;
@@ -181,8 +128,8 @@ fn to_pause<'o>(objects: &'o Objects, name: &str, paused: bool) -> Result<Vec<&'
 }
 
 /// Waits for containers one after the other, and prints their exit codes in this order.
-pub(crate) async fn wait(mut client: Client, names: &[String]) -> Result<()> {
-    for container in selected(&mut client, names).await? {
+pub(crate) async fn wait(mut client: Client, args: &Names) -> Result<()> {
+    for container in selected(&mut client, args).await? {
         let status = wait::until_exited(client.clone(), container.id).await?;
         output::line(&status.exit_code.to_string())?;
     }
@@ -197,7 +144,7 @@ pub(crate) async fn update(mut client: Client, args: &Update) -> Result<()> {
             text: "no limit was given, so there is nothing to change".into(),
         });
     }
-    for (container, name) in selected(&mut client, &args.names).await?.iter().zip(&args.names) {
+    for (container, name) in selected(&mut client, &args.of).await?.iter().zip(&args.of.names) {
         let request = api::UpdateContainerResourcesRequest {
             container_id: container.id.clone(),
             linux: Some(resources.clone()),
@@ -211,7 +158,7 @@ pub(crate) async fn update(mut client: Client, args: &Update) -> Result<()> {
 
 /// Creates a container from files, and prints its id.
 pub(crate) async fn create(mut client: Client, args: &CreateContainer) -> Result<()> {
-    let objects = Objects::fetch(&mut client).await?;
+    let objects = Objects::fetch_in(&mut client, &args.place).await?;
     let request = api::CreateContainerRequest {
         pod_sandbox_id: objects.find_pod(&args.pod)?.id.clone(),
         config: Some(inspect::message(&args.container_config)?),
@@ -223,7 +170,7 @@ pub(crate) async fn create(mut client: Client, args: &CreateContainer) -> Result
 
 /// Writes a checkpoint.
 pub(crate) async fn checkpoint(mut client: Client, args: &Checkpoint) -> Result<()> {
-    let objects = Objects::fetch(&mut client).await?;
+    let objects = Objects::fetch_in(&mut client, &args.place).await?;
     let location = std::path::absolute(&args.export)
         .map_err(Error::io(format!("find {}", args.export.display())))?;
     let request = api::CheckpointContainerRequest {

@@ -21,6 +21,7 @@ mod diagnose;
 mod disk;
 mod doctor;
 mod documents;
+mod ended;
 mod error;
 mod events;
 mod exec;

@@ -5,6 +5,7 @@
 //! catch a command for the id of another one. Several matches are an error that lists them. Of the
 //! attempts of a restarted container, the newest is selected.
 
+use super::args::place::Place;
 use super::client::Client;
 use super::error::{Error, Result};
 use super::output::short;
@@ -77,6 +78,21 @@ impl Objects {
         Ok(Self { pods: pods.into_inner().items, containers: containers.into_inner().containers })
     }
 
+    /// Fetches the pods and containers in which the names of a command are looked for.
+    pub(crate) async fn fetch_in(client: &mut Client, place: &Place) -> Result<Self> {
+        Ok(Self::fetch(client).await?.only_in(place.namespace.as_deref()))
+    }
+
+    /// The same without pods of other namespaces and their containers.
+    pub(crate) fn only_in(mut self, of_namespace: Option<&str>) -> Self {
+        if let Some(name) = of_namespace {
+            self.pods.retain(|pod| namespace(pod) == name);
+            let pods: Vec<&str> = self.pods.iter().map(|pod| pod.id.as_str()).collect();
+            self.containers.retain(|of| pods.contains(&of.pod_sandbox_id.as_str()));
+        }
+        self
+    }
+
     /// The pod with this id.
     pub(crate) fn pod_of(&self, container: &api::Container) -> Option<&api::PodSandbox> {
         self.pods.iter().find(|pod| pod.id == container.pod_sandbox_id)
@@ -114,6 +130,41 @@ impl Objects {
             Err(Error::NotFound { .. }) => Err(not_found()),
             Err(other) => Err(other),
         }
+    }
+
+    /// Finds the container of `-c` in the pod with this name, or without one what
+    /// [`find_container`](Self::find_container) finds.
+    pub(crate) fn find_in(&self, name: &str, container: Option<&str>) -> Result<&api::Container> {
+        let Some(container) = container else { return self.find_container(name) };
+        let pod = match self.find(name, Prefer::Pod)? {
+            Object::Pod(pod) => pod.id.as_str(),
+            // The pod of `hull run` has the name of its container; an id may be the container's.
+            Object::Container(of) => of.pod_sandbox_id.as_str(),
+        };
+        let found = self.newest(|of| of.pod_sandbox_id == pod && container_name(of) == container);
+        found.first().copied().ok_or_else(|| Error::NotFound {
+            kind: "container",
+            name: format!("{name}/{container}"),
+        })
+    }
+
+    /// The same for a command that needs a running container: of a pod, the only one that runs.
+    pub(crate) fn find_running(
+        &self,
+        name: &str,
+        container: Option<&str>,
+    ) -> Result<&api::Container> {
+        let found = self.find_in(name, container);
+        if let (None, Err(Error::Ambiguous { .. })) = (container, &found)
+            && let Ok(Object::Pod(pod)) = self.find(name, Prefer::Container)
+        {
+            let mut running = self.newest(|of| of.pod_sandbox_id == pod.id);
+            running.retain(|of| of.state() == api::ContainerState::ContainerRunning);
+            if let [only] = running.as_slice() {
+                return Ok(only);
+            }
+        }
+        found
     }
 
     /// Finds the pod with this name or id, `POD` or `NAMESPACE/POD`.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `hull stop` and `rm`, for pods and containers, and their forms for pods alone.
 
+use super::args::pods::{PodNames, RemovePods};
 use super::args::{Rm, Stop};
 use super::client::Client;
 use super::error::{Error, Result};
@@ -18,7 +19,7 @@ const GRACE_S: i64 = 10;
 
 /// Stops containers or pods.
 pub(crate) async fn stop(mut client: Client, args: &Stop) -> Result<()> {
-    let objects = Objects::fetch(&mut client).await?;
+    let objects = Objects::fetch_in(&mut client, &args.place).await?;
     // All names first, so that a misspelt one stops nothing.
     let selected: Vec<_> = args
         .names
@@ -63,10 +64,11 @@ pub(crate) fn grace_s(container: &api::Container, given: Option<u32>) -> i64 {
 }
 
 /// Stops the pods with these names, and prints the names.
-pub(crate) async fn stop_pods(mut client: Client, names: &[String]) -> Result<()> {
-    let objects = Objects::fetch(&mut client).await?;
-    let pods: Vec<_> = names.iter().map(|name| objects.find_pod(name)).collect::<Result<_>>()?;
-    for (pod, name) in pods.into_iter().zip(names) {
+pub(crate) async fn stop_pods(mut client: Client, args: &PodNames) -> Result<()> {
+    let objects = Objects::fetch_in(&mut client, &args.place).await?;
+    let pods: Vec<_> =
+        args.names.iter().map(|name| objects.find_pod(name)).collect::<Result<_>>()?;
+    for (pod, name) in pods.into_iter().zip(&args.names) {
         stop_pod(&mut client, &objects, pod, None).await?;
         output::line(name)?;
     }
@@ -112,7 +114,7 @@ pub(crate) async fn remove_by_uid(client: &mut Client, uid: &str) -> Result<()> 
 
 /// Removes containers or pods.
 pub(crate) async fn remove(mut client: Client, args: &Rm) -> Result<()> {
-    let objects = Objects::fetch(&mut client).await?;
+    let objects = Objects::fetch_in(&mut client, &args.place).await?;
     let names: Vec<&str> = if args.all {
         objects.pods.iter().map(|pod| pod.id.as_str()).collect()
     } else {
@@ -124,21 +126,16 @@ pub(crate) async fn remove(mut client: Client, args: &Rm) -> Result<()> {
 }
 
 /// Removes the pods with these names, or all of them.
-pub(crate) async fn remove_pods(
-    mut client: Client,
-    names: &[String],
-    all: bool,
-    force: bool,
-) -> Result<()> {
-    let objects = Objects::fetch(&mut client).await?;
-    let names: Vec<&str> = if all {
+pub(crate) async fn remove_pods(mut client: Client, args: &RemovePods) -> Result<()> {
+    let objects = Objects::fetch_in(&mut client, &args.place).await?;
+    let names: Vec<&str> = if args.all {
         objects.pods.iter().map(|pod| pod.id.as_str()).collect()
     } else {
-        names.iter().map(String::as_str).collect()
+        args.names.iter().map(String::as_str).collect()
     };
     let pods = names.iter().map(|name| objects.find_pod(name).map(Object::Pod));
     let selected = pods.collect::<Result<_>>()?;
-    remove_each(&mut client, &objects, selected, &names, force).await
+    remove_each(&mut client, &objects, selected, &names, args.force).await
 }
 
 async fn remove_each(
@@ -165,15 +162,12 @@ async fn remove_each(
     Ok(())
 }
 
-/// Stops and removes a container.
+/// Removes a container; the daemon kills one that runs, without a grace period.
 pub(crate) async fn remove_container(
     client: &mut Client,
     container: &api::Container,
 ) -> Result<()> {
     let container_id = container.id.clone();
-    if container.state() == api::ContainerState::ContainerRunning {
-        stop_container(client, &container.id, grace_s(container, None)).await?;
-    }
     client.runtime.remove_container(api::RemoveContainerRequest { container_id }).await?;
     Ok(())
 }

@@ -23,7 +23,7 @@ type Forward = (TcpListener, u16);
 
 /// Forwards until it is interrupted.
 pub(crate) async fn forward(mut client: Client, args: &PortForward) -> Result<()> {
-    let objects = Objects::fetch(&mut client).await?;
+    let objects = Objects::fetch_in(&mut client, &args.place).await?;
     let pod = objects.find_pod(&args.pod)?;
     let namespace = Arc::new(namespace(&mut client, pod).await?);
     let mut forwards = Vec::new();

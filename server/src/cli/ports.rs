@@ -32,7 +32,7 @@ pub(crate) const PORTS: Kinds = Kinds {
 
 /// Lists the ports, or prints the host ports of one.
 pub(crate) async fn port(mut client: Client, args: &Port) -> Result<()> {
-    let objects = Objects::fetch(&mut client).await?;
+    let objects = Objects::fetch_in(&mut client, &args.place).await?;
     let pod = match objects.find(&args.name, Prefer::Pod)? {
         Object::Pod(pod) => pod,
         Object::Container(container) => objects.pod_of(container).ok_or_else(|| {

@@ -4,7 +4,7 @@
 use super::client::Client;
 use super::error::{Error, Result};
 use super::names::container_name;
-use super::verbose;
+use super::{ended, verbose};
 use hull_proto::cri as api;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -26,6 +26,7 @@ pub(crate) async fn running(
     container: &api::Container,
     operation: &'static str,
 ) -> Result<Process> {
+    ended::refuse(client, container, operation).await?;
     let stopped = || Error::Stopped { operation, name: container_name(container).to_owned() };
     let (pid, cgroup) = of_daemon(client, &container.id).await?;
     let number = Pid::from_raw(pid.max(0)).ok_or_else(stopped)?;

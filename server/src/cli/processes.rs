@@ -50,9 +50,13 @@ pub(crate) const PROCESSES: Kinds = Kinds {
 
 /// Lists the processes of containers.
 pub(crate) async fn top(mut client: Client, args: &Args) -> Result<()> {
-    let objects = Objects::fetch(&mut client).await?;
-    let containers: Vec<&api::Container> =
-        args.names.iter().map(|name| objects.find_container(name)).collect::<Result<_>>()?;
+    let objects = Objects::fetch_in(&mut client, &args.place).await?;
+    let container = args.in_pod.container.as_deref();
+    let containers: Vec<&api::Container> = args
+        .names
+        .iter()
+        .map(|name| objects.find_running(name, container))
+        .collect::<Result<_>>()?;
     let host = CgroupFs::detect().map_err(cgroup_error)?;
     let mut rows = Vec::new();
     for container in containers {

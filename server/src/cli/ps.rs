@@ -100,12 +100,12 @@ pub(crate) const PODS: Kinds = Kinds {
 /// Lists the containers.
 pub(crate) async fn containers(mut client: Client, args: &Ps) -> Result<()> {
     let mut objects = Objects::fetch(&mut client).await?;
+    if let Some(name) = &args.namespace {
+        objects.pods.retain(|pod| namespace(pod) == name);
+    }
     if let Some(pod) = &args.pod {
         let id = objects.find_pod(pod)?.id.clone();
         objects.pods.retain(|pod| pod.id == id);
-    }
-    if let Some(name) = &args.namespace {
-        objects.pods.retain(|pod| namespace(pod) == name);
     }
     let is_of = |of: &api::Container| objects.pods.iter().any(|pod| pod.id == of.pod_sandbox_id);
     let mut listed: Vec<api::Container> =

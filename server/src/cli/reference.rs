@@ -27,11 +27,17 @@ const RESTARTS: &str = "
 ## Restarts
 
 `hull run -d --restart always|unless-stopped|on-failure[:MAX]` has the daemon start an exited container again, and
-`hull play kube` does so as `restartPolicy` says. As CRI runs a container once, every restart is a new attempt: the same
-configuration and image, an id of its own and an empty writable layer, so data belongs on a volume, and scripts use the
-name. The wait before a restart doubles from 100 ms to a minute, and is 100 ms again after a run of ten seconds. `hull ps`
+`hull play kube` does so as `restartPolicy` says. `hull start` and `hull restart` start an exited container for a person.
+Each of these keeps the container: its id, the files that it has written, its log, and its configuration as it was
+created. The number of its attempt is one higher, the sources of its volumes that are missing by then are made, and NRI
+plugins see another start and stop of the same container. `hull logs` prints the output of all runs, `hull logs
+--previous` that of the run before the last start, and `hull inspect` shows how that run ended under `info.previousRun`.
+What is not kept: processes and memory, files on a tmpfs, a connection of `hull attach` or `hull exec`.
+
+The wait before a restart doubles from 100 ms to a minute, and is 100 ms again after a run of ten seconds. `hull ps`
 shows `restarting` meanwhile, `hull ps -o wide` the number of restarts since the last start by a person, and
-`hull inspect` both with the policy.
+`hull inspect` both with the policy. A daemon that is killed in the midst of a restart loses nothing: the next one goes
+on with it. CRI has no such start: StartContainer of an exited container is an error, as kubelets expect.
 
 `hull stop` ends the container for good, and so does `hull kill` with SIGKILL or its stop signal, also across a restart
 of the daemon, whatever the policy is; `hull start` begins again. Containers exit unattended while there is no daemon,

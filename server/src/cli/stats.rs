@@ -77,7 +77,7 @@ pub(crate) const STATS: Kinds = Kinds {
 
 /// Prints the usage of running pods and containers, once or again and again.
 pub(crate) async fn stats(mut client: Client, args: &Stats, pods_only: bool) -> Result<()> {
-    let ids = selected(&mut client, &args.names).await?;
+    let ids = selected(&mut client, args).await?;
     loop {
         let before = read(&mut client).await?;
         tokio::time::sleep(Duration::from_millis(args.over_ms)).await;
@@ -99,11 +99,13 @@ pub(crate) async fn stats(mut client: Client, args: &Stats, pods_only: bool) -> 
 }
 
 /// The ids that the names stand for: a pod and all of its containers, or a container. None for no names.
-async fn selected(client: &mut Client, names: &[String]) -> Result<Vec<String>> {
-    let objects =
-        if names.is_empty() { Objects::default() } else { Objects::fetch(client).await? };
+async fn selected(client: &mut Client, args: &Stats) -> Result<Vec<String>> {
+    if args.names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let objects = Objects::fetch(client).await?.only_in(args.namespace.as_deref());
     let mut ids = Vec::new();
-    for name in names {
+    for name in &args.names {
         match objects.find(name, Prefer::Pod)? {
             Object::Container(container) => ids.push(container.id.clone()),
             Object::Pod(pod) => {

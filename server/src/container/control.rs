@@ -3,9 +3,10 @@
 //!
 //! Neither changes a container's state: a frozen one counts as running, and whatever stops it thaws it.
 
+use super::ContainerRecord;
 use super::exec::running;
 use crate::error::Error;
-use crate::monitors;
+use crate::monitors::{self, Client};
 use crate::node::Node;
 use crate::pod::Pod;
 use crate::storage::blocking;
@@ -16,31 +17,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const SIGKILL: i32 = 9;
+const SENDING: &str = "send the signal";
 /// Time for all processes of a container to freeze; then they are thawed again.
 const FREEZE_MAX: Duration = Duration::from_secs(10);
 
 /// Whether a signal by a person ends a container for good, whatever its restart policy says: SIGKILL, or the signal
 /// that stops it. Others may mean something else to its program.
-pub(crate) fn is_final(pod: &Pod, id: &ContainerId, signal: i32) -> bool {
-    let view = pod.view();
-    let stops = view.containers.get(id).is_some_and(|of| of.record.stop_signal == signal);
-    signal == SIGKILL || stops
+pub(crate) fn is_final(record: &ContainerRecord, signal: i32) -> bool {
+    signal == SIGKILL || record.stop_signal == signal
 }
 
 /// Sends a signal to the container's first process; to all of its processes if it is SIGKILL.
-pub(crate) async fn signal(pod: &Pod, id: &ContainerId, signal: i32) -> Result<(), Arc<Error>> {
-    const DOING: &str = "send the signal";
-    let view = pod.view();
-    let _running = running(&view, id, "signal")?;
-    let lost = || Error::Monitor { doing: DOING, source: monitors::Error::Lost };
-    let client = view.client.clone().ok_or_else(lost)?;
-    let target = if signal == SIGKILL {
-        Target::ContainerAll(id.clone())
-    } else {
-        Target::Container(id.clone())
-    };
+pub(crate) async fn send(client: Client, id: ContainerId, signal: i32) -> Result<(), Arc<Error>> {
+    let target = if signal == SIGKILL { Target::ContainerAll(id) } else { Target::Container(id) };
     let sent = client.command(Command::Signal { target, signal }, Vec::new()).await;
-    sent.map_err(|source| Arc::new(Error::Monitor { doing: DOING, source }))
+    sent.map_err(|source| Arc::new(Error::Monitor { doing: SENDING, source }))
+}
+
+/// The error of a signal to a container whose monitor is gone.
+pub(crate) fn no_monitor() -> Arc<Error> {
+    Arc::new(Error::Monitor { doing: SENDING, source: monitors::Error::Lost })
 }
 
 /// Freezes or thaws all processes of the container.

@@ -54,6 +54,7 @@ pub(crate) fn record(
         signal_requested: None,
         signal_requested_ns: None,
         remarks: Vec::new(),
+        previous: None,
         state: State::Creating,
     })
 }

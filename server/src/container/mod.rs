@@ -4,6 +4,7 @@
 //! The pod's task owns them: it decides by [`state`], records, and hands out the work below. The work itself
 //! changes no state.
 
+pub(crate) mod again;
 mod cached_plan;
 pub(crate) mod cgroup;
 pub(crate) mod control;
@@ -26,6 +27,6 @@ pub(crate) mod stop;
 pub(crate) mod volumes;
 
 pub(crate) use cached_plan::{CachedPlan, ExecTemplate};
-pub(crate) use record::{ContainerRecord, User};
+pub(crate) use record::{ContainerRecord, SignalRecord, User};
 pub(crate) use snapshot::ContainerSnapshot;
 pub(crate) use state::State;

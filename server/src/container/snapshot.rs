@@ -13,6 +13,6 @@ pub(crate) struct ContainerSnapshot {
     pub(crate) pod: PodId,
     pub(crate) record: Arc<ContainerRecord>,
     pub(crate) execs: ExecTemplate,
-    /// It has exited, and its next attempt follows.
+    /// It has exited, and is about to be started again.
     pub(crate) restarting: bool,
 }

@@ -3,8 +3,11 @@
 //!
 //! ```text
 //!  Creating ─Created─▶ Created ─Started─▶ Running ─Exited─▶ Exited ─RemoveAsked─▶ Removing ─▶ gone
-//!                      └──StartFailed─────────────────────▲
+//!                      ▲ └──StartFailed, NotStartedAgain──▶ │
+//!                      └────────────StartAgain──────────────┘
 //! ```
+//!
+//! A container starts again only for the command line and by its restart policies, never by CRI.
 //!
 //! Whether a process runs is the monitor's to say; what is recorded here is what it said last.
 
@@ -104,6 +107,10 @@ pub(crate) enum Event {
     StartFailed { why: String, at_ns: i64 },
     /// It ended, or was lost.
     Exited { how: ExitReason, at_ns: i64 },
+    /// It is to run once more; the monitor has forgotten the run that ended.
+    StartAgain,
+    /// It is not to run once more after all. Its state as it was before.
+    NotStartedAgain { exited: Box<State> },
     /// RemoveContainer was requested.
     RemoveAsked,
 }
@@ -139,6 +146,12 @@ impl State {
             (Self::Created, Event::Exited { how, at_ns }) => {
                 Ok(Self::Exited { how, since_ns: None, at_ns })
             }
+            (Self::Exited { .. }, Event::StartAgain) => Ok(Self::Created),
+            (Self::Created, Event::NotStartedAgain { exited })
+                if matches!(*exited, Self::Exited { .. }) =>
+            {
+                Ok(*exited)
+            }
             (
                 Self::Creating | Self::Created | Self::Exited { .. } | Self::Removing,
                 Event::RemoveAsked,
@@ -167,6 +180,8 @@ impl Event {
             Self::Started { .. } => "started",
             Self::StartFailed { .. } => "start failed",
             Self::Exited { .. } => "exited",
+            Self::StartAgain => "start again",
+            Self::NotStartedAgain { .. } => "not started again",
             Self::RemoveAsked => "remove",
         }
     }
@@ -202,12 +217,14 @@ mod tests {
             (1..9i32, 0..99i64).prop_map(|(pid, at_ns)| Event::Started { pid, at_ns }),
             Just(Event::StartFailed { why: "no".into(), at_ns: 5 }),
             (how, 0..99i64).prop_map(|(how, at_ns)| Event::Exited { how, at_ns }),
+            Just(Event::StartAgain),
             Just(Event::RemoveAsked),
         ]
     }
 
     proptest! {
-        /// The first end stands, nothing runs twice, and what does not run can always be removed.
+        /// The first end stands until a person or a policy has it start again, nothing else runs twice, and what does not
+        /// run can always be removed.
         #[test]
         fn every_order_of_events_is_survived(
             events in proptest::collection::vec(events(), 0..30),
@@ -215,7 +232,11 @@ mod tests {
             let mut state = State::Creating;
             let mut ended: Option<State> = None;
             for event in events {
+                let again = event == Event::StartAgain;
                 let Ok(next) = state.clone().next(event) else { continue };
+                if again {
+                    prop_assert!(ended.take().is_some(), "it started again before it ended");
+                }
                 if let State::Exited { since_ns: Some(since_ns), at_ns, .. } = &next {
                     prop_assert!(at_ns >= since_ns, "it ended before it began: {next:?}");
                 }
@@ -243,6 +264,18 @@ mod tests {
         let how = ExitReason::Code { code: 3, details: ExitDetails::default() };
         let exited = running.next(Event::Exited { how, at_ns: 9 }).unwrap();
         assert_eq!(exited.next(Event::RemoveAsked).unwrap(), State::Removing);
+    }
+
+    #[test]
+    fn what_is_not_started_again_after_all_is_as_it_was() {
+        let how = ExitReason::Code { code: 3, details: ExitDetails::default() };
+        let exited = State::Exited { how, since_ns: Some(2), at_ns: 9 };
+        let created = exited.clone().next(Event::StartAgain).unwrap();
+        assert_eq!(created, State::Created);
+        let withdrawn = Event::NotStartedAgain { exited: Box::new(exited.clone()) };
+        assert_eq!(created.next(withdrawn).unwrap(), exited);
+        let odd = Event::NotStartedAgain { exited: Box::new(State::Creating) };
+        State::Created.next(odd).unwrap_err();
     }
 
     /// Records and `crictl inspect` have these names, also those that the code calls otherwise.

@@ -3,6 +3,7 @@
 //! what is stored, the merged config.
 
 use super::diagnose;
+use super::events;
 use super::image::Names;
 use super::pulls;
 use super::service::Cri;
@@ -184,12 +185,8 @@ impl Hull for Cri {
             ));
         }
         let (id, pod) = self.container(&container_id)?;
-        let is_final = control::is_final(&pod, &id, signal);
-        let of = id.clone();
-        let recorded =
-            pod.request(|reply| Command::RecordSignal { id: of, signal, is_final, reply });
-        recorded.await.map_err(status::of)?;
-        control::signal(&pod, &id, signal).await.map_err(status::of)?;
+        let sent = pod.request(|reply| Command::Signal { id, signal, reply });
+        sent.await.map_err(status::of)?;
         Ok(Response::new(api::KillResponse {}))
     }
 
@@ -201,6 +198,14 @@ impl Hull for Cri {
         let (id, pod) = self.container(&container_id)?;
         control::freeze(&self.node, &pod, &id, paused).await.map_err(status::of)?;
         Ok(Response::new(api::PauseResponse {}))
+    }
+
+    async fn start_again(
+        &self,
+        request: Request<api::StartAgainRequest>,
+    ) -> Result<Response<api::StartAgainResponse>, Status> {
+        self.start_again_of(&request.into_inner().container_id).await?;
+        Ok(Response::new(api::StartAgainResponse {}))
     }
 
     async fn hold(
@@ -240,6 +245,13 @@ impl Hull for Cri {
             container_ids: container_ids.await,
             restarting_ids,
         }))
+    }
+
+    async fn events(
+        &self,
+        request: Request<api::EventsRequest>,
+    ) -> Result<Response<BoxStream<api::EventsResponse>>, Status> {
+        Ok(Response::new(events::from_log(Arc::clone(&self.node), request.into_inner())))
     }
 
     async fn explain(

@@ -45,6 +45,12 @@ impl Cri {
         pod.request(|reply| Command::Start { id, reply }).await.map_err(status::of)
     }
 
+    /// Starts a container for a person, also one that has exited.
+    pub(super) async fn start_again_of(&self, id: &str) -> Result<(), Status> {
+        let (id, pod) = self.container(id)?;
+        pod.request(|reply| Command::StartAgain { id, reply }).await.map_err(status::of)
+    }
+
     /// Idempotent: a container that does not run, or is not there, is stopped.
     pub(super) async fn stop(&self, id: &str, timeout_s: i64) -> Result<(), Status> {
         if id.is_empty() {
@@ -209,6 +215,9 @@ fn container_info(
     });
     if let (Some(restart), Some(info)) = (restart_info(pod, view), info.as_object_mut()) {
         info.insert("restart".into(), restart);
+    }
+    if let (Some(previous), Some(info)) = (&record.previous, info.as_object_mut()) {
+        info.insert("previousRun".into(), serde_json::json!(previous));
     }
     HashMap::from([("info".into(), shown_json(&info.to_string()).into_owned())])
 }

@@ -94,6 +94,10 @@ impl Present {
                 gone_ns: known.gone_ns,
                 ..recorded
             };
+        } else if entry.timeline.attempt < recorded.attempt {
+            // The daemon was killed before it wrote that the container was started again.
+            entry.timeline = recorded;
+            entry.is_changed = true;
         } else if entry.timeline.end.is_none() {
             let has_end = recorded.end.is_some();
             entry.timeline.end = recorded.end;

@@ -130,6 +130,12 @@ impl History {
         self.changed.notify_one();
     }
 
+    /// A container that has ended is started again, as this attempt.
+    pub(crate) fn again(&self, id: &str, attempt: u32) {
+        self.change(id, |of| of.begin_again(attempt, now_ns()));
+        self.changed.notify_one();
+    }
+
     /// Whether it is known how it ended.
     pub(crate) fn has_end(&self, id: &str) -> bool {
         let present = self.present();
@@ -300,6 +306,28 @@ mod tests {
         assert_eq!(known.stages[0].error, "no address");
         history.begin_stage("a", "", "stop pod");
         assert_eq!(history.of("a").unwrap().stages.len(), 2);
+    }
+
+    #[test]
+    fn a_container_that_is_started_again_goes_on_with_its_timeline_also_if_that_was_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let end = |reason: &str| Some(End { reason: reason.into(), ..End::default() });
+        let history = History::open(dir.path().join("history"));
+        history.begin(pod("a"));
+        history.resume(Vec::new());
+        history.begin_stage("a", "", "start container");
+        history.end("a", End { reason: "Error".into(), ..End::default() });
+        history.write();
+        history.again("a", 1);
+        let again = history.of("a").unwrap();
+        assert_eq!((again.end, again.previous_end, again.attempt), (None, end("Error"), 1));
+        assert!(again.stages.is_empty());
+        // The last daemon was killed before it wrote that.
+        let history = History::open(dir.path().join("history"));
+        let recorded = Timeline { attempt: 1, previous_end: end("Error"), ..pod("a") };
+        history.resume(vec![recorded]);
+        let known = history.of("a").unwrap();
+        assert_eq!((known.end, known.previous_end), (None, end("Error")));
     }
 
     #[test]

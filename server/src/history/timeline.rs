@@ -54,6 +54,9 @@ pub(crate) struct Timeline {
     pub(crate) stages_dropped: u32,
     /// How it ended last; a pod or pull only has one if it failed.
     pub(crate) end: Option<End>,
+    /// How its run before this one ended, of a container that was started again with the same id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) previous_end: Option<End>,
     /// Commands that were run in the container: probes, `exec` of people.
     pub(crate) execs: u64,
     pub(crate) failed_exec: Option<FailedExec>,
@@ -181,6 +184,14 @@ impl Timeline {
         bound_lines(&mut end.output.stdout);
         bound_lines(&mut end.output.stderr);
         self.end = Some(end);
+    }
+
+    /// The container is started again: this is the timeline of its next run.
+    pub(super) fn begin_again(&mut self, attempt: u32, now_ns: i64) {
+        (self.attempt, self.began_ns) = (attempt, now_ns);
+        self.previous_end = self.end.take();
+        self.stages.clear();
+        self.stages_dropped = 0;
     }
 
     /// Sets the last command that failed.

@@ -108,14 +108,14 @@ pub(crate) const EVENTS_BYTES: Budget = Budget::fixed(
     "events_bytes_max",
     "bytes of the configs in events that are kept while no client reads",
     (16 << 20, Unit::Bytes),
-    "they are dropped, and the next client has to list",
+    "the oldest are dropped",
 );
 /// While no client reads them.
 pub(crate) const EVENTS_KEPT_S: Budget = Budget::fixed(
     "events_kept_s",
     "time that events are kept while no client reads",
     (30, Unit::Seconds),
-    "they are dropped, and the next client has to list",
+    "the oldest are dropped",
 );
 /// For the whole node.
 pub(crate) const WALKERS: Budget = Budget::fixed(

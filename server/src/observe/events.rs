@@ -8,8 +8,11 @@
 //!
 //! The rule: an event is computed from two snapshots, so there is one for every change that was
 //! published and none without. Events without a reader (the daemon or the kubelet
-//! has just started) are kept for the first one, up to [`KEPT_MAX`]. A reader that does not keep up
-//! loses its place and gets an error that says so; it never holds up a pod.
+//! has just started) are kept for the first one, the newest [`KEPT_MAX`]. A reader that does not keep up
+//! loses its place and gets an error that says so; it never holds up a pod. A new reader begins with what is kept,
+//! whatever went before: it has asked for no position, and lists in any case.
+//!
+//! People read another list, [`EventLog`], and take nothing from the kubelet.
 //!
 //! A new daemon compares with what the records say: an exit that was not seen while there
 //! was no daemon is reported then. What the old daemon had recorded but not sent yet when it was killed is not
@@ -17,6 +20,7 @@
 
 use crate::container::State as ContainerState;
 use crate::node::now_ns;
+use crate::observe::event_log::{EventLog, LoggedEvent};
 use crate::pod::PodSnapshot;
 use hull_proto::cri::ContainerEventType as Kind;
 use prost::Message as _;
@@ -51,9 +55,16 @@ pub(crate) struct Event {
 }
 
 /// Where events go.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Events {
     inner: Mutex<Inner>,
+    pub(crate) log: EventLog,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { inner: Mutex::default(), log: EventLog::new(now_ns()) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -62,8 +73,6 @@ struct Inner {
     kept: VecDeque<Event>,
     /// About how much memory their configs take. Counted once per event, also where events share a view.
     kept_bytes: u64,
-    /// Of those that were to be kept, how many there was no room for.
-    dropped: u64,
 }
 
 #[derive(Debug)]
@@ -79,7 +88,7 @@ pub(crate) struct Reading {
     behind: Arc<AtomicBool>,
 }
 
-/// A reader missed events: it was too slow, or there was no reader for too long.
+/// A reader missed events, because it was too slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Missed;
 
@@ -94,33 +103,34 @@ impl Events {
         // Pushes and removals of whole entries: a panic leaves nothing half done.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, kind) in happened {
+            // What is gone has its names in the snapshot before.
+            let named = if kind == Kind::ContainerDeletedEvent { before } else { now };
+            self.log.add(LoggedEvent::new(&id, kind, at_ns, named));
             inner.deliver(Event { id, kind, at_ns, view: Arc::clone(now) });
         }
     }
 
-    /// Drops what was kept for `events_kept_s` without a reader: the next one has to list.
+    /// Drops what was kept for `events_kept_s` without a reader.
     pub(crate) fn expire(&self) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let oldest = now_ns().saturating_sub(KEPT_NS);
-        if inner.kept.front().is_some_and(|event| event.at_ns < oldest) {
-            inner.dropped += inner.kept.len() as u64;
-            inner.forget_kept();
+        while inner.kept.front().is_some_and(|event| event.at_ns < oldest) {
+            inner.drop_oldest();
         }
+        inner.kept.shrink_to_fit();
     }
 
     /// Begins to read: what was kept first.
     pub(crate) fn read(&self) -> Reading {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let (queue, receiver) = mpsc::channel(QUEUE.max(KEPT_MAX));
-        let behind = Arc::new(AtomicBool::new(std::mem::take(&mut inner.dropped) > 0));
-        if !behind.load(Ordering::Relaxed) {
-            for event in std::mem::take(&mut inner.kept) {
-                // The queue has room for all that are kept.
-                let _room = queue.try_send(event);
-            }
-            inner.readers.push(Reader { queue, behind: Arc::clone(&behind) });
+        let behind = Arc::new(AtomicBool::new(false));
+        inner.kept_bytes = 0;
+        for event in std::mem::take(&mut inner.kept) {
+            // The queue has room for all that are kept.
+            let _room = queue.try_send(event);
         }
-        inner.forget_kept();
+        inner.readers.push(Reader { queue, behind: Arc::clone(&behind) });
         Reading { queue: receiver, behind }
     }
 }
@@ -139,22 +149,18 @@ impl Inner {
         if !self.readers.is_empty() {
             return;
         }
-        let bytes = self.kept_bytes + bytes_of(&event.view);
-        if self.dropped > 0 || self.kept.len() == KEPT_MAX || bytes > KEPT_BYTES_MAX {
-            // The next reader has to list in any case: what was kept so far is of no use to it.
-            self.forget_kept();
-            self.dropped += 1;
-            return;
-        }
-        self.kept_bytes = bytes;
+        self.kept_bytes = self.kept_bytes.saturating_add(bytes_of(&event.view));
         // Nothing of a pod's processes is held for a reader that may never come.
         let view = PodSnapshot { client: None, ..(*event.view).clone() };
         self.kept.push_back(Event { view: Arc::new(view), ..event });
+        while self.kept.len() > KEPT_MAX || self.kept_bytes > KEPT_BYTES_MAX {
+            self.drop_oldest();
+        }
     }
 
-    fn forget_kept(&mut self) {
-        self.kept = VecDeque::new();
-        self.kept_bytes = 0;
+    fn drop_oldest(&mut self) {
+        let bytes = self.kept.pop_front().map_or(0, |event| bytes_of(&event.view));
+        self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
     }
 }
 

@@ -3,6 +3,7 @@
 //! changes a pod.
 
 pub(crate) mod account;
+pub(crate) mod event_log;
 pub(crate) mod events;
 pub(crate) mod load;
 pub(crate) mod logging;

@@ -28,6 +28,11 @@ pub(crate) enum Command {
         id: ContainerId,
         reply: Reply<()>,
     },
+    /// Starts a container for a person, also one that has exited.
+    StartAgain {
+        id: ContainerId,
+        reply: Reply<()>,
+    },
     Stop {
         id: ContainerId,
         grace_s: u64,
@@ -53,11 +58,10 @@ pub(crate) enum Command {
         id: ContainerId,
         reply: Reply<Arc<()>>,
     },
-    /// Records a signal that a client is about to send. If it is final, no restart follows the exit that it causes.
-    RecordSignal {
+    /// Sends a signal for a person. No restart follows the exit that one which ends the container causes.
+    Signal {
         id: ContainerId,
         signal: i32,
-        is_final: bool,
         reply: Reply<()>,
     },
     ReopenLog {

@@ -88,7 +88,7 @@ pub(crate) fn is_host_name(text: &str) -> bool {
     (1..=HOST_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_host)
 }
 
-/// When the daemon starts an exited container again, as the next attempt.
+/// When the daemon starts an exited container again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RestartPolicy {
     No,
@@ -156,7 +156,7 @@ impl fmt::Display for RestartPolicy {
     }
 }
 
-/// How often the daemon has restarted a container to reach this attempt.
+/// How often the daemon has restarted a container since a person started it.
 pub(crate) fn restart_count(config: &cri::ContainerConfig) -> u32 {
     config.annotations.get(RESTARTS).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
@@ -169,28 +169,19 @@ pub(crate) fn backoff(before: Option<Duration>, ran: Duration) -> Duration {
     }
 }
 
-/// The config of the attempt after `highest`, of the same image even if its name is another's now. `None` if there is
-/// no higher number.
-pub(crate) fn next_attempt(
-    config: &cri::ContainerConfig,
-    image_id: &str,
-    highest: u32,
-) -> Option<cri::ContainerConfig> {
-    let mut next = config.clone();
-    next.metadata.as_mut()?.attempt = highest.checked_add(1)?;
-    let count = restart_count(config).saturating_add(1);
-    next.annotations.insert(RESTARTS.to_owned(), count.to_string());
-    pin_image(&mut next, image_id);
-    Some(next)
+/// Counts a start of an exited container in its config: by the daemon one more, by a person from 0.
+pub(crate) fn count_restart(config: &mut cri::ContainerConfig, by_person: bool) {
+    if by_person {
+        config.annotations.remove(RESTARTS);
+    } else {
+        let count = restart_count(config).saturating_add(1);
+        config.annotations.insert(RESTARTS.to_owned(), count.to_string());
+    }
 }
 
-/// Names the image by its id, and keeps its name as the one that a person wrote.
-pub(crate) fn pin_image(config: &mut cri::ContainerConfig, image_id: &str) {
-    let image = config.image.get_or_insert_default();
-    if image.user_specified_image.is_empty() {
-        image.user_specified_image = std::mem::take(&mut image.image);
-    }
-    image_id.clone_into(&mut image.image);
+/// Whether a kubelet made the container of this config, or its pod: then it alone decides when it runs.
+pub(crate) fn is_of_kubelet(pod: &PodRecord, config: &cri::ContainerConfig) -> bool {
+    pod.config.labels.contains_key(KUBELET_LABEL) || config.labels.contains_key(KUBELET_LABEL)
 }
 
 #[cfg(test)]
@@ -257,22 +248,12 @@ mod tests {
     }
 
     #[test]
-    fn the_next_attempt_has_the_same_image_and_counts() {
-        let config = cri::ContainerConfig {
-            metadata: Some(cri::ContainerMetadata { name: "web".into(), attempt: 4 }),
-            image: Some(cri::ImageSpec { image: "app:1".into(), ..Default::default() }),
-            ..Default::default()
-        };
-        let next = next_attempt(&config, "sha256:ab", 4).unwrap();
-        // Number 6 is that of an attempt whose removal has failed.
-        let next = next_attempt(&next, "sha256:ab", 6).unwrap();
-        assert_eq!(next.metadata.as_ref().unwrap().attempt, 7);
-        assert_eq!(restart_count(&next), 2);
-        let image = next.image.clone().unwrap();
-        assert_eq!(
-            (image.image.as_str(), image.user_specified_image.as_str()),
-            ("sha256:ab", "app:1")
-        );
-        assert!(next_attempt(&config, "", u32::MAX).is_none());
+    fn restarts_by_the_daemon_are_counted_since_the_last_start_by_a_person() {
+        let mut config = cri::ContainerConfig::default();
+        count_restart(&mut config, false);
+        count_restart(&mut config, false);
+        assert_eq!(restart_count(&config), 2);
+        count_restart(&mut config, true);
+        assert_eq!(restart_count(&config), 0);
     }
 }

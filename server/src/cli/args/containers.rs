@@ -3,6 +3,7 @@
 
 use super::super::format::ListArgs;
 use super::super::parse::number;
+use super::place::{InPod, Place};
 use super::run::Run;
 use super::run_parts::Limits;
 use clap::{Args, Subcommand};
@@ -21,12 +22,12 @@ pub(crate) enum Containers {
 Example:
   hull start web
 
-CRI runs a container once: one that has exited is replaced by a new attempt with the same configuration, an id of its
-own and an empty writable layer. Containers of a kubelet are refused: it starts them itself.")]
+A container that has exited keeps its id, its files and its log, and `hull logs --previous` prints what it wrote before.
+Containers of a kubelet are refused: it starts them itself, as new ones.")]
     Start(Names),
     /// Stop containers and start them again
     #[command(
-        after_help = "Example:\n  hull restart -t 2 web\n\nAs `hull start`, a restart makes a new attempt with an id of its own."
+        after_help = "Example:\n  hull restart -t 2 web\n\nA container keeps its id, its files and its log."
     )]
     Restart(Restart),
     /// Send a signal to the first process of running containers
@@ -64,7 +65,7 @@ Examples:
     Port(Port),
     /// Print events of containers and pods as they happen
     #[command(
-        after_help = "Examples:\n  hull events\n  hull events -o jsonl --filter type=stopped"
+        after_help = "Examples:\n  hull events\n  hull events -o jsonl --filter type=stopped\n  hull events --since 10m --until 0s      what happened in the last ten minutes\n\nThe daemon keeps the last 2048 events since it was started. With --since, events that are not kept any more are\nreported on stderr."
     )]
     Events(Events),
     /// Change limits of running containers
@@ -89,12 +90,13 @@ Run it as root on the node. On the host, a DST that is a link to a directory is 
 earlier copy may have brought the link out of a container. Paths of the container are resolved in its root: no link in
 it leads to a file of the host. Files, directories and links are copied; devices, sockets and FIFOs are skipped with a
 message. Copied files belong to root in the container, or with -a to the owner that they have. The volumes of a
-container are there while it runs, and what is copied into one that has exited is gone with its next start, which has an
-empty writable layer.";
+container are there only while it runs.";
 
 /// Names of containers.
 #[derive(Debug, Args)]
 pub(crate) struct Names {
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// Containers, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
@@ -111,6 +113,10 @@ pub(crate) struct Top {
     /// Time between readings of the live view, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = number("seconds", 1..=3600_u64))]
     pub(crate) interval: u64,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) in_pod: InPod,
     /// Containers whose processes are listed, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<String>,
@@ -122,9 +128,8 @@ pub(crate) struct Restart {
     /// Grace period in seconds, until SIGKILL [default: --stop-timeout of `hull run`, else 10]
     #[arg(short, long, value_name = "SECONDS", value_parser = number("seconds", 0..=u32::MAX))]
     pub(crate) time: Option<u32>,
-    /// Containers, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME
-    #[arg(required = true, value_name = "NAME")]
-    pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) of: Names,
 }
 
 /// Options of `hull kill`.
@@ -133,14 +138,15 @@ pub(crate) struct Kill {
     /// Signal, by name or number
     #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = super::super::parse::signal)]
     pub(crate) signal: i32,
-    /// Containers, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME
-    #[arg(required = true, value_name = "NAME")]
-    pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) of: Names,
 }
 
 /// Options of `hull cp`.
 #[derive(Debug, Args)]
 pub(crate) struct Copy {
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// Keep owners of files
     #[arg(short, long)]
     pub(crate) archive: bool,
@@ -156,6 +162,8 @@ pub(crate) struct Copy {
 /// Options of `hull port`.
 #[derive(Debug, Args)]
 pub(crate) struct Port {
+    #[command(flatten)]
+    pub(crate) place: Place,
     #[command(flatten)]
     pub(crate) list: ListArgs,
     /// Pod or container, by id, prefix of the id, or name
@@ -173,6 +181,15 @@ pub(crate) struct Events {
     /// End after this many events [default: never]
     #[arg(long, value_name = "COUNT", value_parser = number("events", 1..=u64::MAX))]
     pub(crate) count: Option<u64>,
+    /// Print events since a time, RFC 3339 or in seconds since 1970, or since so long ago, as in 10m [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// End at a time, RFC 3339 or in seconds since 1970, or at so long ago; alone, also print the kept events before
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Print only events of this namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
 }
 
 /// Options of `hull update`.
@@ -180,14 +197,15 @@ pub(crate) struct Events {
 pub(crate) struct Update {
     #[command(flatten)]
     pub(crate) limits: Limits,
-    /// Containers, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME
-    #[arg(required = true, value_name = "NAME")]
-    pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) of: Names,
 }
 
 /// Arguments of `hull create-container`.
 #[derive(Debug, Args)]
 pub(crate) struct CreateContainer {
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// Pod, by id, prefix of the id, or name
     pub(crate) pod: String,
     /// ContainerConfig of CRI, in YAML or JSON
@@ -199,6 +217,8 @@ pub(crate) struct CreateContainer {
 /// Options of `hull checkpoint`.
 #[derive(Debug, Args)]
 pub(crate) struct Checkpoint {
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// File to write
     #[arg(long, value_name = "FILE")]
     pub(crate) export: PathBuf,

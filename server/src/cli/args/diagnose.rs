@@ -2,6 +2,7 @@
 //! The commands that look for causes.
 
 use super::super::format::OutputArgs;
+use super::place::{InPod, Place};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -41,6 +42,10 @@ is 0 if nothing is left, and 1 otherwise.")]
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
     #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) in_pod: InPod,
+    #[command(flatten)]
     pub(crate) output: OutputArgs,
     /// Pod, container or image: id, prefix of the id, name, NAMESPACE/POD, NAMESPACE/POD/CONTAINER, or image
     #[arg(value_name = "NAME")]
@@ -63,6 +68,10 @@ pub(crate) struct Doctor {
 /// Options of `hull trace`.
 #[derive(Debug, Args)]
 pub(crate) struct Trace {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) in_pod: InPod,
     /// Form of the waterfall
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub(crate) output: Waterfall,

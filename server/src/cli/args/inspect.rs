@@ -2,11 +2,14 @@
 //! The options of the commands that print documents.
 
 use super::super::format::OutputArgs;
+use super::place::Place;
 use clap::Args;
 
 /// Options of `hull inspect` and of its forms for one kind of objects.
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
+    #[command(flatten)]
+    pub(crate) place: Place,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     /// Containers, pods or images, by id, prefix of the id, or name

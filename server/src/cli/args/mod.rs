@@ -6,6 +6,8 @@ pub(crate) mod containers;
 pub(crate) mod diagnose;
 pub(crate) mod images;
 mod inspect;
+mod logs;
+pub(crate) mod place;
 pub(crate) mod pods;
 mod run;
 pub(crate) mod run_parts;
@@ -15,6 +17,7 @@ pub(crate) use containers::Containers;
 pub(crate) use diagnose::Diagnose;
 pub(crate) use images::Stored;
 pub(crate) use inspect::{Document, Inspect};
+pub(crate) use logs::Logs;
 pub(crate) use pods::Pods;
 pub(crate) use run::Run;
 pub(crate) use session::{Attach, Exec};
@@ -23,6 +26,7 @@ use super::format::{ListArgs, OutputArgs};
 use super::parse::number;
 use super::{audit, containerd};
 use clap::{Args, Parser, Subcommand};
+use place::Place;
 use std::path::PathBuf;
 
 const ABOUT: &str = "A Kubernetes container runtime in one binary.
@@ -109,6 +113,8 @@ Examples:
   hull logs -f --tail 20 web
   hull logs --timestamps web 2>errors.log >out.log
   hull logs -f --since 10m --all-containers kube-system/coredns-x7k2p
+  hull logs -n shop -c setup web                 one container of a pod, also one that has ended
+  hull logs --previous web                       what it wrote before it was started last
 
 The stderr of the container goes to stderr. -f ends when the container exits.")]
     Logs(Logs),
@@ -125,7 +131,7 @@ The stderr of the container goes to stderr. -f ends when the container exits.")]
     Stop(Stop),
     /// Remove containers or pods
     #[command(
-        after_help = "Examples:\n  hull rm web\n  hull rm -f web          stop it first\n\nRemoving a pod also removes its containers, its address, and the logs of `hull run`."
+        after_help = "Examples:\n  hull rm web\n  hull rm -f web          kill it first\n\nRemoving a pod also removes its containers, its address, and the logs of `hull run`."
     )]
     Rm(Rm),
     /// Pull images from their registries
@@ -255,38 +261,11 @@ pub(crate) struct Ps {
     pub(crate) list: ListArgs,
 }
 
-/// Options of `hull logs`.
-#[derive(Debug, Args)]
-pub(crate) struct Logs {
-    /// Follow the output until the container exits
-    #[arg(short, long)]
-    pub(crate) follow: bool,
-    /// Print only the last lines [default: all]
-    #[arg(short = 'n', long, value_name = "LINES", value_parser = super::parse::lines)]
-    pub(crate) tail: Option<usize>,
-    /// Print the time of each line before it, RFC 3339 in UTC
-    #[arg(short, long)]
-    pub(crate) timestamps: bool,
-    /// Print only lines since a time, RFC 3339, or since so long ago, as in 10m
-    #[arg(long, value_name = "TIME")]
-    pub(crate) since: Option<String>,
-    /// Print only lines until a time, RFC 3339, or until so long ago, as in 10m
-    #[arg(long, value_name = "TIME")]
-    pub(crate) until: Option<String>,
-    /// Print the log of the attempt before this one
-    #[arg(short, long, conflicts_with = "follow")]
-    pub(crate) previous: bool,
-    /// Print the logs of all containers of a pod
-    #[arg(long)]
-    pub(crate) all_containers: bool,
-    /// Containers, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME; several have their names before lines
-    #[arg(required = true, value_name = "CONTAINER")]
-    pub(crate) containers: Vec<String>,
-}
-
 /// Options of `hull stop`.
 #[derive(Debug, Args)]
 pub(crate) struct Stop {
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// Grace period in seconds, until SIGKILL [default: --stop-timeout of `hull run`, else 10]
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", value_parser = number("seconds", 0..=u32::MAX))]
     pub(crate) time: Option<u32>,
@@ -298,7 +277,9 @@ pub(crate) struct Stop {
 /// Options of `hull rm`.
 #[derive(Debug, Args)]
 pub(crate) struct Rm {
-    /// Stop running containers first
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Kill running containers first, without a grace period
     #[arg(short, long)]
     pub(crate) force: bool,
     /// Remove all pods of this node, including those of the kubelet

@@ -3,6 +3,7 @@
 
 use super::super::format::{ListArgs, OutputArgs};
 use super::inspect::Inspect;
+use super::place::Place;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -67,6 +68,8 @@ pub(crate) struct ListPods {
 /// Names of pods.
 #[derive(Debug, Args)]
 pub(crate) struct PodNames {
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// Pods, by id, prefix of the id, name or NAMESPACE/NAME
     #[arg(required = true, value_name = "POD")]
     pub(crate) names: Vec<String>,
@@ -75,7 +78,9 @@ pub(crate) struct PodNames {
 /// Options of `hull rmp`.
 #[derive(Debug, Args)]
 pub(crate) struct RemovePods {
-    /// Stop running containers first
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Kill running containers first, without a grace period
     #[arg(short, long)]
     pub(crate) force: bool,
     /// Remove all pods of this node, including those of the kubelet
@@ -106,6 +111,8 @@ pub(crate) struct Metrics {
 /// Options of `hull port-forward`.
 #[derive(Debug, Args)]
 pub(crate) struct PortForward {
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// Address of the host to listen on
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub(crate) address: std::net::IpAddr,

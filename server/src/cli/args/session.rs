@@ -3,6 +3,7 @@
 
 use super::super::detach::{DEFAULT_DETACH_KEYS, DetachKeys, detach_keys};
 use super::super::parse::number;
+use super::place::{InPod, Place};
 use clap::Args;
 
 /// Examples of `hull exec`, and its exit codes.
@@ -11,6 +12,8 @@ Examples:
   hull exec -it web sh
   hull exec web cat /etc/hostname
   hull exec -i db psql < dump.sql
+  hull exec -n shop -c app web sh -c env
+  hull exec web -n shop -c app -- env            as kubectl has it
   hull exec --timeout 5 web sh -c 'wget -qO- localhost'
 
 The command is killed when hull ends. The exit code is that of the command; 124 means that it was killed
@@ -30,8 +33,12 @@ the container.";
 /// Options of `hull exec`.
 #[derive(Debug, Args)]
 pub(crate) struct Exec {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) in_pod: InPod,
     /// Pass on stdin; without it, the command's stdin is empty
-    #[arg(short, long)]
+    #[arg(short, long, alias = "stdin")]
     pub(crate) interactive: bool,
     /// Give the command a terminal
     #[arg(short, long)]
@@ -39,8 +46,9 @@ pub(crate) struct Exec {
     /// Kill the command after this many seconds; 0 is never [default: 0]
     #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true, value_parser = number("seconds", 0..=u32::MAX))]
     pub(crate) timeout: u32,
-    /// Container, by id, prefix of the id, name, or POD/NAME
-    pub(crate) container: String,
+    /// Container, by id, prefix of the id, name, or POD/NAME; or a pod, with -c or if one container of it runs
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) name: String,
     /// Command and its arguments
     #[arg(
         required = true,
@@ -54,6 +62,10 @@ pub(crate) struct Exec {
 /// Options of `hull attach`.
 #[derive(Debug, Args)]
 pub(crate) struct Attach {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) in_pod: InPod,
     /// Do not pass on stdin
     #[arg(long)]
     pub(crate) no_stdin: bool,
@@ -66,6 +78,7 @@ pub(crate) struct Attach {
     /// Keys that leave the container running and end hull, for a container with a terminal
     #[arg(long, value_name = "KEYS", default_value = DEFAULT_DETACH_KEYS, value_parser = detach_keys)]
     pub(crate) detach_keys: DetachKeys,
-    /// Container, by id, prefix of the id, name, or POD/NAME
-    pub(crate) container: String,
+    /// Container, by id, prefix of the id, name, or POD/NAME; or a pod, with -c or if one container of it runs
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) name: String,
 }

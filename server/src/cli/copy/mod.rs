@@ -79,11 +79,9 @@ pub(crate) async fn copy(mut client: Client, args: &Copy) -> Result<()> {
         let (what, why) = (args.src.clone(), "neither side is CONTAINER:PATH".into());
         return Err(Error::Copy { what, why });
     }
-    let objects = Objects::fetch(&mut client).await?;
+    let objects = Objects::fetch_in(&mut client, &args.place).await?;
     let (from, from_hold) = root(&mut client, &objects, &src, false).await?;
     let (to, to_hold) = root(&mut client, &objects, &dst, true).await?;
-    let loses_it = matches!(&dst, Side::Container(name, _)
-        if objects.find_container(name)?.state() == api::ContainerState::ContainerExited);
     let words = (args.src.clone(), args.dst.clone(), args.archive, args.follow_link);
     let done = tokio::task::spawn_blocking(move || run((from, src), (to, dst), &words));
     let done = done.await.map_err(|join| Error::io("copy the files")(io::Error::other(join)))?;
@@ -96,9 +94,6 @@ pub(crate) async fn copy(mut client: Client, args: &Copy) -> Result<()> {
             }
             return Err(ended);
         }
-    }
-    if done.is_ok() && loses_it {
-        output::to_stderr("note: the next start of this container has an empty writable layer\n");
     }
     done
 }

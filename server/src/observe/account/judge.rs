@@ -130,9 +130,11 @@ fn restarts(
     let last = before
         .filter_map(|other| Some((other, other.end.as_ref()?)))
         .max_by_key(|(other, _)| other.attempt);
+    // One that was started again in place has one timeline.
+    let last = of.previous_end.as_ref().or(last.map(|(_, end)| end));
     let times = if of.attempt == 1 { "once".to_owned() } else { format!("{} times", of.attempt) };
     let what = format!("it was restarted {times}");
-    let Some((_, end)) = last else {
+    let Some(end) = last else {
         let note = Diagnosis { fix: None, ..diagnosis("restarted", what, "") };
         return Some(finding(of, Weight::Note, of.began_ns, note));
     };
@@ -304,6 +306,9 @@ mod tests {
         let old = Timeline { end: failed(NOW - RECENT_NS), ..before };
         assert_eq!(found(&[app(2), old], runs())[0].0, Weight::Note, "long ago");
         assert_eq!(found(&[app(1)], runs())[0].1, "it was restarted once");
+        // With the same id.
+        let in_place = Timeline { previous_end: failed(NOW - 1), ..app(2) };
+        assert_eq!(found(&[in_place], runs()), [(Weight::Warning, text.to_owned())]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::monitors::Client;
 use crate::node::{Node, new_container_id, now_ns};
 use crate::oci_spec;
 use crate::pod::Reply;
+use crate::records;
 use crate::storage::blocking;
 use hull_nri::PluginSet;
 use hull_proto::id::ContainerId;
@@ -305,12 +306,6 @@ impl Task {
     pub(super) async fn stop(&mut self, id: &ContainerId, grace_s: u64, reply: Reply<()>) {
         // First: a restart in progress ends with this, and goes no further.
         self.cancel_restarts(id).await;
-        let newest = self.successor(id);
-        let id = newest.as_ref().unwrap_or(id);
-        if self.is_unstarted_restart(id) {
-            // Answered when it is gone: the next start may have its number.
-            return self.begin_remove(id, Some(reply)).await;
-        }
         let Some(entry) = self.containers.get_mut(id) else {
             return answer(Some(reply), Err(not_found(id)));
         };
@@ -374,16 +369,6 @@ impl Task {
         }
     }
 
-    /// Records a signal by a client: the exit that it causes is its own, also if the daemon restarts in between.
-    pub(super) async fn record_signal_request(&mut self, id: &ContainerId, signal: i32) {
-        let Some(entry) = self.containers.get_mut(id).filter(|entry| entry.is_running()) else {
-            return;
-        };
-        let record = Arc::make_mut(&mut entry.record);
-        (record.signal_requested, record.signal_requested_ns) = (Some(signal), Some(now_ns()));
-        self.save_container(id).await;
-    }
-
     pub(super) async fn stopped(
         &mut self,
         id: &ContainerId,
@@ -445,15 +430,22 @@ impl Task {
     }
 
     pub(super) async fn save_container(&self, id: &ContainerId) {
-        let Some(entry) = self.containers.get(id) else { return };
-        let (node, record) = (Arc::clone(&self.node), Arc::clone(&entry.record));
-        let saved = blocking(move || node.containers.save(&record.id, &*record)).await;
-        if let Err(err) = saved {
+        if let Err(err) = self.written(id).await {
             error!(container = %id, error = %Chain(&err), "container record not written");
         }
     }
 
-    fn wrong_state(&self, verb: &'static str) -> Error {
+    /// Writes the record of a container.
+    pub(super) async fn written(
+        &self,
+        id: &ContainerId,
+    ) -> std::result::Result<(), records::Error> {
+        let Some(entry) = self.containers.get(id) else { return Ok(()) };
+        let (node, record) = (Arc::clone(&self.node), Arc::clone(&entry.record));
+        blocking(move || node.containers.save(&record.id, &*record)).await
+    }
+
+    pub(super) fn wrong_state(&self, verb: &'static str) -> Error {
         Error::WrongState {
             verb,
             kind: "pod",

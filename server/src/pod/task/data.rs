@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The data of a pod's task, and how it is recorded and published.
 
-use super::entry::{ContainerEntry, Restart};
+use super::entry::ContainerEntry;
 use super::teardown_state::{NriVisibility, Removal, Teardown};
 use super::work::WorkSet;
 use crate::container::ContainerSnapshot;
@@ -13,7 +13,7 @@ use crate::pod::state::Event;
 use crate::pod::{PodRecord, PodSnapshot, Reply};
 use crate::storage::blocking;
 use hull_proto::id::{ContainerId, PodId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
@@ -34,8 +34,6 @@ pub(crate) struct Task {
     pub(super) monitor_events: mpsc::Receiver<MonitorEvent>,
     pub(super) monitor_events_in: mpsc::Sender<MonitorEvent>,
     pub(super) work: WorkSet,
-    /// Removed attempts that a restart has replaced, each with name and number: a caller may still have their ids.
-    pub(super) superseded: VecDeque<(ContainerId, String, u32)>,
     pub(super) next_waiter: u64,
     pub(super) stop_waiters: Vec<Reply<()>>,
     pub(super) remove_waiters: Vec<Reply<()>>,
@@ -83,7 +81,7 @@ impl Task {
                 pod: self.id.clone(),
                 record: Arc::clone(&entry.record),
                 execs: Arc::clone(&entry.execs),
-                restarting: entry.restart != Restart::No || self.restarts(id),
+                restarting: !entry.restart.is_no() || self.restarts(id),
             };
             (id.clone(), Arc::new(view))
         });

@@ -28,7 +28,7 @@ pub(super) struct ContainerEntry {
     pub(super) restart: Restart,
     /// Lives while a client holds the container, see [`Command::Hold`](crate::pod::Command::Hold).
     pub(super) hold: Weak<()>,
-    /// The last wait before a restart: before that of this attempt, or else before this attempt.
+    /// The last wait before a restart.
     pub(super) waited: Option<Duration>,
     /// The end of its output, between its failure and the word of its exit.
     pub(super) last_output: Option<LastOutput>,
@@ -37,14 +37,29 @@ pub(super) struct ContainerEntry {
 }
 
 /// The restart of an exited container in progress.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) enum Restart {
     #[default]
     No,
     /// Its back-off is not over.
-    Waiting,
-    /// The next attempt is being created or started.
-    InProgress,
+    Waiting {
+        /// Tells this wait from an earlier one that was cut short.
+        turn: u64,
+    },
+    /// The rest of the exited run is being cleared; the start follows.
+    Clearing {
+        waiters: Vec<Reply<()>>,
+        /// It was stopped meanwhile.
+        is_cancelled: bool,
+        by_person: bool,
+    },
+}
+
+impl Restart {
+    /// Whether none is in progress.
+    pub(super) fn is_no(&self) -> bool {
+        matches!(self, Self::No)
+    }
 }
 
 /// Updates of a container's limits in progress.

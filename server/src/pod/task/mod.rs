@@ -17,6 +17,7 @@ mod resize;
 mod restart;
 mod result;
 mod run;
+mod signal;
 mod start;
 mod teardown;
 mod teardown_state;

@@ -3,7 +3,7 @@
 
 use super::containers::{held, not_found};
 use super::data::{Task, answer};
-use super::entry::{ContainerEntry, Restart};
+use super::entry::ContainerEntry;
 use super::operation::Removed;
 use super::plugins::notified;
 use super::result::WorkResult;
@@ -25,15 +25,8 @@ impl Task {
             return answer(Some(reply), Err(Arc::new(held("remove", id))));
         }
         self.cancel_restarts(id).await;
-        // Of a restart in progress, both attempts go.
-        let successor = self.successor(id);
         if self.containers.contains_key(id) {
-            if let Some(next) = successor {
-                self.begin_remove(&next, None).await;
-            }
             self.begin_remove(id, Some(reply)).await;
-        } else if let Some(next) = successor {
-            self.begin_remove(&next, Some(reply)).await;
         } else {
             answer(Some(reply), Ok(()));
         }
@@ -41,14 +34,19 @@ impl Task {
 
     /// Holds a container that does not run, for a client that uses its files.
     pub(super) fn hold(&mut self, id: &ContainerId, reply: Reply<Arc<()>>) {
-        let restarts = self.restarts(id) || self.is_unstarted_restart(id);
+        let restarts = self.restarts(id);
         let Some(entry) = self.containers.get_mut(id) else {
             return answer(Some(reply), Err(not_found(id)));
         };
         let rests = matches!(entry.record.state, State::Created | State::Exited { .. })
             && entry.operation.is_idle();
-        if !rests || restarts || entry.restart != Restart::No {
-            let state = if rests { "about to be restarted" } else { entry.record.state.name() };
+        if !rests || restarts || !entry.restart.is_no() {
+            let is_starting = entry.operation.is_starting();
+            let state = match entry.record.state.name() {
+                _ if rests => "about to be restarted",
+                _ if is_starting => "being started",
+                name => name,
+            };
             let (verb, kind, id) = ("copy files of", "container", id.to_string());
             return answer(Some(reply), Err(Arc::new(Error::WrongState { verb, kind, id, state })));
         }
@@ -121,12 +119,9 @@ impl Task {
         let result: Result<()> = result.map_err(Arc::new);
         match &result {
             Ok(()) => {
-                let is_known = self.remember_superseded(id);
                 self.containers.remove(id);
                 self.node.history.gone(id.as_str());
-                if !is_known {
-                    self.node.registry.leave_container(id);
-                }
+                self.node.registry.leave_container(id);
                 self.node.rates.forget(id.as_str());
                 self.node.layers.forget(id.as_str());
                 info!(container = %id.short(), "container removed");

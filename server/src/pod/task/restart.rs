@@ -1,22 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Restarts of containers of `hull run --restart`, by the pod's task.
+//! Starts of a container that has exited: by a restart policy, and by `hull start` and `hull restart`.
 //!
 //! ```text
-//! exit ─▶ Waiting ──wait is over──▶ Creating ──created──▶ Starting ──▶ the exited attempt is removed
-//!            │                         │                     │ it did not start: its own exit
-//!            └─── stop, removal ───────┴─────────────────────┘
+//! exit ─▶ Waiting ──wait is over──▶ Clearing ──cleared──▶ recorded as Created ──▶ started
+//!            │     `hull start` ───▶   │                                            │ it did not start: another exit
+//!            └──── stop, removal ──────┴─▶ stays exited                             └──▶ Waiting
 //! ```
 //!
-//! CRI runs a container once, so a restart is a new attempt with an id of its own, as with a kubelet. A stop or kill by
-//! a person is final. It is recorded for the name of the container before anything else, so neither a restart in
-//! progress nor the next daemon undoes it; a stop of an attempt that was replaced meanwhile goes to the newest.
+//! The container keeps its id, its writable layer and its log. Only its monitor's knowledge of the exited run is cleared,
+//! and that comes first: so a daemon that is killed at any moment leaves an exited container, which its policy or its
+//! user starts, or one that is recorded as created for a further run, which the next daemon starts.
+//!
+//! CRI has no such start: StartContainer of an exited container is an error, and a kubelet's containers are refused here.
+//!
+//! A stop or kill by a person is final. It is recorded for the name of the container before anything else, so neither a
+//! restart in progress nor the next daemon undoes it.
 
-use super::data::Task;
+use super::containers::{held, not_found, wrong_state};
+use super::data::{Task, answer};
 use super::entry::{ContainerEntry, Restart};
+use super::operation::StopRequest;
+use super::plugins::notified;
 use super::result::WorkResult;
 use super::timeline::stage;
-use crate::container::State;
 use crate::container::state::{Event, ExitReason};
+use crate::container::{State, again};
 use crate::error::{Chain, Error, Result};
 use crate::node::now_ns;
 use crate::pod::Reply;
@@ -25,13 +33,8 @@ use hull_proto::id::ContainerId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
-use tracing::{info, warn};
-
-/// Grace period of a container that was started again while somebody stopped it, in seconds.
-const STOP_GRACE_S: u64 = 10;
-/// Most ids of replaced attempts that are remembered.
-const SUPERSEDED_MAX: usize = 16;
+use tokio::sync::{oneshot, watch};
+use tracing::{error, info, warn};
 
 impl Task {
     /// Begins the back-off of a container that has exited, if its policy says that it runs again.
@@ -42,15 +45,17 @@ impl Task {
     }
 
     fn wait_for_restart(&mut self, id: &ContainerId, wait: Duration) {
+        let turn = self.next_waiter;
+        self.next_waiter += 1;
         let Some(entry) = self.containers.get_mut(id) else { return };
-        entry.restart = Restart::Waiting;
+        entry.restart = Restart::Waiting { turn };
         entry.waited = Some(wait);
         info!(container = %id.short(), wait_ms = wait.as_millis(), "container will be restarted");
         let (due, failed) = (id.clone(), id.clone());
-        let panicked = |_| WorkResult::RestartDue(failed);
+        let panicked = move |_| WorkResult::RestartDue(failed, turn);
         self.work.spawn("wait for the restart", panicked, async move {
             tokio::time::sleep(wait).await;
-            WorkResult::RestartDue(due)
+            WorkResult::RestartDue(due, turn)
         });
         self.publish();
     }
@@ -67,13 +72,13 @@ impl Task {
         let config = &entry.record.config;
         let policy = RestartPolicy::of(&self.record, config);
         let count = run_pods::restart_count(config);
-        // The caller of a first start has got its error.
+        // The caller of a start has got its error.
         let never_ran = matches!(how, ExitReason::StartFailed { .. }) && count == 0;
         let is_final = never_ran
             || !policy.restarts(how.exit_code(), count)
             || entry.record.stop_requested
             || self.record.restarts_cancelled.contains(entry.record.metadata().0)
-            || entry.restart != Restart::No
+            || !entry.restart.is_no()
             || !entry.operation.is_idle();
         if is_final || !self.record.state.is_ready() || !self.is_newest(id) {
             return None;
@@ -83,162 +88,192 @@ impl Task {
         Some(run_pods::backoff(entry.waited, ran))
     }
 
-    /// Whether no later attempt of this container exists. One that is being removed does not count, nor one that could
-    /// not be.
+    /// Whether no later attempt of this name exists, as other clients of CRI create them.
     fn is_newest(&self, id: &ContainerId) -> bool {
         let Some(entry) = self.containers.get(id) else { return false };
         let (name, attempt) = entry.record.metadata();
-        self.newest(name).is_none_or(|(highest, _)| highest <= attempt)
-    }
-
-    /// The newest attempt of the container `name` that is not being removed.
-    fn newest(&self, name: &str) -> Option<(u32, &ContainerId)> {
-        let is_there = |entry: &ContainerEntry| !matches!(entry.record.state, State::Removing);
-        let all = self.containers.iter().filter(|(_, entry)| is_there(entry));
-        let named = all.filter(|(_, entry)| entry.record.metadata().0 == name);
-        named.map(|(id, entry)| (entry.record.metadata().1, id)).max()
-    }
-
-    /// The name and number of an attempt of a container with a restart policy, also of one that was replaced.
-    fn restarting(&self, id: &ContainerId) -> Option<(String, u32)> {
-        let Some(entry) = self.containers.get(id) else {
-            let known = self.superseded.iter().find(|(old, ..)| old == id);
-            return known.map(|(_, name, attempt)| (name.clone(), *attempt));
+        let is_later = |of: &ContainerEntry| {
+            let (other, later) = of.record.metadata();
+            other == name && later > attempt && !matches!(of.record.state, State::Removing)
         };
-        let policy = RestartPolicy::of(&self.record, &entry.record.config);
-        let (name, attempt) = entry.record.metadata();
-        (policy != RestartPolicy::No).then(|| (name.to_owned(), attempt))
+        !self.containers.values().any(is_later)
     }
 
-    /// The attempt by which restarts have replaced, or are replacing, this one; not one that a person has started since.
-    pub(super) fn successor(&self, id: &ContainerId) -> Option<ContainerId> {
-        let (name, own) = self.restarting(id)?;
-        let (attempt, next) = self.newest(&name)?;
-        let later = attempt.checked_sub(own).filter(|later| *later > 0)?;
-        let restarts = run_pods::restart_count(&self.containers.get(next)?.record.config);
-        (restarts >= later).then(|| next.clone())
+    /// The name of a container with a restart policy.
+    fn with_policy(&self, id: &ContainerId) -> Option<String> {
+        let record = &self.containers.get(id)?.record;
+        let policy = RestartPolicy::of(&self.record, &record.config);
+        (policy != RestartPolicy::No).then(|| record.metadata().0.to_owned())
     }
 
-    /// Whether this attempt is the daemon's and its start has not begun.
-    pub(super) fn is_unstarted_restart(&self, id: &ContainerId) -> bool {
-        let Some(entry) = self.containers.get(id) else { return false };
-        matches!(entry.record.state, State::Creating | State::Created)
-            && !entry.operation.is_starting()
-            && self.restarting(id).is_some()
-            && run_pods::restart_count(&entry.record.config) > 0
-    }
-
-    /// Keeps the id of a removed attempt that a restart has replaced. Returns whether it did.
-    pub(super) fn remember_superseded(&mut self, id: &ContainerId) -> bool {
-        if self.successor(id).is_none() {
-            return false;
-        }
-        let Some((name, attempt)) = self.restarting(id) else { return false };
-        self.superseded.push_back((id.clone(), name, attempt));
-        if self.superseded.len() > SUPERSEDED_MAX
-            && let Some((oldest, ..)) = self.superseded.pop_front()
-        {
-            self.node.registry.leave_container(&oldest);
-        }
-        true
-    }
-
-    /// The back-off of a container is over: creates its next attempt.
-    pub(super) fn restart_due(&mut self, id: &ContainerId) {
+    /// The back-off of a container is over.
+    pub(super) fn restart_due(&mut self, id: &ContainerId, turn: u64) {
         let goes_on = self.record.state.is_ready() && self.is_newest(id);
-        let Some((name, _)) = self.restarting(id) else { return };
-        // Also those that are being removed have their numbers.
-        let attempts = self.containers.values().map(|entry| entry.record.metadata());
-        let highest = attempts.filter(|of| of.0 == name).map(|of| of.1).max().unwrap_or(0);
         let Some(entry) = self.containers.get_mut(id) else { return };
-        if entry.restart != Restart::Waiting {
+        if !matches!(entry.restart, Restart::Waiting { turn: waits } if waits == turn) {
             return;
         }
-        let next = run_pods::next_attempt(&entry.record.config, &entry.record.image_id, highest);
-        let Some(config) = next.filter(|_| goes_on && entry.operation.is_idle()) else {
+        entry.restart = Restart::No;
+        if !goes_on || entry.is_held() || !entry.operation.is_idle() {
             warn!(container = %id.short(), "container not restarted: it is not the newest attempt, or its pod is going");
-            entry.restart = Restart::No;
             return self.publish();
+        }
+        self.clear_for_restart(id, None);
+    }
+
+    /// Starts a container for a person, also one that has exited.
+    pub(super) async fn start_again(&mut self, id: &ContainerId, reply: Reply<()>) {
+        let Some(entry) = self.containers.get(id) else {
+            return answer(Some(reply), Err(not_found(id)));
         };
-        entry.restart = Restart::InProgress;
-        let (reply, created) = oneshot::channel();
-        self.create(config, reply);
-        let (old, failed) = (id.clone(), id.clone());
-        let panicked = |err| WorkResult::RestartCreated(failed, Err(Arc::new(err)));
-        self.work.spawn("create the next attempt", panicked, async move {
-            WorkResult::RestartCreated(old, created.await.unwrap_or_else(|_| Err(unanswered())))
-        });
+        let has_exited = matches!(entry.record.state, State::Exited { .. });
+        let refused = if !has_exited {
+            return self.start(id, reply).await;
+        } else if run_pods::is_of_kubelet(&self.record, &entry.record.config) {
+            let why = "it is a container of a kubelet, which alone starts it again".into();
+            Error::Invalid { field: "container_id", why }
+        } else if entry.is_held() {
+            held("start", id)
+        } else if !entry.operation.is_idle() {
+            wrong_state("start", id, &State::Removing)
+        } else if !self.record.state.is_ready() {
+            self.wrong_state("start a container in")
+        } else {
+            return self.clear_for_restart(id, Some(reply));
+        };
+        answer(Some(reply), Err(Arc::new(refused)));
     }
 
-    /// The next attempt of `old` exists, or could not be created.
-    pub(super) async fn restart_created(&mut self, old: &ContainerId, next: Result<ContainerId>) {
-        match next {
-            // Stopped or removed meanwhile, or the pod is going.
-            Ok(next)
-                if !self.record.state.is_ready()
-                    || self.is_cancelled(&next)
-                    || !self.containers.get(old).is_some_and(|of| of.operation.is_idle()) =>
-            {
-                self.end_restart(old);
-                self.begin_remove(&next, None).await;
-            }
-            Ok(next) => {
-                let waited = self.containers.get(old).and_then(|entry| entry.waited);
-                if let Some(entry) = self.containers.get_mut(&next) {
-                    entry.waited = waited;
-                }
-                self.start_attempt(Some(old.clone()), next).await;
-            }
-            Err(err) => {
-                warn!(container = %old.short(), error = %Chain(&*err), "container not restarted; trying again");
-                self.end_restart(old);
-                if self.restarts(old) {
-                    // However long it ran before: the failure would repeat at once.
-                    let waited = self.containers.get(old).and_then(|entry| entry.waited);
-                    self.wait_for_restart(old, run_pods::backoff(waited, Duration::ZERO));
-                }
-            }
+    /// Has the monitor forget the exited run, and makes missing sources of volumes.
+    fn clear_for_restart(&mut self, id: &ContainerId, waiter: Option<Reply<()>>) {
+        let Some(entry) = self.containers.get_mut(id) else { return };
+        if let Restart::Clearing { waiters, is_cancelled, by_person } = &mut entry.restart {
+            *is_cancelled &= waiter.is_none();
+            *by_person |= waiter.is_some();
+            waiters.extend(waiter);
+            return;
         }
-    }
-
-    /// Starts an attempt of a restart.
-    async fn start_attempt(&mut self, old: Option<ContainerId>, next: ContainerId) {
-        let (reply, started): (Reply<()>, _) = oneshot::channel();
-        self.start(&next, reply).await;
-        let failed = (old.clone(), next.clone());
-        let panicked = |err| WorkResult::Restarted(failed.0, failed.1, Err(Arc::new(err)));
-        self.work.spawn("start the next attempt", panicked, async move {
-            let result = started.await.unwrap_or_else(|_| Err(unanswered()));
-            WorkResult::Restarted(old, next, result)
+        let by_person = waiter.is_some();
+        let waiters = waiter.into_iter().collect();
+        entry.restart = Restart::Clearing { waiters, is_cancelled: false, by_person };
+        let (node, record) = (Arc::clone(&self.node), Arc::clone(&entry.record));
+        let (before, client) = (self.notified_so_far(id), self.client.clone());
+        let pod_cgroup = self.record.cgroup.clone();
+        let (id, failed) = (id.clone(), id.clone());
+        let panicked = |err| WorkResult::Cleared(failed, Err(err));
+        self.work.spawn("clear the exited run", panicked, async move {
+            // Plugins receive its end before its next start.
+            notified(before).await;
+            let cleared = again::clear(&node, client, &id, &record, pod_cgroup).await;
+            WorkResult::Cleared(id, cleared)
         });
+        self.publish();
     }
 
-    /// The next attempt runs, or could not be started. Either way the earlier one is superseded.
-    pub(super) async fn restarted(
+    /// The exited run is cleared, or could not be: starts the next one.
+    pub(super) async fn cleared(
         &mut self,
-        old: Option<ContainerId>,
-        next: &ContainerId,
-        result: Result<()>,
+        id: &ContainerId,
+        result: std::result::Result<(), Error>,
     ) {
-        if let Some(old) = &old {
-            self.end_restart(old);
-            self.begin_remove(old, None).await;
+        // Word of the exited run that came before the monitor forgot it must not be taken for the next one's.
+        while let Ok(event) = self.monitor_events.try_recv() {
+            self.monitor_event(event).await;
         }
-        match result {
-            Ok(()) if self.is_cancelled(next) => {
-                let (reply, _nobody) = oneshot::channel();
-                self.stop(next, STOP_GRACE_S, reply).await;
+        let Some(entry) = self.containers.get_mut(id) else { return };
+        let Restart::Clearing { waiters, is_cancelled, by_person } =
+            std::mem::take(&mut entry.restart)
+        else {
+            return;
+        };
+        let has_exited = matches!(entry.record.state, State::Exited { .. });
+        let refused = match result {
+            Err(err) => Err(Arc::new(err)),
+            Ok(()) if is_cancelled => Err(Arc::new(in_state(id, "being stopped"))),
+            Ok(()) if !has_exited || !entry.operation.is_idle() => {
+                Err(Arc::new(wrong_state("start", id, &entry.record.state)))
             }
-            Ok(()) => info!(container = %next.short(), "container restarted"),
+            Ok(()) if !self.record.state.is_ready() => {
+                Err(Arc::new(self.wrong_state("start a container in")))
+            }
+            Ok(()) => self.recorded_as_created(id, by_person).await,
+        };
+        match refused {
+            Ok(()) => self.start_cleared(id, waiters).await,
             Err(err) => {
-                warn!(container = %next.short(), error = %Chain(&*err), "container not restarted");
-                self.start_refused(next, &err).await;
-                self.schedule_restart(next);
+                let is_quiet = is_cancelled || !has_exited;
+                if !is_quiet {
+                    warn!(container = %id.short(), error = %Chain(&*err), "container not restarted");
+                }
+                if self.restarts(id) {
+                    // However long it ran before: the failure would repeat at once.
+                    let waited = self.containers.get(id).and_then(|entry| entry.waited);
+                    self.wait_for_restart(id, run_pods::backoff(waited, Duration::ZERO));
+                }
+                waiters.into_iter().for_each(|of| answer(Some(of), Err(Arc::clone(&err))));
+                self.publish();
             }
         }
     }
 
-    /// Records a start that was refused before it began as one that failed, so that the next attempt follows.
+    /// Records an exited container as created for its next run. It stays exited if that cannot be recorded.
+    async fn recorded_as_created(&mut self, id: &ContainerId, by_person: bool) -> Result<()> {
+        let Some(entry) = self.containers.get_mut(id) else { return Err(not_found(id)) };
+        let before = Arc::clone(&entry.record);
+        let mut record = (*before).clone();
+        if !record.begin_next_run(now_ns()) {
+            return Err(Arc::new(wrong_state("start", id, &record.state)));
+        }
+        run_pods::count_restart(&mut record.config, by_person);
+        entry.record = Arc::new(record);
+        if let Err(source) = self.written(id).await {
+            if let Some(entry) = self.containers.get_mut(id) {
+                entry.record = before;
+            }
+            return Err(Arc::new(Error::Store { source }));
+        }
+        let Some(entry) = self.containers.get_mut(id) else { return Err(not_found(id)) };
+        // Those who wait for the end of the exited run keep a channel that says so.
+        entry.state = watch::channel(entry.record.state.clone()).0;
+        let attempt = entry.record.metadata().1;
+        if let StopRequest::Yes { waiters } = std::mem::replace(&mut entry.stop, StopRequest::No) {
+            waiters.into_values().for_each(|of| answer(Some(of), Ok(())));
+        }
+        entry.last_output = None;
+        self.node.rates.forget(id.as_str());
+        self.node.history.again(id.as_str(), attempt);
+        self.publish();
+        Ok(())
+    }
+
+    /// Starts a container that is recorded as created for a further run.
+    async fn start_cleared(&mut self, id: &ContainerId, waiters: Vec<Reply<()>>) {
+        let (reply, started): (Reply<()>, _) = oneshot::channel();
+        self.start(id, reply).await;
+        for waiter in waiters {
+            self.start(id, waiter).await;
+        }
+        let (done, failed) = (id.clone(), id.clone());
+        let panicked = |err| WorkResult::Restarted(failed, Err(Arc::new(err)));
+        self.work.spawn("start the container again", panicked, async move {
+            let result = started.await.unwrap_or_else(|_| Err(unanswered()));
+            WorkResult::Restarted(done, result)
+        });
+    }
+
+    /// The next run has begun, or could not.
+    pub(super) async fn restarted(&mut self, id: &ContainerId, result: Result<()>) {
+        match result {
+            Ok(()) => info!(container = %id.short(), "container restarted"),
+            Err(err) => {
+                warn!(container = %id.short(), error = %Chain(&*err), "container not restarted");
+                self.start_refused(id, &err).await;
+                self.schedule_restart(id);
+            }
+        }
+    }
+
+    /// Records a start that was refused before it began as one that failed, so that the next one follows.
     async fn start_refused(&mut self, id: &ContainerId, err: &Error) {
         let is_unstarted = self.containers.get(id).is_some_and(|entry| {
             matches!(entry.record.state, State::Created) && entry.operation.is_idle()
@@ -252,32 +287,22 @@ impl Task {
         }
     }
 
-    fn end_restart(&mut self, id: &ContainerId) {
-        if let Some(entry) = self.containers.get_mut(id) {
-            entry.restart = Restart::No;
-        }
-        self.publish();
-    }
-
-    /// Whether a person has stopped the container of this attempt.
+    /// Whether a person has stopped the container.
     fn is_cancelled(&self, id: &ContainerId) -> bool {
-        let of = self.restarting(id);
-        of.is_some_and(|(name, _)| self.record.restarts_cancelled.contains(&name))
+        self.with_policy(id).is_some_and(|name| self.record.restarts_cancelled.contains(&name))
     }
 
-    /// Records that the container does not start again by itself, and ends a wait for that. An attempt that a person has
-    /// replaced since has no say in this.
+    /// Records that the container does not start again by itself, and ends a restart that has not begun to start it.
     pub(super) async fn cancel_restarts(&mut self, id: &ContainerId) {
-        let Some((name, _)) = self.restarting(id) else { return };
-        if !self.is_newest(id) && self.successor(id).is_none() {
-            return;
+        let Some(entry) = self.containers.get_mut(id) else { return };
+        match &mut entry.restart {
+            Restart::No => {}
+            Restart::Waiting { .. } => entry.restart = Restart::No,
+            Restart::Clearing { is_cancelled, .. } => *is_cancelled = true,
         }
-        for entry in self.containers.values_mut() {
-            if entry.restart == Restart::Waiting && entry.record.metadata().0 == name {
-                entry.restart = Restart::No;
-            }
-        }
-        if !self.record.restarts_cancelled.contains(&name) {
+        if let Some(name) = self.with_policy(id).filter(|_| self.is_newest(id))
+            && !self.record.restarts_cancelled.contains(&name)
+        {
             let mut record = (*self.record).clone();
             let names = self.containers.values().map(|entry| entry.record.metadata().0);
             let names: BTreeSet<&str> = names.collect();
@@ -289,17 +314,33 @@ impl Task {
         self.publish();
     }
 
-    /// An attempt that a person starts restarts as its policy says, also after a stop before its start. Not earlier: a
-    /// creation that fails leaves a stopped container stopped.
+    /// Whether its policy may restart the container, which nobody has stopped.
+    pub(super) fn may_restart(&self, id: &ContainerId) -> bool {
+        self.with_policy(id).is_some() && !self.is_cancelled(id)
+    }
+
+    /// Undoes that a person has ended the restarts of a container.
+    pub(super) async fn restore_restarts(&mut self, id: &ContainerId) {
+        let Some(name) = self.with_policy(id) else { return };
+        self.uncancel(&name).await;
+        // It may have exited meanwhile, for another reason.
+        self.schedule_restart(id);
+    }
+
+    /// A container that a person starts restarts as its policy says, also after a stop before its start.
     pub(super) async fn allow_restarts(&mut self, id: &ContainerId) {
         let Some(entry) = self.containers.get(id) else { return };
         if run_pods::restart_count(&entry.record.config) > 0 {
             return;
         }
         let name = entry.record.metadata().0.to_owned();
-        if self.record.restarts_cancelled.contains(&name) {
+        self.uncancel(&name).await;
+    }
+
+    async fn uncancel(&mut self, name: &str) {
+        if self.record.restarts_cancelled.contains(name) {
             let mut record = (*self.record).clone();
-            record.restarts_cancelled.remove(&name);
+            record.restarts_cancelled.remove(name);
             self.record = Arc::new(record);
             self.save().await;
         }
@@ -307,49 +348,37 @@ impl Task {
 
     /// Continues the restarts of an earlier daemon, and restarts what has exited meanwhile.
     pub(super) async fn resume_restarts(&mut self) {
-        let with_policy = self.containers.keys().filter_map(|id| self.restarting(id));
-        let names: BTreeSet<String> = with_policy.map(|(name, _)| name).collect();
-        for name in names {
-            if let Some((attempt, id)) = self.newest(&name) {
-                let id = id.clone();
-                self.resume_restart(&name, attempt, &id).await;
+        let ids: Vec<ContainerId> = self.containers.keys().cloned().collect();
+        for id in ids {
+            let Some(entry) = self.containers.get(&id) else { continue };
+            let is_unstarted = matches!(entry.record.state, State::Created)
+                && entry.record.previous.is_some()
+                && entry.operation.is_idle();
+            if !is_unstarted {
+                self.schedule_restart(&id);
+            } else if self.record.state.is_ready() && !self.is_cancelled(&id) {
+                self.start_cleared(&id, Vec::new()).await;
+            } else {
+                self.withdraw_run(&id).await;
             }
         }
     }
 
-    /// Continues the restart of the container `name`, whose newest attempt is `id`.
-    async fn resume_restart(&mut self, name: &str, attempt: u32, id: &ContainerId) {
+    /// Records a container that was about to be started again as exited, as it was before.
+    async fn withdraw_run(&mut self, id: &ContainerId) {
         let Some(entry) = self.containers.get(id) else { return };
-        let by_daemon = run_pods::restart_count(&entry.record.config) > 0;
-        let state = entry.record.state.clone();
-        let is_earlier = |(other, of): (&str, u32)| other == name && of < attempt;
-        let superseded = self.containers.iter().filter(|(_, of)| {
-            is_earlier(of.record.metadata()) && matches!(of.record.state, State::Exited { .. })
-        });
-        let superseded: Vec<_> = superseded.map(|(old, _)| old.clone()).collect();
-        // Earlier attempts have no say: a person may have stopped one, and started this container again since.
-        let is_final = self.is_cancelled(id);
-        match (by_daemon, state) {
-            // A stop ended the restart that the last daemon was in.
-            (true, State::Created) if is_final => {
-                return self.begin_remove(id, None).await;
-            }
-            (true, State::Running { .. }) if is_final && !superseded.is_empty() => {
-                let (reply, _nobody) = oneshot::channel();
-                self.stop(id, STOP_GRACE_S, reply).await;
-            }
-            (true, State::Created) if self.record.state.is_ready() => {
-                self.start_attempt(None, id.clone()).await;
-            }
-            (_, State::Exited { .. }) => self.schedule_restart(id),
-            (_, State::Creating | State::Created | State::Running { .. } | State::Removing) => {}
-        }
-        if by_daemon {
-            for old in superseded {
-                self.begin_remove(&old, None).await;
-            }
+        if let Some(previous) = &entry.record.previous {
+            let event = Event::NotStartedAgain { exited: Box::new(previous.state.clone()) };
+            self.advance(id, event).await;
+        } else {
+            error!(container = %id, "container without an earlier run was to be started again");
         }
     }
+}
+
+/// The error of a start that something else excludes.
+fn in_state(id: &ContainerId, state: &'static str) -> Error {
+    Error::WrongState { verb: "start", kind: "container", id: id.to_string(), state }
 }
 
 fn unanswered() -> Arc<Error> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Results of the work that a pod's task hands out.
 
+use crate::container::SignalRecord;
 use crate::container::create;
 use crate::container::stop::Stopped;
 use crate::error::Error;
@@ -28,16 +29,28 @@ pub(super) enum WorkResult {
     UpdateDecided(ContainerId, u64, std::result::Result<Box<Decision>, Error>),
     Updated(ContainerId, u64, Box<Decision>, std::result::Result<(), Error>),
     ResizeAllowed(Box<Resize>, std::result::Result<(), Error>),
-    /// The back-off of a container that is restarted is over.
-    RestartDue(ContainerId),
-    /// The exited attempt, and the next one.
-    RestartCreated(ContainerId, crate::error::Result<ContainerId>),
-    /// The exited attempt if this daemon saw it, and the next one.
-    Restarted(Option<ContainerId>, ContainerId, crate::error::Result<()>),
+    /// A signal that was recorded as requested could not be sent.
+    SignalNotSent(ContainerId, SignalRequest),
+    /// The back-off of a container that is restarted is over: its turn.
+    RestartDue(ContainerId, u64),
+    /// The rest of the exited run of a container that starts again is cleared, or could not be.
+    Cleared(ContainerId, std::result::Result<(), Error>),
+    /// A container was started again, or could not be.
+    Restarted(ContainerId, crate::error::Result<()>),
     /// The wait after a failed teardown is over; the number of failures in a row that it followed.
     RetryTeardown(u32),
     /// The work has answered its callers itself.
     Nothing,
+}
+
+/// A signal that a person has requested, and what was recorded before.
+#[derive(Debug, Clone)]
+pub(super) struct SignalRequest {
+    pub(super) before: SignalRecord,
+    /// When this one was recorded.
+    pub(super) at_ns: i64,
+    /// It ended the restarts of the container.
+    pub(super) cancels: bool,
 }
 
 /// The limits that an update sets.

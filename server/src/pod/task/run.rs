@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The loop of a pod's task: takes commands, events of the monitor, and results of its work.
 
-use super::data::{Task, answer};
+use super::data::Task;
 use super::result::WorkResult;
 use super::teardown_state::Removal;
 use crate::monitors::MonitorEvent;
@@ -37,18 +37,13 @@ impl Task {
         match command {
             Command::Create { config, reply } => self.create(*config, reply),
             Command::Start { id, reply } => self.start(&id, reply).await,
+            Command::StartAgain { id, reply } => self.start_again(&id, reply).await,
             Command::Stop { id, grace_s, reply } => self.stop(&id, grace_s, reply).await,
             Command::Remove { id, reply } => self.remove(&id, reply).await,
             Command::Update { id, resources, reply } => self.update(&id, *resources, reply).await,
             Command::Limit { id, resources, reply } => self.limit(&id, *resources, reply).await,
             Command::Hold { id, reply } => self.hold(&id, reply),
-            Command::RecordSignal { id, signal, is_final, reply } => {
-                self.record_signal_request(&id, signal).await;
-                if is_final {
-                    self.cancel_restarts(&id).await;
-                }
-                answer(Some(reply), Ok(()));
-            }
+            Command::Signal { id, signal, reply } => self.signal(&id, signal, reply).await,
             Command::ReopenLog { id, reply } => self.reopen_log(&id, reply),
             Command::UpdatePod { sizes, reply } => self.resize(*sizes, reply).await,
             Command::StopPod { reply } => self.stop_pod(Some(reply)).await,
@@ -115,9 +110,10 @@ impl Task {
                 self.updated(&id, waiter, decision, result).await;
             }
             WorkResult::ResizeAllowed(wanted, result) => self.resizable(*wanted, result).await,
-            WorkResult::RestartDue(id) => self.restart_due(&id),
-            WorkResult::RestartCreated(id, result) => self.restart_created(&id, result).await,
-            WorkResult::Restarted(old, id, result) => self.restarted(old, &id, result).await,
+            WorkResult::SignalNotSent(id, request) => self.signal_not_sent(&id, &request).await,
+            WorkResult::RestartDue(id, turn) => self.restart_due(&id, turn),
+            WorkResult::Cleared(id, result) => self.cleared(&id, result).await,
+            WorkResult::Restarted(id, result) => self.restarted(&id, result).await,
             WorkResult::RetryTeardown(failures)
                 if self.teardown.awaits(failures)
                     && matches!(self.record.state, State::Stopping) =>

@@ -11,7 +11,7 @@ use crate::node::Node;
 use crate::pod::registry::Key;
 use crate::pod::{Command, Pod, PodRecord, PodSnapshot, State};
 use hull_proto::id::{ContainerId, PodId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
@@ -58,7 +58,6 @@ pub(crate) fn prepare(
         monitor_events,
         monitor_events_in,
         work: WorkSet::default(),
-        superseded: VecDeque::new(),
         next_waiter: 0,
         stop_waiters: Vec::new(),
         remove_waiters: Vec::new(),
