@@ -77,7 +77,7 @@ fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
     // Not locked, as what is cloned would hold the lock too: until the record has a process, no other
     // command but `delete --force` does anything with it.
     let dir = Dir::create(&global.root, &args.id)?;
-    if cgroup.is_populated().map_err(failed(&args.id))? {
+    if cgroup.is_populated_anywhere().map_err(failed(&args.id))? {
         // Not torn down: those processes are somebody else's.
         dir.remove()?;
         return Err(Error::CgroupInUse { path: setup.record.cgroup });
