@@ -82,6 +82,13 @@ fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
         dir.remove()?;
         return Err(Error::CgroupInUse { path: setup.record.cgroup });
     }
+    if setup.record.checks_memory
+        && let Err(error) = cgroup.check_memory(&setup.plan.cgroup.limits)
+    {
+        // A cgroup without processes may still hold page cache.
+        dir.remove()?;
+        return Err(failed(&args.id)(error));
+    }
     // Before a cgroup that a user may create.
     dir.write_record(&setup.record)?;
     let is_named = setup.names_cgroup;

@@ -5,7 +5,7 @@ use crate::args::{Create, Global};
 use crate::beyond_plan::{BeyondPlan, label_mounts};
 use crate::error::{Error, Result};
 use crate::record::{self, Record};
-use crate::resources::warn_of_kernel_memory;
+use crate::resources::{checks_memory, warn_of_kernel_memory};
 use crate::systemd::Scope;
 use crate::{documents, home_dir, log, seccomp, store, systemd};
 use hull_init::plan::{IdMap, Op};
@@ -53,6 +53,7 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     warn_of_ambient(global, &record.process);
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     warn_of_kernel_memory(global, resources);
+    let checks_memory = resources.and_then(checks_memory).unwrap_or(false);
     let planned = |source| Error::Plan { id: args.id.clone(), source };
     let steps = hull_plan::hooks(&spec, record.state_for_hooks()).map_err(planned)?;
     spec.set_hooks(None);
@@ -81,6 +82,7 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
         own_pid_namespace: plan.namespaces.pid == Namespace::New,
         hooks,
         memory_policy: beyond.memory_policy.clone(),
+        checks_memory,
         listener: beyond.listener.clone(),
         ..record
     };
@@ -229,6 +231,7 @@ fn record(
         personality: None,
         hooks: None,
         memory_policy: None,
+        checks_memory: false,
         listener: None,
         systemd_unit: None,
         without_cgroup: false,
