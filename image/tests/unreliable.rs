@@ -84,7 +84,7 @@ async fn only_a_server_that_has_not_answered_by_plain_http_may_speak_tls() {
     let packed = packed();
     let closed = Answer { ends: Some(End::Closed), ..Answer::default() };
     let silent = closed.clone();
-    let fake = registry(&packed, move |_, _, _| Some(silent.clone()));
+    let fake = Fake::start(move |_| silent.clone());
     let err = TestStore::new().pull(&format!("{}/a/b:1", fake.host)).await.unwrap_err();
     let text = told(&err);
     assert!(text.contains("broke before a response"), "{text}");

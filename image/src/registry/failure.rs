@@ -147,9 +147,16 @@ fn kind_of(error: &reqwest::Error) -> Unreachable {
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::UnexpectedEof,
         ) => Unreachable::Broken,
+        _ if is_incomplete(error) => Unreachable::Broken,
         _ if is_not_http(error) => Unreachable::NotHttp,
         _ => Unreachable::Other,
     }
+}
+
+/// Whether the server closed the connection before its response was complete.
+fn is_incomplete(error: &reqwest::Error) -> bool {
+    let mut errors = chain(error).filter_map(|of| of.downcast_ref::<hyper::Error>());
+    errors.any(hyper::Error::is_incomplete_message)
 }
 
 /// Whether the bytes of a plain response are not HTTP.
