@@ -79,7 +79,7 @@ pub enum Error {
     /// A limit of memory is below what is in use.
     #[error("limit {what} to {limit} bytes: {used} bytes are in use")]
     MemoryInUse {
-        /// What the limit is of.
+        /// The limited resource: memory, alone or with swap.
         what: &'static str,
         /// The limit, in bytes.
         limit: u64,

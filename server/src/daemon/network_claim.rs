@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The directory is the same whatever `state_dir` is: daemons with different ones must meet. It can only be entered by
-//! root, because whoever can open a file can lock it. Bridges and tables belong to a network namespace, and parent
+//! root, because a process that can open a file can lock it. Bridges and tables belong to a network namespace, and parent
 //! cgroups to a cgroup namespace. The kernel releases a lock with the process, however it ends (`flock(2)`); the file of
 //! a daemon that was killed is removed by the next that claims anything.
 
@@ -136,16 +136,15 @@ fn file_name(kind: &str, namespace: u64, name: &str) -> String {
 
 /// Of every build the same, which the standard library's hashes are not.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// The directory, which only root can enter, locked until it is closed.
 fn locked(dir: &Path) -> io::Result<File> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
-    let opened =
-        File::options().read(true).custom_flags(flags.bits().cast_signed()).open(dir)?;
+    let opened = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(dir)?;
     if opened.metadata()?.uid() != 0 {
         return Err(io::Error::other("it is another user's"));
     }
@@ -212,7 +211,9 @@ fn hold(path: &Path) -> Result<(PathBuf, File), Refused> {
 fn holder(file: &File) -> Refused {
     let mut text = Vec::new();
     let _unreadable = file.take(CLAIM_BYTES_MAX).read_to_end(&mut text);
-    let mut lines = text.split(|byte| *byte == b'\n').map(|line| hull_sys::text::shown(line, COMMAND_BYTES_MAX));
+    let mut lines = text
+        .split(|byte| *byte == b'\n')
+        .map(|line| hull_sys::text::shown(line, COMMAND_BYTES_MAX));
     let mut line = || lines.next().filter(|line| !line.is_empty()).unwrap_or_else(|| "?".into());
     Refused::Taken { pid: line(), command: line() }
 }

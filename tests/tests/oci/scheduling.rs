@@ -96,7 +96,7 @@ fn a_limit_of_memory_below_what_is_in_use_is_refused_if_the_spec_says_so() {
     bundle.up("one");
     let is_written = || {
         let said = bundle.oci(&["exec", "one", "stat", "-c", "%s", "/dev/shm/x"]);
-        if said.stdout.trim() == (8 << 20).to_string() { Ok(()) } else { Err(said) }
+        if said.stdout.trim() == (8 << 20).to_string() { Ok(()) } else { Err(format!("{said:?}")) }
     };
     blocking(deadline(), is_written).unwrap();
     let shown = || {
