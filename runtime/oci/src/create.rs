@@ -226,7 +226,10 @@ fn described(setup: &Setup, error: &StepError) -> Error {
     if let Step::Hook(at) = error.step {
         return hook_failed(&setup.hooks, id, at, error);
     }
-    Error::Start { id, failure: Box::new(hull_plan::diagnose(&setup.plan, error)) }
+    let cgroup = CgroupFs::detect().and_then(|host| Cgroup::at(&host, &setup.record.cgroup));
+    let error = error.clone();
+    let error = cgroup.map_or(error.clone(), |cgroup| error.or_memory(&cgroup));
+    Error::Start { id, failure: Box::new(hull_plan::diagnose(&setup.plan, &error)) }
 }
 
 /// A terminal goes to somebody, and only a terminal does.

@@ -9,7 +9,7 @@ use crate::resources::{checks_memory, warn_of_kernel_memory};
 use crate::systemd::Scope;
 use crate::{documents, home_dir, log, seccomp, store, systemd};
 use hull_init::plan::{IdMap, Op};
-use hull_init::{Hooks, Plan};
+use hull_init::{HookKind, Hooks, Phase, Plan};
 use hull_plan::defaults::with_device_rules;
 use hull_plan::{HostFacts, Namespace, Options, Root};
 use hull_sys::time::rfc3339_now;
@@ -66,6 +66,8 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     label_all(&mut plan.ops, beyond.mount_label.as_deref(), options.host).map_err(planned)?;
     if let Some(profile) = &beyond.seccomp {
         plan.process.seccomp = Some(seccomp::filter(root, profile)?);
+        let phases = phases(&plan, &record.process, &steps, beyond.listener.is_some());
+        hull_plan::check_start(&plan.process, &phases).map_err(planned)?;
     }
     let rules = std::mem::take(&mut plan.cgroup.limits.devices);
     plan.cgroup.limits.devices = with_device_rules(rules);
@@ -92,6 +94,18 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     };
     let terminal = record.process.terminal() == Some(true);
     Ok(Setup { plan, hooks: steps, record, names_cgroup, unit_properties, scope, beyond, terminal })
+}
+
+/// The phases of the start that run under the seccomp filter of the container's process.
+fn phases(plan: &Plan, process: &Process, hooks: &Hooks, has_listener: bool) -> Vec<Phase> {
+    let all = [
+        (Phase::Wait, true),
+        (Phase::Birth, matches!(plan.namespaces.pid, Namespace::Join(_))),
+        (Phase::Terminal, process.terminal() == Some(true)),
+        (Phase::Hooks, hooks.has(&[HookKind::StartContainer])),
+        (Phase::Listener, has_listener),
+    ];
+    all.into_iter().filter(|(_, is_made)| *is_made).map(|(phase, _)| phase).collect()
 }
 
 /// Labels the mounts with `linux.mountLabel`, which a host without SELinux cannot.
