@@ -96,7 +96,7 @@ async fn processes_in_a_cgroup_with_the_name_of_an_unknown_pod_are_left_alone() 
     // set takes no process.
     let mut last_asked: Vec<_> = cgroups.iter().collect();
     last_asked
-        .sort_by_key(|dir| ["cgroup.events", "freezer.state"].map(|of| dir.join(of).exists()));
+        .sort_by_key(|dir| ["cgroup.events", "freezer.state"].map(|of| dir.join(of).is_file()));
     let entered =
         last_asked.into_iter().find(|dir| fs::write(dir.join("cgroup.procs"), &pid).is_ok());
     let entered = entered.or_fail("put the program into a cgroup");

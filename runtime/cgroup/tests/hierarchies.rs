@@ -18,7 +18,7 @@ fn a_process_in_any_one_hierarchy_makes_a_cgroup_populated() {
     let roots: Vec<_> = v1.chain(host.unified()).collect();
     for (at, root) in roots.into_iter().enumerate() {
         // A cpuset takes no process before it has CPUs.
-        if root.join("cpuset.cpus").exists() && root.join("tasks").exists() {
+        if root.join("cpuset.cpus").is_file() && root.join("tasks").is_file() {
             continue;
         }
         let path = format!("/hull-test-hierarchies-{}-{at}", std::process::id());

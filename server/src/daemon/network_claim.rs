@@ -283,7 +283,7 @@ mod tests {
         fs::set_permissions(&claims, Permissions::from_mode(0o755)).unwrap();
         fs::write(claims.join("network-bridge-1-old"), "7\nhull serve\n").unwrap();
         let claim = claim_in(&claims, &config(dir.path(), "b", "t", "/p")).unwrap();
-        assert!(!claims.join("network-bridge-1-old").exists());
+        assert!(!claims.join("network-bridge-1-old").try_exists().unwrap());
         assert_eq!(fs::metadata(&claims).unwrap().mode() & 0o777, 0o700);
         for (path, _) in &claim.held {
             assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o600);

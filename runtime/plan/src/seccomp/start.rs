@@ -76,9 +76,7 @@ pub fn refused_at_start(filter: &Seccomp) -> RefusedAtStart {
     let is_refused = |call: &str| is_refused(verdict(filter, call));
     let needed: Vec<&'static str> = NEEDED
         .into_iter()
-        .filter(|group| {
-            group.iter().all(|call| verdict(filter, call).is_none_or(|of| is_refused_by(of)))
-        })
+        .filter(|group| group.iter().all(|call| verdict(filter, call).is_none_or(is_refused_by)))
         .flatten()
         .copied()
         .filter(|call| is_refused(call))

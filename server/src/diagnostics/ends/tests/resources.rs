@@ -180,8 +180,11 @@ fn a_limit_of_processes_is_the_pods_only_if_the_kernel_counted_a_refusal() {
         "rlimits": [{"type": "RLIMIT_NPROC", "soft": 7, "hard": 7}],
     });
     let spec = ::oci_spec::runtime::Spec::default();
-    let limited =
-        hull_plan::process(&serde_json::from_value(oci).unwrap(), &spec, &Default::default());
+    let limited = hull_plan::process(
+        &serde_json::from_value(oci).unwrap(),
+        &spec,
+        &hull_plan::HostFacts::default(),
+    );
     own.process.rlimits = limited.unwrap().rlimits;
     let text = failed(line, &own);
     contains(&text, &["RLIMIT_NPROC (7)", "refused nothing", "`nproc`"]);
