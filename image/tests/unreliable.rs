@@ -68,9 +68,34 @@ async fn a_failure_that_stays_ends_the_pull_after_some_tries_and_names_the_objec
             let err = TestStore::new().pull(&format!("{}/a/b:1", fake.host)).await.unwrap_err();
             assert_eq!(err.kind(), ErrorKind::Unreachable, "{}", told(&err));
             assert!(told(&err).contains(name) && told(&err).contains(&fake.host), "{}", told(&err));
+            // It has answered by plain HTTP before.
+            assert!(!told(&err).contains("TLS"), "{}", told(&err));
             let tries = count(&fake, &packed, of);
             assert!((6..=7).contains(&tries), "{tries} requests for {of}");
         }
+    }
+}
+
+#[tokio::test]
+async fn only_a_server_that_has_not_answered_by_plain_http_may_speak_tls() {
+    if !can_run("only_a_server_that_has_not_answered_by_plain_http_may_speak_tls") {
+        return;
+    }
+    let packed = packed();
+    let closed = Answer { ends: Some(End::Closed), ..Answer::default() };
+    let silent = closed.clone();
+    let fake = Fake::start(move |_| silent.clone());
+    let err = TestStore::new().pull(&format!("{}/a/b:1", fake.host)).await.unwrap_err();
+    let text = told(&err);
+    assert!(text.contains("broke before a response"), "{text}");
+    assert!(text.contains("if it speaks TLS") && text.contains("ca_file"), "{text}");
+    // A layer that breaks, before its head and in the middle of it.
+    let cut = Answer { cut_after: Some(10), ..Answer::of(200, "0123456789abcdef") };
+    for failure in [closed, cut] {
+        let fake = registry(&packed, move |_, is, _| (is == "layer").then(|| failure.clone()));
+        let err = TestStore::new().pull(&format!("{}/a/b:1", fake.host)).await.unwrap_err();
+        let text = told(&err);
+        assert!(text.contains(&fake.host) && !text.contains("TLS"), "{text}");
     }
 }
 

@@ -34,16 +34,21 @@ fn without_capabilities(mut config: ContainerConfig) -> ContainerConfig {
 }
 
 /// A Localhost profile that answers `calls` with EPERM.
-fn refusing(
-    node: &Node,
-    name: &str,
-    calls: &[&str],
-    mut config: ContainerConfig,
-) -> ContainerConfig {
+fn refusing(node: &Node, name: &str, calls: &[&str], config: ContainerConfig) -> ContainerConfig {
     let profile = serde_json::json!({
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{"names": calls, "action": "SCMP_ACT_ERRNO"}],
     });
+    with_profile(node, name, &profile, config)
+}
+
+/// A container with a Localhost profile.
+fn with_profile(
+    node: &Node,
+    name: &str,
+    profile: &serde_json::Value,
+    mut config: ContainerConfig,
+) -> ContainerConfig {
     let path = node.seccomp_dir().join(name);
     fs::create_dir_all(node.seccomp_dir()).or_fail("make the directory of profiles");
     fs::write(&path, profile.to_string()).or_fail("write a profile");
@@ -177,6 +182,74 @@ async fn a_profile_that_lets_nothing_start_or_end_is_refused() {
         let wanted = format!("it refuses system call `{call}`");
         contains(refused.message(), &["seccomp profile", &wanted, &format!("allow `{call}`")]);
     }
+}
+
+/// The calls of a statically linked program that does nothing, but for those of Hull's own.
+const OF_PROGRAM: [&str; 16] = [
+    "arch_prctl",
+    "brk",
+    "fstat",
+    "getrandom",
+    "getuid",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "prctl",
+    "prlimit64",
+    "readlink",
+    "readlinkat",
+    "rseq",
+    "set_robust_list",
+    "set_tid_address",
+    "uname",
+];
+
+#[tokio::test]
+async fn a_profile_without_hulls_own_calls_is_refused_once_with_all_of_them() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let config = |name: &str, no_new_privs: bool, calls: &[String]| {
+        let mut config = container(name, &image, &["/bin/true"]);
+        security(&mut config).no_new_privs = no_new_privs;
+        let profile = serde_json::json!({
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "syscalls": [{"names": calls, "action": "SCMP_ACT_ALLOW"}],
+        });
+        with_profile(&node, &format!("{name}.json"), &profile, config)
+    };
+    let own: Vec<String> = OF_PROGRAM.map(str::to_owned).to_vec();
+    let lacking = config("lacking", false, &own);
+    let refused = cri.create(&pod, lacking).await.err().or_fail("be refused");
+    let text = refused.message();
+    contains(text, &["it refuses system calls", "`ppoll`", "`rt_sigprocmask`", "`setresuid`"]);
+    let (_, names) = text.split_once("hint: allow ").or_fail("find the hint");
+    let (names, more) = names.split_once(" in the seccomp profile").or_fail("find the names");
+    contains(more, &["programs usually need also"]);
+    let names = names.split(", ").map(|name| name.trim_matches('`').to_owned());
+    let all: Vec<String> = own.iter().cloned().chain(names).collect();
+    let made = cri.run(&pod, config("enough", false, &all)).await;
+    assert_eq!(cri.ended(&made).await.exit_code, 0);
+    // As the last step, only the exec is Hull's.
+    let last = [own.as_slice(), &["execve".to_owned(), "exit_group".to_owned()]].concat();
+    let refused = cri.create(&pod, config("rights", false, &last)).await.err();
+    contains(refused.or_fail("be refused").message(), &["allowPrivilegeEscalation: false"]);
+    let made = cri.run(&pod, config("last", true, &last)).await;
+    assert_eq!(cri.ended(&made).await.exit_code, 0);
+}
+
+#[tokio::test]
+async fn what_a_profile_refuses_a_program_is_not_a_limit_or_a_missing_file() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let forks = ["clone", "clone3", "fork", "vfork"];
+    let script = shell("forks", &image, "true | true; echo done");
+    let text = message(&cri, &pod, refusing(&node, "forks.json", &forks, script)).await;
+    contains(&text, &["Localhost profile `forks.json`", "refuses clone", "in the profile"]);
+    assert!(!text.contains("limit"), "{text}");
+    let start = container("start", &image, &["/bin/true"]);
+    let calls = ["arch_prctl", "brk", "mmap", "set_tid_address", "rseq"];
+    let text = message(&cri, &pod, refusing(&node, "start.json", &calls, start)).await;
+    contains(&text, &["refuses arch_prctl, brk, mmap, set_tid_address", "need also rseq"]);
 }
 
 #[tokio::test]

@@ -63,25 +63,31 @@ async fn a_second_daemon_that_shares_something_names_the_first_and_does_not_star
 }
 
 #[tokio::test]
-async fn a_process_that_is_no_daemon_cannot_keep_one_from_starting() {
+async fn no_user_of_the_node_can_hold_the_names_of_a_daemon() {
     const NOBODY: u32 = 65534;
     let mut node = Node::start().await;
     node.kill();
-    let name = format!("hull-network-bridge-{}", node.names().bridge);
-    // The peer's user is that of the thread that listens: unix(7), SO_PEERCRED.
+    let bridge = node.names().bridge.clone();
+    let claims = Path::new("/run/hull/claims");
+    // The file of a daemon that was killed is still there.
+    let files = std::fs::read_dir(claims).or_fail("list the claims").flatten();
+    let mut files = files.map(|entry| entry.path());
+    let claim = files.find(|path| text(path).ends_with(&bridge)).or_fail("find the bridge's");
+    // A thread has its own user, and a socket that of the thread.
     let held = std::thread::spawn(move || {
         let nobody = rustix::process::Uid::from_raw(NOBODY);
         set_thread_res_uid(nobody, nobody, nobody).or_fail("become nobody");
-        let name = SocketAddr::from_abstract_name(name).or_fail("make a name");
-        UnixListener::bind_addr(&name).or_fail("listen")
+        let name = SocketAddr::from_abstract_name(format!("hull-network-bridge-{bridge}"));
+        let socket = UnixListener::bind_addr(&name.or_fail("make a name")).or_fail("listen");
+        let refused = [std::fs::File::open(claims), std::fs::File::open(&claim)];
+        (socket, refused.map(|opened| opened.map(drop).map_err(|err| err.kind())))
     });
-    let held = held.join().unwrap();
+    let (socket, refused) = held.join().unwrap();
+    assert_eq!(refused, [Err(std::io::ErrorKind::PermissionDenied); 2], "who can open can lock");
     node.start_again().await;
-    assert!(node.daemon_log().contains("held by a process that is not a daemon"));
-    drop(held);
-    node.restart().await;
     let pod = node.cri().run_pod("web").await.or_fail("run a pod");
     node.cri().remove_pod(&pod).await.or_fail("remove it");
+    drop(socket);
 }
 
 #[tokio::test]

@@ -355,6 +355,16 @@ impl Cause {
         self
     }
 
+    /// The same, of a server that has answered before: it speaks this scheme.
+    pub(crate) fn after_answer(mut self) -> Self {
+        if let Self::Unreachable { kind, .. } = &mut self
+            && matches!(kind, Unreachable::NoResponse | Unreachable::NotHttp)
+        {
+            *kind = Unreachable::Broken;
+        }
+        self
+    }
+
     /// The same with the object that was asked for, where the connection broke and the text does not name it.
     pub(crate) fn asked_for(mut self, what: &str) -> Self {
         if let Self::Unreachable { kind, detail, registry: None, .. } = &mut self

@@ -36,6 +36,9 @@ pub enum Unreachable {
     Tls,
     /// The connection broke before the response was complete.
     Broken,
+    /// The connection for plain HTTP broke before any response, and the server has not answered by HTTP yet: some
+    /// servers that speak TLS do so.
+    NoResponse,
     /// The server sent next to nothing for too long.
     Stalled,
     /// A redirect was not followed.
@@ -62,6 +65,7 @@ impl std::fmt::Display for Unreachable {
             Self::NotHttp => "its response is not HTTP",
             Self::Tls => "TLS failed",
             Self::Broken => "the connection broke",
+            Self::NoResponse => "the connection broke before a response came",
             Self::Stalled => "the transfer stalled",
             Self::Redirect => "its redirect was not followed",
             Self::Other => "the connection failed",
@@ -73,7 +77,7 @@ impl Unreachable {
     /// Whether the same request may succeed a moment later: the connection was there, and broke.
     pub(crate) fn is_transient(self) -> bool {
         match self {
-            Self::Broken | Self::Stalled | Self::Other => true,
+            Self::Broken | Self::NoResponse | Self::Stalled | Self::Other => true,
             Self::NoSuchHost
             | Self::NoNameServer
             | Self::NoRoute
@@ -155,9 +159,12 @@ impl Unreachable {
             Self::Stalled => format!(
                 "check {host}, a proxy in front of it, and the network; `stall_s` under `[image]` sets the time limit"
             ),
-            Self::Broken if is_loopback(host) => format!(
+            Self::NoResponse if is_loopback(host) => format!(
                 "try again; if it stays, see the log of {host}; if it speaks TLS, {}",
                 needs_ca_file(host)
+            ),
+            Self::NoResponse => format!(
+                "try again; if it stays, check the network, and the log of {host}; if it speaks TLS, remove `plain_http = true` under `[[image.registry]]`"
             ),
             Self::Broken => format!(
                 "try again; if it stays, check the network, and the log of {host} or of the proxy in front of it"
@@ -192,6 +199,7 @@ impl Unreachable {
             | Self::Broken
             | Self::Redirect
             | Self::Other => self.hint(host),
+            Self::NoResponse => Self::Broken.hint(host),
         }
     }
 }

@@ -18,7 +18,7 @@ use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The host of the registry `docker.io`.
@@ -91,6 +91,7 @@ impl Clients {
                 pulls: of.pulls,
                 headers,
                 api: of.api,
+                has_answered: Arc::default(),
                 host: if is_itself { host.to_owned() } else { name },
             });
         }

@@ -2,6 +2,8 @@
 //! One base URL at which a registry, or a mirror of it, is requested.
 
 use reqwest::header::HeaderMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A base URL with the client and headers for it.
@@ -26,4 +28,18 @@ pub(super) struct Endpoint {
     pub(super) http: reqwest::Client,
     /// The client for redirects to other origins: the same CAs, no client certificate.
     pub(super) http_elsewhere: reqwest::Client,
+    /// Whether it has answered a request of this pull, in the scheme of `api`.
+    pub(super) has_answered: Arc<AtomicBool>,
+}
+
+impl Endpoint {
+    /// Notes that it has answered: a later failure is not about its scheme.
+    pub(super) fn note_answer(&self) {
+        self.has_answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has answered before.
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered.load(Ordering::Relaxed)
+    }
 }

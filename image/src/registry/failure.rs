@@ -23,6 +23,17 @@ pub(super) fn unreachable(host: &str, error: &reqwest::Error) -> Cause {
     }
 }
 
+/// Classifies a transport failure before the head of a response.
+pub(super) fn without_response(host: &str, error: &reqwest::Error) -> Cause {
+    let is_plain = error.url().is_some_and(|url| url.scheme() == "http");
+    match unreachable(host, error) {
+        Cause::Unreachable { kind: Unreachable::Broken, host, detail, registry } if is_plain => {
+            Cause::Unreachable { kind: Unreachable::NoResponse, host, detail, registry }
+        }
+        other => other,
+    }
+}
+
 /// The remark beside the kind, from the error's text: in words of this field, with the port and the proxy that it is about.
 fn detail(host: &str, kind: Unreachable, error: &reqwest::Error) -> String {
     let text = innermost_message(error);
@@ -136,9 +147,16 @@ fn kind_of(error: &reqwest::Error) -> Unreachable {
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::UnexpectedEof,
         ) => Unreachable::Broken,
+        _ if is_incomplete(error) => Unreachable::Broken,
         _ if is_not_http(error) => Unreachable::NotHttp,
         _ => Unreachable::Other,
     }
+}
+
+/// Whether the server closed the connection before its response was complete.
+fn is_incomplete(error: &reqwest::Error) -> bool {
+    let mut errors = chain(error).filter_map(|of| of.downcast_ref::<hyper::Error>());
+    errors.any(hyper::Error::is_incomplete_message)
 }
 
 /// Whether the bytes of a plain response are not HTTP.

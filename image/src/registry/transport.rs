@@ -56,8 +56,15 @@ pub(super) async fn follow(
         let http = if has_left { &endpoint.http_elsewhere } else { &endpoint.http };
         let limit = endpoint.stall.saturating_sub(began.elapsed());
         let sent = send(http.get(at.clone()).headers(all), &asked, limit).await;
-        let response = sent
-            .map_err(|cause| if has_left { cause.redirected_by(&endpoint.host) } else { cause })?;
+        let response = match sent {
+            Ok(response) => response,
+            Err(cause) if has_left => return Err(cause.redirected_by(&endpoint.host)),
+            Err(cause) if endpoint.has_answered() => return Err(cause.after_answer()),
+            Err(cause) => return Err(cause),
+        };
+        if !has_left {
+            endpoint.note_answer();
+        }
         let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
         let Some(location) = response.headers().get(LOCATION).filter(|_| is_redirect) else {
             let elsewhere = has_left.then_some(asked);
@@ -86,7 +93,7 @@ pub(super) async fn send(
     limit: Duration,
 ) -> Result<Response, Cause> {
     match tokio::time::timeout(limit, request.send()).await {
-        Ok(sent) => sent.map_err(|err| failure::unreachable(host, &err)),
+        Ok(sent) => sent.map_err(|err| failure::without_response(host, &err)),
         Err(_) => Err(Cause::Unreachable {
             host: host.to_owned(),
             kind: Unreachable::Stalled,

@@ -5,6 +5,7 @@
 //! plugins, of Flannel, Calico, Cilium, Weave, Multus and the clouds' plugins, and by the codes of the specification;
 //! what is not recognised leads to the log of the plugin's agent.
 
+use super::reference_plugins::has_no_agent;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -45,27 +46,6 @@ const CONFIGURATION: [&str; 14] = [
     "invalid gateway",
     "invalid ip address",
     "unknown field",
-];
-
-/// The reference plugins, which write no log and have no agent.
-const WITHOUT_AGENT: [&str; 17] = [
-    "bandwidth",
-    "bridge",
-    "dummy",
-    "firewall",
-    "host-device",
-    "host-local",
-    "ipvlan",
-    "loopback",
-    "macvlan",
-    "portmap",
-    "ptp",
-    "sbr",
-    "static",
-    "tap",
-    "tuning",
-    "vlan",
-    "vrf",
 ];
 
 impl Report<'_> {
@@ -263,7 +243,7 @@ fn by_code(of: &Report<'_>) -> String {
         Some(50 | 51) => format!(
             "the plugin reports that it cannot serve pods now: check the agent of `{program}` on this node and see its log"
         ),
-        _ if WITHOUT_AGENT.contains(program) => format!(
+        _ if has_no_agent(program) => format!(
             "see the message, which is all that `{program}` reports: correct what it names on this node, or {}",
             of.configuration()
         ),
@@ -318,7 +298,7 @@ mod tests {
     }
 
     /// Messages as the plugins write them: plugin, code, message, and words of the advice.
-    const REPORTS: [(&str, u64, &str, &str); 34] = [
+    const REPORTS: [(&str, u64, &str, &str); 36] = [
         (
             "bridge",
             999,
@@ -328,6 +308,8 @@ mod tests {
         ("macvlan", 100, "failed to load netconf: json: cannot unmarshal", "10-pods.conflist"),
         ("x", 6, "unexpected end", "correct /etc/cni/net.d/10-pods.conflist"),
         ("tuning", 999, "something", "all that `tuning` reports"),
+        ("win-bridge", 999, "something", "all that `win-bridge` reports"),
+        ("dhcp", 999, "something", "see the log of network plugin `dhcp` and its agent"),
         (
             "bridge",
             999,

@@ -7,6 +7,7 @@
 
 use super::conf::{Network, Plugin};
 use super::error::Error;
+use super::reference_plugins::is_reference;
 use serde_json::{Map, Value};
 use tracing::warn;
 
@@ -27,38 +28,6 @@ const NOTICED: [Capability; 2] = [
     Capability { name: "portMappings", what: "host ports", plugin: "portmap", is_needed: true },
     Capability { name: "bandwidth", what: "rate limits", plugin: "bandwidth", is_needed: false },
 ];
-
-/// The plugins of the CNI project, and Flannel's, which calls one of them: these do nothing beside their calls.
-const REFERENCE: [&str; 20] = [
-    "bandwidth",
-    "bridge",
-    "dhcp",
-    "dummy",
-    "firewall",
-    "flannel",
-    "host-device",
-    "host-local",
-    "ipvlan",
-    "loopback",
-    "macvlan",
-    "portmap",
-    "ptp",
-    "sbr",
-    "static",
-    "tap",
-    "tuning",
-    "vlan",
-    "vrf",
-    "win-bridge",
-];
-
-/// Whether a plugin does nothing beside its calls. Flannel's leaves the links to a plugin that its configuration names.
-fn is_reference(plugin: &Plugin) -> bool {
-    let delegate = plugin.object.get("delegate").and_then(|of| of.get("type"));
-    let delegate = delegate.and_then(Value::as_str);
-    let all = [Some(plugin.program.as_str()), delegate];
-    all.into_iter().flatten().all(|name| REFERENCE.contains(&name))
-}
 
 /// Capabilities that the arguments name and that no plugin declares, and whether the pod is refused.
 fn missing<'p>(

@@ -29,6 +29,7 @@ mod pin;
 mod plugins;
 mod protocol;
 mod records;
+mod reference_plugins;
 mod result;
 mod template;
 mod version;

@@ -73,7 +73,7 @@ impl CgroupFs {
         Self { unified: None, v1: Vec::new() }
     }
 
-    fn parse(mountinfo: &str) -> Self {
+    pub(crate) fn parse(mountinfo: &str) -> Self {
         let mounts: Vec<Mount<'_>> = mountinfo.lines().filter_map(Mount::parse).collect();
         let mut host = Self { unified: None, v1: Vec::new() };
         for mount in mounts.iter().filter(|of| of.is_hierarchy() && of.is_on_top(&mounts)) {

@@ -76,6 +76,16 @@ pub enum Error {
         /// The limit that was rejected.
         source: Box<Error>,
     },
+    /// A limit of memory is below what is in use.
+    #[error("limit {what} to {limit} bytes: {used} bytes are in use")]
+    MemoryInUse {
+        /// The limited resource: memory, alone or with swap.
+        what: &'static str,
+        /// The limit, in bytes.
+        limit: u64,
+        /// The usage, in bytes.
+        used: u64,
+    },
     /// Delegating a cgroup to a container's user failed.
     #[error("delegate {} to the container's user", path.display())]
     Delegate { path: PathBuf, source: io::Error },
@@ -110,6 +120,9 @@ impl Error {
                 Some("a process hangs in the kernel, usually on storage that does not respond; see /proc/PID/stack".into())
             }
             Self::HalfSet { source, .. } => source.hint(),
+            Self::MemoryInUse { used, .. } => Some(format!(
+                "choose a limit of at least {used} bytes, or let the container free memory first; without `memory.checkBeforeUpdate` the limit is set, and on cgroup v2 the kernel kills processes until it holds"
+            )),
             Self::BadPath { .. }
             | Self::Mounts { .. }
             | Self::Remove { .. }
@@ -143,6 +156,7 @@ impl Error {
             | Self::Read { .. }
             | Self::NoController { .. }
             | Self::HalfSet { .. }
+            | Self::MemoryInUse { .. }
             | Self::Delegate { .. }
             | Self::Devices { .. } => false,
         }
@@ -162,7 +176,10 @@ impl Error {
             Self::Devices { source, .. } => source.errno().raw_os_error(),
             Self::NoController { .. } | Self::NoHierarchy => libc_errno::ENODEV,
             Self::BadPath { .. } | Self::BadKey { .. } => libc_errno::EINVAL,
-            Self::NotEmpty { .. } | Self::NotFrozen { .. } => libc_errno::EBUSY,
+            // As the kernel does on v1.
+            Self::NotEmpty { .. } | Self::NotFrozen { .. } | Self::MemoryInUse { .. } => {
+                libc_errno::EBUSY
+            }
         }
     }
 }

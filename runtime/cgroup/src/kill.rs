@@ -78,7 +78,9 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Whether any process is left. One that is not there has none.
+    /// Whether any process is left where its own processes are: in the v2 tree and in the hierarchy of the freezer, or,
+    /// without a v2 tree, in the first hierarchy. One that is not there has none. For a cgroup of somebody else, see
+    /// [`Cgroup::is_populated_anywhere`].
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -95,6 +97,23 @@ impl Cgroup {
             Some(freezer) => Ok(!procs_below(&freezer)?.is_empty()),
             None => Ok(false),
         }
+    }
+
+    /// Whether any hierarchy has a process in it. For a cgroup whose processes are not known: each v1 hierarchy may
+    /// have others.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn is_populated_anywhere(&self) -> Result<bool, Error> {
+        if self.is_populated()? {
+            return Ok(true);
+        }
+        for hierarchy in self.host.hierarchies() {
+            if !procs_below(&hierarchy.mountpoint.join(&self.path))?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Kills what is in it, waits until all has ended, at most for `limit`, and removes it.
@@ -166,4 +185,37 @@ fn thaw(dir: &Path, top: Option<&Path>) -> Result<(), Error> {
         write_if_there(&dir, "freezer.state", "THAWED")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroupfs::CgroupFs;
+    use std::fs;
+
+    #[test]
+    fn without_a_v2_tree_a_process_in_any_hierarchy_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().display();
+        let host = CgroupFs::parse(&format!(
+            "31 30 0:28 / {root}/cpu rw - cgroup cgroup rw,cpu\n\
+             32 30 0:29 / {root}/memory rw - cgroup cgroup rw,memory\n\
+             33 30 0:30 / {root}/pids rw - cgroup cgroup rw,pids\n"
+        ));
+        assert_eq!(host.version(), Version::V1);
+        let cgroup = Cgroup::at(&host, "/x").unwrap();
+        assert!(!cgroup.is_populated_anywhere().unwrap(), "it is not there");
+        for with_process in ["cpu", "memory", "pids"] {
+            for hierarchy in ["cpu", "memory", "pids"] {
+                let below = dir.path().join(hierarchy).join("x/below");
+                fs::create_dir_all(&below).unwrap();
+                fs::write(below.join("../cgroup.procs"), "").unwrap();
+                let procs = if hierarchy == with_process { "7\n" } else { "" };
+                fs::write(below.join("cgroup.procs"), procs).unwrap();
+            }
+            assert!(cgroup.is_populated_anywhere().unwrap(), "{with_process}");
+            fs::write(dir.path().join(with_process).join("x/below/cgroup.procs"), "").unwrap();
+            assert!(!cgroup.is_populated_anywhere().unwrap());
+        }
+    }
 }

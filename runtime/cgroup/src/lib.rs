@@ -23,6 +23,7 @@ mod hint;
 mod kill;
 mod lifecycle;
 mod limits;
+mod memory_in_use;
 mod oom;
 mod out_of_memory;
 mod stats;

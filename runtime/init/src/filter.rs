@@ -6,6 +6,7 @@
 
 use crate::plan::Seccomp;
 use hull_sys::arch::AUDIT_ARCH;
+use hull_sys::filtered_calls::FilteredCall;
 use std::collections::BTreeSet;
 
 /// `SECCOMP_RET_ACTION_FULL`, `seccomp(2)`: the part of an answer that says what happens to the call.
@@ -20,25 +21,25 @@ const STEPS_MAX: usize = 1 << 16;
 /// `None` is any value.
 type Data = [Option<u32>; 16];
 
-/// Whether every one of `calls`, each with its first argument, passes the filter. False if it cannot be evaluated.
-pub(crate) fn passes(filter: &Seccomp, calls: &[(u32, u64)]) -> bool {
-    calls.iter().all(|(number, argument)| {
-        let low = u32::try_from(argument & 0xffff_ffff).unwrap_or(0);
-        let high = u32::try_from(argument >> 32).unwrap_or(0);
-        let mut data = [Some(0); 16];
-        [data[0], data[1], data[4], data[5]] = [*number, AUDIT_ARCH, low, high].map(Some);
-        evaluate(&filter.bpf, &data)
-            .is_some_and(|answers| answers.iter().all(|answer| PASSES.contains(&(answer & ACTION))))
-    })
+/// Whether a call passes the filter, whatever its other arguments are. False if the filter cannot be evaluated.
+pub(crate) fn passes(filter: &Seccomp, call: &FilteredCall) -> bool {
+    answers(filter, call.number, call.first)
+        .is_some_and(|answers| answers.iter().all(|answer| PASSES.contains(&(answer & ACTION))))
 }
 
-/// All answers of a filter to the call `number` of this machine's architecture, over all values of its arguments.
+/// All answers of a filter to the call `number` of this machine's architecture, over all values of its arguments but the
+/// `first`, if that is given.
 ///
 /// Returns `None` for a filter that cannot be evaluated.
 #[must_use]
-pub fn answers(filter: &Seccomp, number: u32) -> Option<BTreeSet<u32>> {
+pub fn answers(filter: &Seccomp, number: u32, first: Option<u64>) -> Option<BTreeSet<u32>> {
     let mut data = [None; 16];
     [data[0], data[1]] = [Some(number), Some(AUDIT_ARCH)];
+    if let Some(first) = first {
+        let low = u32::try_from(first & 0xffff_ffff).unwrap_or(0);
+        let high = u32::try_from(first >> 32).unwrap_or(0);
+        [data[4], data[5]] = [low, high].map(Some);
+    }
     evaluate(&filter.bpf, &data)
 }
 
@@ -132,16 +133,17 @@ mod tests {
             item(0x06, 0, 0, 0),
         ];
         let filter = Seccomp { bpf: program.concat(), flags: 0 };
-        assert!(passes(&filter, &[(7, 9)]));
-        assert!(!passes(&filter, &[(7, 8)]) && !passes(&filter, &[(6, 9)]));
-        assert!(!passes(&filter, &[(7, 9), (1, 0)]));
-        let any: Vec<u32> = answers(&filter, 7).unwrap().into_iter().collect();
+        let call = |number, first| FilteredCall { name: "x", number, first };
+        assert!(passes(&filter, &call(7, Some(9))));
+        assert!(!passes(&filter, &call(7, Some(8))) && !passes(&filter, &call(6, Some(9))));
+        assert!(!passes(&filter, &call(7, None)));
+        let any: Vec<u32> = answers(&filter, 7, None).unwrap().into_iter().collect();
         assert_eq!(any, [0, 0x7fff_0000], "it depends on the argument");
-        assert_eq!(answers(&filter, 6).unwrap().into_iter().collect::<Vec<_>>(), [0]);
+        assert_eq!(answers(&filter, 6, None).unwrap().into_iter().collect::<Vec<_>>(), [0]);
         for broken in
             [Vec::new(), vec![1, 2, 3], item(0x20, 0, 0, 1000), item(0x05, 0, 0, u32::MAX)]
         {
-            assert!(!passes(&Seccomp { bpf: broken, flags: 0 }, &[(7, 9)]));
+            assert!(!passes(&Seccomp { bpf: broken, flags: 0 }, &call(7, Some(9))));
         }
     }
 }

@@ -20,6 +20,7 @@ mod decode_exact;
 mod defined_volume;
 mod device;
 pub mod filter;
+mod filter_place;
 mod hierarchies;
 mod hook_sync;
 pub mod hooks;
@@ -47,6 +48,7 @@ mod sysctl;
 mod terminal;
 mod tmpfs;
 
+pub use filter_place::{FilterPlace, Phase};
 pub use hooks::{Hook, HookKind, Hooks};
 pub use id_maps::to_host_id;
 pub use launch::{ExecTarget, exec, launch, launch_exec, spawn};

@@ -102,7 +102,8 @@ impl LaunchOptions<'_> {
         status: &str,
         surroundings: &Surroundings<'_>,
     ) -> Result<(), StepError> {
+        let Some(hooks) = self.hooks.filter(|hooks| hooks.has(kinds)) else { return Ok(()) };
         let pid = rustix::process::getpid().as_raw_nonzero().get();
-        self.hooks.map_or(Ok(()), |hooks| hooks.run_as(kinds, status, pid, surroundings))
+        hooks.run_as(kinds, status, pid, surroundings)
     }
 }

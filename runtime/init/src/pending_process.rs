@@ -3,6 +3,7 @@
 //! when the exec goes through, and carries a [`StepError`] when something failed before.
 
 use crate::plan::{Step, StepError};
+use hull_cgroup::Cgroup;
 use hull_sys::BirthSlot;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
@@ -262,6 +263,18 @@ impl PendingProcess {
 }
 
 impl StepError {
+    /// The same, or the lack of memory: if the process ended without a report, and the kernel has killed one of its
+    /// cgroup for memory, that is the reason.
+    #[must_use]
+    pub fn or_memory(self, cgroup: &Cgroup) -> Self {
+        let is_silent = self.step == Step::Pipe && self.errno == Errno::CHILD.raw_os_error();
+        if !is_silent || !cgroup.exit_counters().is_ok_and(|of| of.oom_kills > 0) {
+            return self;
+        }
+        let call = "read(status): the process was killed, its cgroup had no more memory";
+        Self::new(Step::Pipe, Errno::NOMEM, call)
+    }
+
     pub(crate) fn new(step: Step, errno: Errno, call: impl Into<String>) -> Self {
         Self { step, errno: errno.raw_os_error(), call: call.into() }
     }

@@ -7,15 +7,15 @@
 //! done by a sibling that is born with all of that ([`Birth`]): no-new-privs and the filter, as late as
 //! possible; the exec. Without no-new-privs the filter needs CAP_SYS_ADMIN and goes before the sets.
 
-use crate::filter::passes;
-use crate::hooks::Surroundings;
+use crate::filter_place::{FilterPlace, Phase};
+use crate::hooks::{HookKind, Surroundings};
 use crate::ids;
 use crate::options::LaunchOptions;
 use crate::pending_process::fail;
 use crate::plan::{Process, Step, StepError};
 use crate::streams::Io;
 use crate::{scheduling, sysctl};
-use hull_sys::BirthSlot;
+use hull_sys::{BirthSlot, CStringArray};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, ResolveFlags};
 use rustix::io::Errno;
@@ -113,37 +113,24 @@ pub(crate) fn exec_process(
 struct Ready {
     /// Whether the working directory could be entered already.
     cwd: Result<(), StepError>,
-    filter: Filter,
+    filter: FilterPlace,
+    program: Result<Program, StepError>,
 }
 
-/// When the seccomp filter is installed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Filter {
-    /// Before the identity, without no-new-privs: later the process may not install it any more.
-    WithRights,
-    /// Before the sibling is created, so that it is never visible without: the filter allows the last steps.
-    BeforeBirth,
-    /// Just before the exec, under no-new-privs.
-    Last,
-}
-
-impl Filter {
-    fn choose(process: &Process, birth: Birth<'_>, has_listener: bool) -> Self {
-        let is_sibling = matches!(birth, Birth::Sibling(_));
-        if is_sibling && has_listener {
-            // Who decides about its calls is to know the program's process, and nothing before it waits for that.
-            return Self::Last;
-        }
-        let lets_through =
-            process.seccomp.as_ref().is_none_or(|filter| passes(filter, &hull_sys::LAST_CALLS));
-        match (is_sibling, process.no_new_privs, lets_through) {
-            (true, true, true) => Self::BeforeBirth,
-            (false, false, _) | (true, false, true) => Self::WithRights,
-            // Without no-new-privs a filter that forbids processes would forbid our own sibling too, and a
-            // sibling that may install a filter must not be visible. So this one gets no-new-privs.
-            (false, true, _) | (true, _, false) => Self::Last,
-        }
-    }
+/// The phases of a start.
+fn phases(how: &LaunchOptions<'_>, birth: Birth<'_>, io: &Io) -> Vec<Phase> {
+    let is_terminal = matches!(io, Io::Terminal(_) | Io::NewTerminal(_));
+    let has_hooks = how.hooks.is_some_and(|hooks| hooks.has(&[HookKind::StartContainer]));
+    let all = [
+        (Phase::Birth, matches!(birth, Birth::Sibling(_))),
+        (Phase::Terminal, is_terminal),
+        (Phase::ParentDeath, !how.outlives),
+        (Phase::Wait, how.start_socket.is_some()),
+        (Phase::Hooks, has_hooks),
+        (Phase::Listener, how.seccomp_listener.is_some()),
+        (Phase::Schedule, how.scheduled_by_parent.is_some()),
+    ];
+    all.into_iter().filter(|(_, is_made)| *is_made).map(|(phase, _)| phase).collect()
 }
 
 /// All steps that need rights, and closing every descriptor that is not the program's.
@@ -171,8 +158,11 @@ fn prepare(
     if let Birth::Sibling(slot) = birth {
         slot.keep_from_children().map_err(StepError::at(Step::Clone))?;
     }
-    let filter = Filter::choose(process, birth, how.seccomp_listener.is_some());
-    if filter == Filter::WithRights {
+    // What needs memory is made before the filter, which may refuse the allocator its calls.
+    let program = Program::of(process);
+    let phases = phases(how, birth, io);
+    let filter = FilterPlace::choose(process.seccomp.as_ref(), process.no_new_privs, &phases);
+    if filter == FilterPlace::WithRights {
         seccomp(process, how)?;
     }
     // Only the user may be allowed in (NFS), or only root.
@@ -182,10 +172,10 @@ fn prepare(
     // Changed credentials may have undone it.
     not_traceable()?;
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
-    if filter == Filter::BeforeBirth {
+    if filter == FilterPlace::BeforeBirth {
         no_new_privs_and_filter(process, how)?;
     }
-    Ok(Ready { cwd, filter })
+    Ok(Ready { cwd, filter, program })
 }
 
 /// Gives the status pipe the lowest number that is free: with a limit on descriptors below its own, nothing could be put
@@ -223,15 +213,15 @@ fn finish(
             hull_sys::exit_on_signals().map_err(StepError::at(Step::Exec))?;
         }
         let mut filter = ready.filter;
-        if filter == Filter::Last && how.seccomp_listener.is_some() {
+        if filter == FilterPlace::Last && how.seccomp_listener.is_some() {
             // Now, while there is somebody who passes the descriptor on.
             no_new_privs_and_filter(process, how)?;
-            filter = Filter::WithRights;
+            filter = FilterPlace::WithRights;
         }
         let confine = || match filter {
-            Filter::Last => no_new_privs_and_filter(process, how),
+            FilterPlace::Last => no_new_privs_and_filter(process, how),
             // Already installed, and inherited.
-            Filter::WithRights | Filter::BeforeBirth => Ok(()),
+            FilterPlace::WithRights | FilterPlace::BeforeBirth => Ok(()),
         };
         how.wait(report, &Surroundings { env: &process.env, confine: Some(&confine) })?;
         if let Some(gate) = how.scheduled_by_parent {
@@ -239,10 +229,10 @@ fn finish(
             let _scheduled = rustix::io::read(gate, &mut [0]);
             hull_sys::close_now(gate);
         }
-        if filter == Filter::Last {
+        if filter == FilterPlace::Last {
             no_new_privs_and_filter(process, how)?;
         }
-        run(process)
+        ready.program?.run()
     };
     match last(report) {
         Ok(never) => match never {},
@@ -305,9 +295,9 @@ pub(crate) fn die_with_parent(report: BorrowedFd<'_>) -> Result<(), StepError> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(failed("prctl(PDEATHSIG)"))?;
     let mut fds = [PollFd::from_borrowed_fd(report, PollFlags::empty())];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(failed("poll(status)"))?;
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(failed("ppoll(status)"))?;
     if fds[0].revents().contains(PollFlags::ERR) {
-        return Err(failed("poll(status): the parent is gone")(Errno::PIPE));
+        return Err(failed("ppoll(status): the parent is gone")(Errno::PIPE));
     }
     Ok(())
 }
@@ -403,36 +393,61 @@ fn inside_root() -> Result<(), StepError> {
     Err(StepError::new(Step::Cwd, Errno::XDEV, "getcwd() is outside of the root"))
 }
 
-/// As `execvp(3)`: a name without a slash is searched for in PATH.
-fn run(process: &Process) -> Result<Infallible, StepError> {
-    let failed = |errno, call: String| StepError::new(Step::Exec, errno, call);
-    let Some(program) = process.args.first().filter(|program| !program.is_empty()) else {
-        return Err(failed(Errno::NOENT, "execve() of nothing".into()));
-    };
-    let args = hull_sys::CStringArray::new(&process.args)
-        .map_err(|errno| failed(errno, "arguments".into()))?;
-    let env = hull_sys::CStringArray::new(&process.env)
-        .map_err(|errno| failed(errno, "environment".into()))?;
+/// A program with its arguments, as the kernel takes them.
+struct Program {
+    /// The file, or those that it may be by PATH.
+    files: Vec<CString>,
+    /// Its name, if it is searched for in PATH.
+    searched: Option<String>,
+    args: CStringArray,
+    env: CStringArray,
+}
+
+impl Program {
+    fn of(process: &Process) -> Result<Self, StepError> {
+        let failed = |errno, call: String| StepError::new(Step::Exec, errno, call);
+        let Some(program) = process.args.first().filter(|program| !program.is_empty()) else {
+            return Err(failed(Errno::NOENT, "execve() of nothing".into()));
+        };
+        let args =
+            CStringArray::new(&process.args).map_err(|errno| failed(errno, "arguments".into()))?;
+        let env =
+            CStringArray::new(&process.env).map_err(|errno| failed(errno, "environment".into()))?;
+        let searched = !program.contains(&b'/');
+        let searched = searched.then(|| String::from_utf8_lossy(program).into_owned());
+        Ok(Self { files: candidates(process, program)?, searched, args, env })
+    }
+
+    /// As `execvp(3)`. Allocates nothing before the exec has failed.
+    fn run(self) -> Result<Infallible, StepError> {
+        let failed = |errno, call: String| StepError::new(Step::Exec, errno, call);
+        let mut denied = None;
+        for file in &self.files {
+            let error = hull_sys::execve(file, &self.args, &self.env);
+            match error.errno() {
+                errno if self.searched.is_none() => return Err(failed(errno, error.to_string())),
+                Errno::NOENT | Errno::NOTDIR if !exists(file) => {}
+                // A file that may not be executed is skipped, but remembered.
+                Errno::ACCESS => denied = Some(failed(Errno::ACCESS, error.to_string())),
+                errno => return Err(failed(errno, error.to_string())),
+            }
+        }
+        let name = self.searched.unwrap_or_default();
+        Err(denied.unwrap_or_else(|| failed(Errno::NOENT, format!("execve({name}) in PATH"))))
+    }
+}
+
+/// The files that a program may be: a name without a slash is searched for in PATH.
+fn candidates(process: &Process, program: &[u8]) -> Result<Vec<CString>, StepError> {
     if program.contains(&b'/') {
-        let error = hull_sys::execve(&c_string(program)?, &args, &env);
-        return Err(failed(error.errno(), error.to_string()));
+        return Ok(vec![c_string(program)?]);
     }
     let path = process.env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
     let path = path.filter(|path| !path.is_empty()).unwrap_or(DEFAULT_PATH.as_bytes());
-    let mut last =
-        failed(Errno::NOENT, format!("execve({}) in PATH", String::from_utf8_lossy(program)));
-    for dir in path.split(|byte| *byte == b':') {
-        let dir = if dir.is_empty() { b".".as_slice() } else { dir };
-        let file = c_string(&[dir, b"/", program].concat())?;
-        let error = hull_sys::execve(&file, &args, &env);
-        match error.errno() {
-            Errno::NOENT | Errno::NOTDIR if !exists(&file) => {}
-            // A file that may not be executed is skipped, but remembered.
-            Errno::ACCESS => last = failed(Errno::ACCESS, error.to_string()),
-            errno => return Err(failed(errno, error.to_string())),
-        }
-    }
-    Err(last)
+    let dirs = path.split(|byte| *byte == b':');
+    dirs.map(|dir| if dir.is_empty() { b".".as_slice() } else { dir })
+        .map(|dir| c_string(&[dir, b"/", program].concat()))
+        .collect()
 }
 
 /// Reports a missing program when the container is created, and not only when it is started. All other errors
@@ -441,17 +456,7 @@ fn look_for_program(process: &Process) -> Result<(), StepError> {
     let Some(program) = process.args.first().filter(|program| !program.is_empty()) else {
         return Err(StepError::new(Step::Exec, Errno::NOENT, "execve() of nothing"));
     };
-    let path = process.env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
-    let path = path.filter(|path| !path.is_empty()).unwrap_or(DEFAULT_PATH.as_bytes());
-    let there = if program.contains(&b'/') {
-        exists(&c_string(program)?)
-    } else {
-        let dirs = path.split(|byte| *byte == b':');
-        let files: Result<Vec<_>, _> =
-            dirs.map(|dir| c_string(&[dir, b"/", program].concat())).collect();
-        files?.iter().any(exists)
-    };
-    if there {
+    if candidates(process, program)?.iter().any(exists) {
         return Ok(());
     }
     let shown = String::from_utf8_lossy(program);

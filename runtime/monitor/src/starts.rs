@@ -15,7 +15,7 @@ use crate::pending_start::{self, PendingStart};
 use crate::requests::{Answer, decode};
 use crate::stdio::{Pipes, copy, null, receive_terminal};
 use hull_cgroup::{Cgroup, Version};
-use hull_init::plan::{Namespace, Op, Source, Step};
+use hull_init::plan::{Namespace, Op, Source};
 use hull_init::{
     ExecTarget, Io, LaunchOptions, NewTerminal, PausePlan, PendingProcess, Plan, Process,
     StartedPause, StepError,
@@ -25,7 +25,6 @@ use hull_proto::monitor::{Event, Failure, Response, SLOT_SHM, Started, Stdio, St
 use hull_sys::time::now_ns;
 use rustix::event::epoll::EventFlags;
 use rustix::fs::FileType;
-use rustix::io::Errno;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 impl Monitor {
@@ -384,13 +383,10 @@ fn step(error: &StepError) -> Failure {
 /// the reason.
 fn of_memory(failure: Failure, cgroup: &Cgroup) -> Failure {
     let Failure::Step(bytes) = &failure else { return failure };
-    let is_silent = borsh::from_slice::<StepError>(bytes)
-        .is_ok_and(|error| error.step == Step::Pipe && error.errno == Errno::CHILD.raw_os_error());
-    if !is_silent || !cgroup.exit_counters().is_ok_and(|of| of.oom_kills > 0) {
-        return failure;
+    match borsh::from_slice::<StepError>(bytes) {
+        Ok(error) => step(&error.or_memory(cgroup)),
+        Err(_) => failure,
     }
-    let call = "read(status): the process was killed, its cgroup had no more memory".to_owned();
-    step(&StepError { step: Step::Pipe, errno: Errno::NOMEM.raw_os_error(), call })
 }
 
 /// The name of a new session keyring. Random: a process that knew it could create a keyring of that name first.

@@ -77,10 +77,17 @@ fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
     // Not locked, as what is cloned would hold the lock too: until the record has a process, no other
     // command but `delete --force` does anything with it.
     let dir = Dir::create(&global.root, &args.id)?;
-    if cgroup.is_populated().map_err(failed(&args.id))? {
+    if cgroup.is_populated_anywhere().map_err(failed(&args.id))? {
         // Not torn down: those processes are somebody else's.
         dir.remove()?;
         return Err(Error::CgroupInUse { path: setup.record.cgroup });
+    }
+    if setup.record.checks_memory
+        && let Err(error) = cgroup.check_memory(&setup.plan.cgroup.limits)
+    {
+        // A cgroup without processes may still hold page cache.
+        dir.remove()?;
+        return Err(failed(&args.id)(error));
     }
     // Before a cgroup that a user may create.
     dir.write_record(&setup.record)?;
@@ -219,7 +226,10 @@ fn described(setup: &Setup, error: &StepError) -> Error {
     if let Step::Hook(at) = error.step {
         return hook_failed(&setup.hooks, id, at, error);
     }
-    Error::Start { id, failure: Box::new(hull_plan::diagnose(&setup.plan, error)) }
+    let cgroup = CgroupFs::detect().and_then(|host| Cgroup::at(&host, &setup.record.cgroup));
+    let error = error.clone();
+    let error = cgroup.map_or(error.clone(), |cgroup| error.or_memory(&cgroup));
+    Error::Start { id, failure: Box::new(hull_plan::diagnose(&setup.plan, &error)) }
 }
 
 /// A terminal goes to somebody, and only a terminal does.

@@ -16,7 +16,7 @@ use crate::store::{self, Dir};
 use crate::{foreground, home_dir, rootless};
 use hull_cgroup::CgroupFs;
 use hull_init::plan::{IdMap, IdMaps};
-use hull_init::{ExecTarget, LaunchOptions, PendingProcess, Process};
+use hull_init::{ExecTarget, LaunchOptions, PendingProcess, Phase, Process, StepError};
 use hull_plan::accounts::{Account, UserSpec};
 use hull_sys::SchedAttr;
 use oci_spec::runtime::{
@@ -60,6 +60,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let keyring = format!("_ses.{}", args.id);
     set_initial_cpus(global, &oci)?;
     let late = scheduling.not_inherited().map(Late::new).transpose()?;
+    check_filter(&process, terminal, listener.is_some(), late.is_some())?;
     let launch = LaunchOptions {
         outlives: true,
         kept_fds: args.streams.preserve_fds,
@@ -72,10 +73,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
         groups_are_denied: rootless::groups_are_denied(),
         ..LaunchOptions::default()
     };
-    let described = |error| Error::Exec {
-        id: args.id.clone(),
-        failure: Box::new(hull_plan::diagnose_process(&process, &error)),
-    };
+    let described = |error| described(&args.id, &process, &error);
     let mut started =
         hull_init::launch_exec(&host, &target, &process, &streams, &launch).map_err(described)?;
     drop(streams);
@@ -96,6 +94,30 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
         Some(signals) => foreground::supervise(&started.pidfd, &signals, master.as_ref(), resize),
         None => Ok(0),
     }
+}
+
+/// Why a step of an exec failed, in words.
+fn described(id: &str, process: &Process, error: &StepError) -> Error {
+    let failure = Box::new(hull_plan::diagnose_process(process, error));
+    Error::Exec { id: id.to_owned(), failure }
+}
+
+/// Refuses a start of which a call of Hull's own would fail under the container's filter.
+fn check_filter(
+    process: &Process,
+    has_terminal: bool,
+    has_listener: bool,
+    is_late: bool,
+) -> Result<()> {
+    let all = [
+        (Phase::Birth, true),
+        (Phase::Terminal, has_terminal),
+        (Phase::Listener, has_listener),
+        (Phase::Schedule, is_late),
+    ];
+    let phases = all.into_iter().filter(|(_, is_made)| *is_made).map(|(phase, _)| phase);
+    hull_plan::check_start(process, &phases.collect::<Vec<_>>())
+        .map_err(|source| Error::PlanProcess { source })
 }
 
 fn running(dir: &Dir, record: &Record, args: &Exec) -> Result<OwnedFd> {

@@ -48,6 +48,9 @@ pub(crate) struct Record {
     /// The scope of systemd that is its cgroup.
     #[serde(default)]
     pub(crate) systemd_unit: Option<String>,
+    /// Whether limits of memory are compared with what is in use first (`memory.checkBeforeUpdate`).
+    #[serde(default)]
+    pub(crate) checks_memory: bool,
     /// Where the listeners of its seccomp filters go.
     #[serde(default)]
     pub(crate) listener: Option<ListenerPlace>,

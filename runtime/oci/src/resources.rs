@@ -9,7 +9,7 @@ use crate::status::{self, failed};
 use crate::store::{self, Dir};
 use crate::{log, systemd};
 use hull_plan::{FurtherLimits, Limits};
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxMemory, LinuxResources};
 use std::io::Read as _;
 use std::time::Duration;
 
@@ -31,6 +31,11 @@ pub(crate) fn warn_of_kernel_memory(global: &Global, resources: Option<&LinuxRes
     }
 }
 
+/// Whether these limits are to be compared with what is in use; `None` if the document does not say.
+pub(crate) fn checks_memory(resources: &LinuxResources) -> Option<bool> {
+    resources.memory().as_ref().and_then(LinuxMemory::check_before_update)
+}
+
 fn open(global: &Global, id: &str) -> Result<(Dir, Record)> {
     let dir = Dir::open(&global.root, id)?;
     dir.lock()?;
@@ -44,6 +49,7 @@ pub(crate) fn update(global: &Global, args: &Update) -> Result<()> {
         return Err(Error::NotRunning { action: "update", id: args.id.clone() });
     }
     let cgroup = status::cgroup(&record)?;
+    let mut checks = record.checks_memory;
     let (mut all, mut further) = (Limits::default(), FurtherLimits::default());
     if let Some(path) = &args.file {
         let text = if path.as_os_str() == "-" {
@@ -57,6 +63,7 @@ pub(crate) fn update(global: &Global, args: &Update) -> Result<()> {
         let mut resources: LinuxResources = serde_json::from_slice(&text)
             .map_err(|source| Error::Document { path: path.clone(), source })?;
         warn_of_kernel_memory(global, Some(&resources));
+        checks = checks_memory(&resources).unwrap_or(checks);
         let planned = |source| Error::Plan { id: args.id.clone(), source };
         further = hull_plan::take_further_limits(&mut resources).map_err(planned)?;
         let mut limits = hull_plan::limits(&resources).map_err(planned)?;
@@ -71,6 +78,9 @@ pub(crate) fn update(global: &Global, args: &Update) -> Result<()> {
     let FurtherLimits { realtime_runtime_us, realtime_period_us, .. } = args.further;
     further.realtime_runtime_us = realtime_runtime_us.or(further.realtime_runtime_us);
     further.realtime_period_us = realtime_period_us.or(further.realtime_period_us);
+    if checks {
+        cgroup.check_memory(&all).map_err(failed(&args.id))?;
+    }
     // All of them or none.
     let unit = record.systemd_unit.as_deref();
     let then = || {

@@ -21,14 +21,8 @@ const KEPT_MAX: usize = 64;
 const FILTER_BYTES_MAX: u64 = 1 << 20;
 const DIRECTORY: &str = "filters@3";
 
-/// The filter of a profile, which lets programs start.
+/// The filter of a profile.
 pub(crate) fn filter(root: &Path, profile: &LinuxSeccomp) -> Result<Seccomp> {
-    let filter = kept_or_compiled(root, profile)?;
-    hull_plan::check_exec(&filter).map_err(|source| Error::PlanProcess { source })?;
-    Ok(filter)
-}
-
-fn kept_or_compiled(root: &Path, profile: &LinuxSeccomp) -> Result<Seccomp> {
     let planned = |source| Error::PlanProcess { source };
     let compile = || hull_plan::seccomp::compiled(profile).map_err(planned);
     let Some(path) = path(root, profile) else { return compile() };

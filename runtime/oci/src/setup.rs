@@ -5,11 +5,11 @@ use crate::args::{Create, Global};
 use crate::beyond_plan::{BeyondPlan, label_mounts};
 use crate::error::{Error, Result};
 use crate::record::{self, Record};
-use crate::resources::warn_of_kernel_memory;
+use crate::resources::{checks_memory, warn_of_kernel_memory};
 use crate::systemd::Scope;
 use crate::{documents, home_dir, log, seccomp, store, systemd};
 use hull_init::plan::{IdMap, Op};
-use hull_init::{Hooks, Plan};
+use hull_init::{HookKind, Hooks, Phase, Plan};
 use hull_plan::defaults::with_device_rules;
 use hull_plan::{HostFacts, Namespace, Options, Root};
 use hull_sys::time::rfc3339_now;
@@ -53,6 +53,7 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     warn_of_ambient(global, &record.process);
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     warn_of_kernel_memory(global, resources);
+    let checks_memory = resources.and_then(checks_memory).unwrap_or(false);
     let planned = |source| Error::Plan { id: args.id.clone(), source };
     let steps = hull_plan::hooks(&spec, record.state_for_hooks()).map_err(planned)?;
     spec.set_hooks(None);
@@ -65,6 +66,8 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     label_all(&mut plan.ops, beyond.mount_label.as_deref(), options.host).map_err(planned)?;
     if let Some(profile) = &beyond.seccomp {
         plan.process.seccomp = Some(seccomp::filter(root, profile)?);
+        let phases = phases(&plan, &record.process, &steps, beyond.listener.is_some());
+        hull_plan::check_start(&plan.process, &phases).map_err(planned)?;
     }
     let rules = std::mem::take(&mut plan.cgroup.limits.devices);
     plan.cgroup.limits.devices = with_device_rules(rules);
@@ -81,6 +84,7 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
         own_pid_namespace: plan.namespaces.pid == Namespace::New,
         hooks,
         memory_policy: beyond.memory_policy.clone(),
+        checks_memory,
         listener: beyond.listener.clone(),
         ..record
     };
@@ -90,6 +94,18 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     };
     let terminal = record.process.terminal() == Some(true);
     Ok(Setup { plan, hooks: steps, record, names_cgroup, unit_properties, scope, beyond, terminal })
+}
+
+/// The phases of the start that run under the seccomp filter of the container's process.
+fn phases(plan: &Plan, process: &Process, hooks: &Hooks, has_listener: bool) -> Vec<Phase> {
+    let all = [
+        (Phase::Wait, true),
+        (Phase::Birth, matches!(plan.namespaces.pid, Namespace::Join(_))),
+        (Phase::Terminal, process.terminal() == Some(true)),
+        (Phase::Hooks, hooks.has(&[HookKind::StartContainer])),
+        (Phase::Listener, has_listener),
+    ];
+    all.into_iter().filter(|(_, is_made)| *is_made).map(|(phase, _)| phase).collect()
 }
 
 /// Labels the mounts with `linux.mountLabel`, which a host without SELinux cannot.
@@ -229,6 +245,7 @@ fn record(
         personality: None,
         hooks: None,
         memory_policy: None,
+        checks_memory: false,
         listener: None,
         systemd_unit: None,
         without_cgroup: false,

@@ -7,10 +7,11 @@
 
 use crate::defaults::{DEVICES, LINKS};
 use crate::id_maps::ranges;
+use crate::seccomp::check_start;
 use crate::{Error, HostFacts, limits, mounts, process, unsupported};
-use hull_init::Plan;
 use hull_init::plan::{Cgroup, IdMaps, Namespace, Namespaces, Op, Source};
-use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
+use hull_init::{Phase, Plan};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Process, Spec};
 
 /// Input of a plan beyond the spec.
 #[derive(Debug, Clone)]
@@ -67,6 +68,7 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     }
     devices(linux, &mut ops)?;
     let process = process(oci, spec, &options.host)?;
+    check_start(&process, &phases(&namespaces, oci))?;
     ops.push(Op::Mkdir { path: process.cwd.clone(), mode: 0o755 });
     settings(spec, linux, &namespaces, &mut ops)?;
     for path in linux.readonly_paths().iter().flatten() {
@@ -98,6 +100,18 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
         ops,
         process,
     })
+}
+
+/// The phases of the start of a pod's container that run under its seccomp filter.
+fn phases(namespaces: &Namespaces, process: &Process) -> Vec<Phase> {
+    let mut phases = vec![Phase::ParentDeath];
+    if matches!(namespaces.pid, Namespace::Join(_)) {
+        phases.push(Phase::Birth);
+    }
+    if process.terminal() == Some(true) {
+        phases.push(Phase::Terminal);
+    }
+    phases
 }
 
 /// The bundle to which paths of a spec refer.

@@ -4,8 +4,8 @@
 mod mounts;
 
 use crate::failure::{
-    E2BIG, EACCES, EAGAIN, EINVAL, ENOENT, ENOMEM, ENOSPC, ENOTDIR, EPERM, ERANGE, EROFS, ESRCH,
-    Failure, Layer, failure, reason,
+    E2BIG, EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS, ENOTDIR, EPERM,
+    ERANGE, EROFS, ESRCH, Failure, Layer, failure, reason,
 };
 use crate::refused_call;
 use hull_init::plan::{HINT, NamespaceKind, Op};
@@ -173,9 +173,7 @@ const WORDS: [Words; 17] = [
         Layer::Namespace,
         "clone",
         "its process cannot be made",
-        Some(
-            "look at the node's and the pod's process limits (pids), and at `hull check` for namespaces",
-        ),
+        Some("see `hull check` for the namespaces and rights that the node lacks"),
     ),
     (
         Step::Join(NamespaceKind::Net),
@@ -231,7 +229,7 @@ const WORDS: [Words; 17] = [
         "start",
         "lost the connection to the process that starts it",
         Some(
-            "something killed that process: look for an OOM kill in the pod or on the node (dmesg, memory.events)",
+            "something on the node killed that process: see the kernel's log (dmesg), and what sends signals there",
         ),
     ),
     (
@@ -264,6 +262,21 @@ fn clone_hint(errno: i32) -> Option<&'static str> {
         ),
         _ => None,
     }
+}
+
+/// A call about a pipe or socket of the start that the kernel refused: nobody was killed.
+fn refused_pipe(error: &StepError) -> Option<Failure> {
+    let hint = match error.errno {
+        EPERM | EACCES | ENOSYS => {
+            "a seccomp filter or security module refuses the call: of the container, or one around hull itself (a nested node)"
+        }
+        EMFILE | ENFILE => {
+            "raise the limit of open files: LimitNOFILE of hull's service, or fs.file-max of the node"
+        }
+        _ => return None,
+    };
+    let what = format!("a system call that its start needs was refused: {}", reason(error));
+    Some(failure(Layer::Process, "start", what, Some(hint)))
 }
 
 fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failure {
@@ -304,6 +317,11 @@ fn of_call(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failur
                     request no terminal";
         let what = format!("the container has no terminal for it: {why}");
         return failure(Layer::Filesystem, "terminal", what, Some(hint));
+    }
+    if error.step == Step::Pipe
+        && let Some(failure) = refused_pipe(error)
+    {
+        return failure;
     }
     if error.step == Step::Clone
         && let Some(hint) = clone_hint(error.errno)
@@ -384,7 +402,26 @@ mod tests {
             assert!(hint.contains(wanted) && !hint.contains("disk"), "{hint}");
         }
         let error = StepError { step: Step::Clone, errno: EPERM, call: "clone3".into() };
-        assert!(of_step(None, "/x", &error).hint.unwrap().contains("hull check"));
+        let hint = of_step(None, "/x", &error).hint.unwrap();
+        assert!(hint.contains("hull check") && !hint.contains("limit"), "{hint}");
+    }
+
+    #[test]
+    fn a_lost_process_is_not_guessed_to_be_out_of_memory() {
+        const ECHILD: i32 = 10;
+        let text = |errno| {
+            let error = StepError { step: Step::Pipe, errno, call: "ppoll(status)".into() };
+            let failure = of_step(None, "/x", &error);
+            format!("{failure}; hint: {}", failure.hint.as_deref().unwrap_or_default())
+        };
+        let lost = text(ECHILD);
+        assert!(lost.contains("lost the connection") && !lost.contains("OOM"), "{lost}");
+        for errno in [EPERM, ENOSYS] {
+            let refused = text(errno);
+            assert!(refused.contains("was refused") && refused.contains("seccomp"), "{refused}");
+            assert!(!refused.contains("lost") && !refused.contains("kill"), "{refused}");
+        }
+        assert!(text(EMFILE).contains("LimitNOFILE"));
     }
 
     #[test]

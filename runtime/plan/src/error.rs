@@ -50,15 +50,23 @@ pub enum Error {
         /// The message of the library.
         why: String,
     },
-    /// A seccomp profile under which no program can start or end.
-    #[error("use the seccomp profile: it {answer} system call `{call}`, without which {without}")]
-    SeccompCall {
-        /// Its answer to the call, as a verb.
+    /// A seccomp profile under which no program can start or end, or Hull's own last steps cannot be taken.
+    #[error(
+        "use the seccomp profile: it {answer} system call{} {}, without which {without}",
+        if calls.len() == 1 { "" } else { "s" },
+        quoted(calls)
+    )]
+    SeccompCalls {
+        /// Its answer to the calls, as a verb.
         answer: &'static str,
-        /// Name of the call.
-        call: &'static str,
+        /// Names of the calls.
+        calls: Vec<&'static str>,
         /// The consequence, after "without which".
         without: &'static str,
+        /// Names of calls that it refuses as well, by which programs usually start.
+        further: Vec<&'static str>,
+        /// Whether the profile could be applied after most of these calls.
+        can_be_last: bool,
     },
     /// A profile that does not parse.
     #[error("read the seccomp profile")]
@@ -74,6 +82,12 @@ pub enum Error {
         /// The label in the spec.
         label: String,
     },
+}
+
+/// Names of system calls, as in "`read`, `write`".
+fn quoted(calls: &[&str]) -> String {
+    let names: Vec<String> = calls.iter().map(|call| format!("`{call}`")).collect();
+    names.join(", ")
 }
 
 impl Error {
@@ -99,8 +113,21 @@ impl Error {
             Self::Profile { .. } | Self::Seccomp { .. } => Some(
                 "correct the profile; its form is the OCI runtime spec's `linux.seccomp`".into(),
             ),
-            Self::SeccompCall { call, .. } => {
-                Some(format!("allow `{call}` in the seccomp profile"))
+            Self::SeccompCalls { calls, further, can_be_last, .. } => {
+                let mut hint = format!("allow {} in the seccomp profile", quoted(calls));
+                if *can_be_last {
+                    hint.push_str(
+                        ", or set `allowPrivilegeEscalation: false` (`noNewPrivileges` in a config.json): the profile is \
+                         then applied as the very last step, and of these needs only `execve` and `exit_group`",
+                    );
+                }
+                if !further.is_empty() {
+                    hint.push_str(&format!(
+                        "; programs usually need also {}, which it refuses",
+                        quoted(further)
+                    ));
+                }
+                Some(hint)
             }
             // Only who wrote a config.json knows the field.
             Self::Bad { .. } | Self::Missing { .. } => None,

@@ -40,11 +40,12 @@ pub use host::HostFacts;
 pub use hull_cgroup::{FurtherLimits, Limits};
 pub use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces, Op, Source};
 pub use hull_init::to_host_id;
-pub use hull_init::{PausePlan, Plan, Process, Step, StepError};
+pub use hull_init::{PausePlan, Phase, Plan, Process, Step, StepError};
 pub use limits::limits;
 pub use mounts::clean;
-pub use process::{Template, check_exec, process};
+pub use process::{Template, process};
 pub use schedule::{cpu_mask, scheduling};
+pub use seccomp::check_start;
 
 /// Encodes a plan, process or limits as a monitor gets them.
 #[must_use]

@@ -2,7 +2,6 @@
 //! The process of a plan, for a container's first process and for execs.
 
 use crate::accounts::ID_MAX;
-use crate::seccomp::Verdict;
 use crate::{Error, HostFacts, Process, capabilities, schedule, seccomp};
 use hull_init::plan::{Capabilities, Rlimit, Seccomp};
 use oci_spec::runtime::{
@@ -59,36 +58,7 @@ pub fn process(process: &Oci, spec: &Spec, host: &HostFacts) -> Result<Process, 
 
 fn filter(spec: &Spec) -> Result<Option<Arc<Seccomp>>, Error> {
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let filter = profile.map(seccomp::shared).transpose()?;
-    if let Some(filter) = &filter {
-        can_start(filter)?;
-    }
-    Ok(filter)
-}
-
-/// Refuses a filter that lets no process start or end: nothing under it could even report that.
-fn can_start(filter: &Seccomp) -> Result<(), Error> {
-    check_calls(filter, &[("execve", "no program starts"), ("exit_group", "no process ends")])
-}
-
-/// Refuses a filter that lets no program start.
-///
-/// # Errors
-/// The filter refuses `execve`, or kills for it, whatever the arguments are.
-pub fn check_exec(filter: &Seccomp) -> Result<(), Error> {
-    check_calls(filter, &[("execve", "no program starts")])
-}
-
-fn check_calls(filter: &Seccomp, calls: &[(&'static str, &'static str)]) -> Result<(), Error> {
-    for &(call, without) in calls {
-        let answer = match seccomp::verdict(filter, call) {
-            Some(Verdict::Fails(_)) => "refuses",
-            Some(Verdict::Kills) => "kills for",
-            Some(Verdict::Passes | Verdict::Depends) | None => continue,
-        };
-        return Err(Error::SeccompCall { answer, call, without });
-    }
-    Ok(())
+    profile.map(seccomp::shared).transpose()
 }
 
 fn unfiltered(process: &Oci, spec: &Spec, host: &HostFacts) -> Result<Process, Error> {

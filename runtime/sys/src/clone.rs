@@ -72,13 +72,15 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<ForkResult> 
     }
 }
 
+/// The flags of [`fork`], as the first argument of the call: the child's end sends SIGCHLD.
+pub(crate) const FORK: u64 = flags::PIDFD | 17;
+
 /// Makes a process that shares no memory with us, also under a filter that hides `clone3(2)`, as default ones do.
 ///
 /// `clone(2)` with CLONE_PIDFD, Linux 5.2. Callers are single-threaded, as those of [`clone3`].
 pub fn fork() -> Result<ForkResult> {
     let mut pidfd: i32 = -1;
-    // The child's end sends SIGCHLD.
-    let flags = flags::PIDFD | 17;
+    let flags = FORK;
     // The order of the last two differs between machines; both are unused.
     // SAFETY: without a stack of its own and without CLONE_VM the child continues here on copies of all memory; the
     // kernel writes the descriptor to `pidfd`, which outlives the call.

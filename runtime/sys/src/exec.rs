@@ -95,32 +95,6 @@ pub fn close_now(fd: BorrowedFd<'_>) {
     unsafe { libc::close(fd.as_raw_fd()) };
 }
 
-/// The calls, with their first arguments, between the birth of a sibling ([`crate::fork_sibling`]) and its
-/// exec, and the clone itself. A filter that lets them pass may be installed before.
-pub const LAST_CALLS: [(u32, u64); 12] = [
-    (number(libc::SYS_clone), crate::clone::SIBLING),
-    (number(libc::SYS_write), 1),
-    (number(libc::SYS_setsid), 0),
-    (number(libc::SYS_ioctl), 0),
-    (number(libc::SYS_chdir), 0),
-    (number(libc::SYS_getcwd), 0),
-    (number(libc::SYS_prctl), 1),
-    (number(libc::SYS_ppoll), 0),
-    (number(libc::SYS_rt_sigaction), 1),
-    (number(libc::SYS_rt_sigprocmask), 2),
-    (number(libc::SYS_execve), 0),
-    (number(libc::SYS_exit_group), 127),
-];
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "numbers of calls are small"
-)]
-const fn number(of: libc::c_long) -> u32 {
-    of as u32
-}
-
 fn close_range(first: u32, last: u32) -> crate::Result<()> {
     // SAFETY: plain numbers. The contract of `close_all_but` is that nobody uses or drops an owner of
     // one of these descriptors afterwards.

@@ -75,7 +75,8 @@ pub fn reset_signals() -> Result<()> {
             return Err(Error::last(format!("rt_sigaction({signal}, SIG_DFL)")));
         }
     }
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(of("sigprocmask()"))
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .map_err(of("rt_sigprocmask(SIG_SETMASK)"))
 }
 
 /// Ends this process on each of the signals that usually end one, with 128 and the signal's number as its code: as the
@@ -95,7 +96,7 @@ pub fn exit_on_signals() -> Result<()> {
     ] {
         // SAFETY: the handler only makes a call that is safe in one.
         unsafe { nix::sys::signal::signal(signal, SigHandler::Handler(exit)) }
-            .map_err(of("signal(exit)"))?;
+            .map_err(of("rt_sigaction(exit)"))?;
     }
     Ok(())
 }

@@ -56,7 +56,7 @@ pub(super) async fn remove(node: &Arc<Node>, leak: Leak, past: &[Timeline]) -> R
 /// name.
 fn check_is_empty(node: &Node, path: &str) -> Result<(), String> {
     let cgroup = Cgroup::at(&node.cgroups, path).map_err(|err| Chain(&err).to_string())?;
-    if !cgroup.is_populated().map_err(|err| Chain(&err).to_string())? {
+    if !cgroup.is_populated_anywhere().map_err(|err| Chain(&err).to_string())? {
         return Ok(());
     }
     Err("processes run in it that hull does not know: end them first (systemd-cgls, cgroup.procs)"

@@ -4,6 +4,7 @@
 use crate::refused;
 use hull_tests::bundle::Bundle;
 use hull_tests::expect::ExpectExt as _;
+use hull_tests::shell::Ran;
 use serde_json::{Value, json};
 use std::fs;
 
@@ -141,5 +142,71 @@ fn an_option_whose_path_cannot_be_used_is_named() {
         let ran = bundle.oci(&["exec", "--process", &document.display().to_string(), "two"]);
         refused(&ran, &words);
         refused(&ran, &["hint:"]);
+    }
+}
+
+/// The calls of a statically linked program that does nothing, but for those of Hull's own.
+const OF_PROGRAM: [&str; 16] = [
+    "arch_prctl",
+    "brk",
+    "fstat",
+    "getrandom",
+    "getuid",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "prctl",
+    "prlimit64",
+    "readlink",
+    "readlinkat",
+    "rseq",
+    "set_robust_list",
+    "set_tid_address",
+    "uname",
+];
+
+/// The calls that the hint of a refusal says to allow.
+#[track_caller]
+fn to_allow(ran: &Ran) -> Vec<String> {
+    assert_ne!(ran.code, 0, "{ran:?}");
+    let (_, hint) = ran.stderr.split_once("hint: allow ").or_fail("find the hint");
+    let (names, _) = hint.split_once(" in the seccomp profile").or_fail("find the names");
+    names.split(", ").map(|name| name.trim_matches('`').to_owned()).collect()
+}
+
+#[test]
+fn the_calls_that_a_profile_lacks_are_named_at_once_and_it_is_enough_to_add_them() {
+    let bundle = Bundle::new();
+    let profile = |names: &[String]| {
+        bundle.change(|config| {
+            config["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ERRNO",
+                "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}],
+            });
+        });
+    };
+    let own: Vec<String> = OF_PROGRAM.map(str::to_owned).to_vec();
+    let hook = json!({"startContainer": [{"path": "/bin/true"}]});
+    for (no_new_privs, hooks, hulls) in [
+        (true, Value::Null, &["execve", "exit_group"][..]),
+        (false, Value::Null, &["setresuid", "rt_sigprocmask", "recvmsg", "execve"]),
+        (false, hook, &["setresuid", "clone", "waitid", "close_range"]),
+    ] {
+        bundle.change(|config| {
+            config["process"]["args"] = json!(["/bin/true"]);
+            config["process"]["noNewPrivileges"] = no_new_privs.into();
+            config["hooks"] = hooks.clone();
+        });
+        profile(&own);
+        let refused = bundle.oci(&["run", "-b", &bundle.path(), "one"]);
+        let missing = to_allow(&refused);
+        for call in hulls {
+            assert!(missing.iter().any(|name| name == call), "{call} in {refused:?}");
+        }
+        assert!(refused.stderr.contains("without which no program starts"), "{refused:?}");
+        assert_eq!(bundle.left(), Vec::<String>::new());
+        profile(&[own.as_slice(), missing.as_slice()].concat());
+        let ran = bundle.oci(&["run", "-b", &bundle.path(), "one"]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "with {missing:?}");
     }
 }

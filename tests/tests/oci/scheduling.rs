@@ -3,6 +3,7 @@
 
 use crate::refused;
 use hull_tests::bundle::Bundle;
+use hull_tests::eventually::{blocking, deadline};
 use hull_tests::{host, shell};
 use serde_json::{Value, json};
 use std::fs;
@@ -81,6 +82,38 @@ fn limits_of_devices_are_set_and_updated() {
     let _said = bundle.oci(&["update", "-r", &document.display().to_string(), "one"]).good();
     assert!(shown().contains("999999"), "{}", shown());
     refused(&bundle.oci(&["update", "--cpu-idle", "2", "one"]), &["--cpu-idle"]);
+}
+
+#[test]
+fn a_limit_of_memory_below_what_is_in_use_is_refused_if_the_spec_says_so() {
+    let bundle = Bundle::new();
+    let script = "dd if=/dev/zero of=/dev/shm/x bs=1M count=8 && echo done; sleep 100000";
+    bundle.change(|config| {
+        config["process"]["args"] = json!(["sh", "-c", script]);
+        config["linux"]["resources"]["memory"] =
+            json!({"limit": 64 << 20, "checkBeforeUpdate": true});
+    });
+    bundle.up("one");
+    let is_written = || {
+        let said = bundle.oci(&["exec", "one", "stat", "-c", "%s", "/dev/shm/x"]);
+        if said.stdout.trim() == (8 << 20).to_string() { Ok(()) } else { Err(format!("{said:?}")) }
+    };
+    blocking(deadline(), is_written).unwrap();
+    let shown = || {
+        let v1 = limit(&bundle, "memory.limit_in_bytes");
+        v1.or_else(|| limit(&bundle, "memory.max")).unwrap().trim().parse::<u64>().unwrap()
+    };
+    let words = ["limit memory to 4194304 bytes", "bytes are in use", "hint: choose a limit"];
+    // The setting of the spec holds for later updates, and a document may say it as well.
+    refused(&bundle.oci(&["update", "--memory", "4m", "one"]), &words);
+    let document = bundle.scratch().join("limits.json");
+    let of = json!({"memory": {"limit": 4 << 20, "checkBeforeUpdate": true}, "pids": {"limit": 7}});
+    fs::write(&document, of.to_string()).unwrap();
+    refused(&bundle.oci(&["update", "-r", &document.display().to_string(), "one"]), &words);
+    assert_eq!(shown(), 64 << 20, "nothing was changed");
+    assert_ne!(limit(&bundle, "pids.max").as_deref(), Some("7\n"), "also no other limit");
+    let _said = bundle.oci(&["update", "--memory", "32m", "one"]).good();
+    assert_eq!(shown(), 32 << 20);
 }
 
 #[test]

@@ -382,7 +382,7 @@ fn filter_seen(fixture: &Fixture) {
 
 fn filter_without_clone(fixture: &Fixture) {
     let running = fixture.start(&fixture.plan("cat", Vec::new()), &[]).unwrap();
-    let (no_clone, _) = hull_sys::LAST_CALLS[0];
+    let no_clone = hull_sys::filtered_calls::BIRTH[0].number;
     for no_new_privs in [true, false] {
         let process = Process {
             seccomp: Some(refusing(no_clone)),

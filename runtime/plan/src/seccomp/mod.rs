@@ -7,6 +7,7 @@ mod compile;
 mod default;
 mod profile;
 mod spelling;
+mod start;
 mod unknown_calls;
 mod verdict;
 
@@ -16,6 +17,7 @@ pub use compile::{compiled, notifies};
 pub use default::runtime_default;
 pub use profile::localhost;
 pub use spelling::{UnknownCall, unknown_calls};
+pub use start::{RefusedAtStart, check_start, refused_at_start};
 pub use verdict::{Verdict, call_number, verdict};
 
 #[cfg(test)]

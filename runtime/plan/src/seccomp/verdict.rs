@@ -32,7 +32,12 @@ const PASSES: [u32; 2] = [0x7fff_0000, 0x7ffc_0000];
 /// filter that cannot be evaluated.
 #[must_use]
 pub fn verdict(filter: &Seccomp, call: &str) -> Option<Verdict> {
-    let answers = answers(filter, call_number(call)?)?;
+    verdict_of(filter, call_number(call)?, None)
+}
+
+/// The filter's answer to a call by its number, with its first argument if that is given.
+pub(super) fn verdict_of(filter: &Seccomp, number: u32, first: Option<u64>) -> Option<Verdict> {
+    let answers = answers(filter, number, first)?;
     let kinds: BTreeSet<_> = answers.iter().map(|answer| kind(*answer)).collect::<Option<_>>()?;
     let mut kinds = kinds.into_iter();
     match (kinds.next()?, kinds.next()) {

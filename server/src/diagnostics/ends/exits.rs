@@ -4,8 +4,7 @@
 use super::facts::Facts;
 use super::files;
 use super::inference::{Inference, likely};
-use super::phrases;
-use hull_plan::seccomp::{Verdict, verdict};
+use super::{phrases, startup};
 use hull_plan::{Layer, signals};
 
 /// A signal: the cause that is most probable, and the fix.
@@ -105,26 +104,6 @@ const MEANINGS: [Meaning; 13] = [
 const REPORT: &str =
     "run the program under a debugger or take a core dump, and report the bug to its maker";
 
-/// Calls without which no C library starts a program.
-const START_CALLS: [&str; 14] = [
-    "arch_prctl",
-    "brk",
-    "mmap",
-    "mprotect",
-    "munmap",
-    "set_tid_address",
-    "read",
-    "openat",
-    "close",
-    "fstat",
-    "rt_sigprocmask",
-    "rt_sigaction",
-    "futex",
-    "write",
-];
-/// How long a program lives at most that fails while its C library starts, in milliseconds.
-const START_MS_MAX: i64 = 2000;
-
 /// `SIGSEGV`; the number for a signal without a name.
 pub(super) fn signal_name(signal: i32) -> String {
     signals::name(signal).map_or(signal.to_string(), |name| format!("SIG{name}"))
@@ -139,8 +118,11 @@ pub(super) fn of_signal(signal: i32, facts: Option<&Facts>) -> Option<Inference>
         return Some(files::shared_memory(facts));
     }
     if let Some(facts) = facts
-        && matches!(signal, 4 | 5 | 6 | 11)
-        && let Some(refused) = start_refused(facts)
+        && let Some(refused) = match signal {
+            4..=6 | 11 => startup::without_c_library(facts),
+            31 => startup::kills(facts),
+            _ => None,
+        }
     {
         return Some(refused);
     }
@@ -155,34 +137,13 @@ pub(super) fn of_signal(signal: i32, facts: Option<&Facts>) -> Option<Inference>
     Some(inference)
 }
 
-/// A profile under which the C library cannot start the program: it dies without a word.
-pub(super) fn start_refused(facts: &Facts) -> Option<Inference> {
-    let filter = facts.process.seccomp.as_ref()?;
-    if facts.lived_ms.is_none_or(|lived| lived > START_MS_MAX) {
-        return None;
-    }
-    let is_refused =
-        |call: &&&str| matches!(verdict(filter, call), Some(Verdict::Fails(_) | Verdict::Kills));
-    let refused: Vec<&str> = START_CALLS.iter().filter(is_refused).copied().collect();
-    if refused.is_empty() {
-        return None;
-    }
-    let calls = refused.join(", ");
-    Some(likely(
-        "seccomp-refuses",
-        Layer::Security,
-        format!(
-            "its seccomp profile ({}) refuses {calls}, which the C library needs to start a program",
-            facts.profile
-        ),
-        format!("allow {calls} in the profile"),
-    ))
-}
-
 /// The usual cause of an end by an exit code, where nothing else is known.
 pub(super) fn of_code(code: i32, facts: &Facts) -> Option<Inference> {
     if facts.exits_with(code) {
         return None;
+    }
+    if let Some(refused) = startup::without_c_library(facts) {
+        return Some(refused);
     }
     match code {
         126 if runs_commands(facts) => Some(likely(
@@ -191,14 +152,12 @@ pub(super) fn of_code(code: i32, facts: &Facts) -> Option<Inference> {
             "a shell found a command that it could not execute: not executable, or for another architecture",
             "chmod +x the file in the image, or build it for this node's architecture; the log names it",
         )),
-        127 => start_refused(facts).or_else(|| {
-            Some(likely(
-                "command-missing",
-                Layer::Process,
-                "a shell did not find a command, or the dynamic loader a library",
-                "install it in the image; the log names it",
-            ))
-        }),
+        127 => Some(likely(
+            "command-missing",
+            Layer::Process,
+            "a shell did not find a command, or the dynamic loader a library",
+            "install it in the image; the log names it",
+        )),
         130..=191 if runs_commands(facts) => child(code - 128),
         _ => None,
     }

@@ -36,6 +36,15 @@ pub(super) struct Listener {
     pub(super) holder: Option<String>,
 }
 
+/// A limit of processes, by the kernel's counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PidsLimit {
+    /// The most that there may be; `None` for no limit.
+    pub(super) limit: Option<u64>,
+    /// New processes that it has refused.
+    pub(super) refused: u64,
+}
+
 /// Everything that the inference compares with a clue.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
@@ -67,6 +76,8 @@ pub(super) struct Facts {
     pub(super) executes: bool,
     /// How long it ran, in milliseconds.
     pub(super) lived_ms: Option<i64>,
+    /// The pod's limit of processes, if a fork was refused.
+    pub(super) pids: Option<PidsLimit>,
 }
 
 impl Facts {

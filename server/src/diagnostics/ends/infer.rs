@@ -5,7 +5,7 @@ use super::clues::Clue;
 use super::facts::Facts;
 use super::inference::{Inference, likely};
 use super::phrases::Phrase;
-use super::{files, network, privileges, resources};
+use super::{files, forks, network, privileges, resources, startup};
 use hull_plan::elf::Found;
 use hull_plan::{Certainty, Layer};
 
@@ -15,7 +15,9 @@ pub(super) fn cause(clue: &Clue, facts: &Facts) -> Option<Inference> {
         return Some(found);
     }
     match clue.phrase {
-        Phrase::LibraryMissing => Some(library(clue, facts)),
+        Phrase::LibraryMissing => {
+            Some(startup::of_clue(clue, facts).unwrap_or_else(|| library(clue, facts)))
+        }
         Phrase::SymbolMissing => Some(likely(
             "library-version",
             Layer::Process,
@@ -36,7 +38,8 @@ pub(super) fn cause(clue: &Clue, facts: &Facts) -> Option<Inference> {
         Phrase::NoSpace | Phrase::QuotaExceeded => Some(files::no_space(clue, facts)),
         Phrase::PermissionDenied => files::denied_path(facts)
             .or_else(|| network::privileged_port(clue, facts))
-            .or_else(|| privileges::missing(clue, facts)),
+            .or_else(|| privileges::missing(clue, facts))
+            .or_else(|| startup::of_clue(clue, facts)),
         Phrase::NotPermitted => files::device(clue)
             .or_else(|| network::privileged_port(clue, facts))
             .or_else(|| privileges::missing(clue, facts)),
@@ -46,22 +49,16 @@ pub(super) fn cause(clue: &Clue, facts: &Facts) -> Option<Inference> {
         | Phrase::Unreachable
         | Phrase::TimedOut
         | Phrase::Certificate => network::peer(clue, facts),
-        Phrase::NotImplemented => privileges::refused_call(clue, facts),
+        Phrase::NotImplemented => {
+            privileges::refused_call(clue, facts).or_else(|| startup::of_clue(clue, facts))
+        }
         Phrase::Missing => files::missing(clue, facts),
         Phrase::TooManyFiles => Some(too_many_files(facts)),
         Phrase::NoAccount => Some(no_account(facts)),
         // A socket that is not connected any more is another one than a volume.
         Phrase::NotConnected if clue.paths().next().is_none() => None,
-        // A filter refuses the call, whatever the limits.
-        Phrase::ForkRefused
-            if ["not permitted", "eperm", "errno=1)"]
-                .iter()
-                .any(|word| clue.line().contains(word)) =>
-        {
-            privileges::refused_call(clue, facts)
-        }
+        Phrase::ForkRefused => forks::cause(clue, facts),
         Phrase::WatchLimit
-        | Phrase::ForkRefused
         | Phrase::OutOfMemory
         | Phrase::StaleHandle
         | Phrase::NotConnected
@@ -71,20 +68,13 @@ pub(super) fn cause(clue: &Clue, facts: &Facts) -> Option<Inference> {
 }
 
 /// Phrases that need nothing else: kind, layer, cause and fix.
-const FIXED: [(Phrase, &str, Layer, &str, &str); 7] = [
+const FIXED: [(Phrase, &str, Layer, &str, &str); 6] = [
     (
         Phrase::WatchLimit,
         "inotify-limit",
         Layer::Process,
         "all containers of the node's user share `fs.inotify.max_user_watches` and `max_user_instances`",
         "raise both with sysctl on the node",
-    ),
-    (
-        Phrase::ForkRefused,
-        "fork-refused",
-        Layer::Cgroup,
-        "a limit of processes and threads is reached: the pod's pids limit or RLIMIT_NPROC",
-        "raise `podPidsLimit` of the kubelet, or find which processes or threads leak",
     ),
     (
         Phrase::OutOfMemory,

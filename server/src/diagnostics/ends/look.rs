@@ -3,7 +3,7 @@
 //! them. An end without a failure costs nothing here.
 
 use super::clues::{self, Clue};
-use super::facts::{Facts, Full, Listener, Volume, is_below};
+use super::facts::{Facts, Full, Listener, PidsLimit, Volume, is_below};
 use super::phrases::Phrase;
 use super::{Circumstances, diagnose, lines, listeners, with_output};
 use crate::container::ContainerRecord;
@@ -208,6 +208,7 @@ fn read(of: &Sought, volumes: Vec<Volume>, mut walked: Option<Walked>) -> Option
         executes: of.executes,
         program_is_setuid: program.is_some_and(|owner| owner.mode & 0o6000 != 0),
         lived_ms: of.lived_ms,
+        pids: (phrase == Some(Phrase::ForkRefused)).then(|| pids(node, pod)).flatten(),
         process: plan.process,
         volumes,
         walked,
@@ -311,6 +312,14 @@ fn listening(of: &Sought, facts: &Facts, clue: &Clue) -> Vec<Listener> {
     let cgroup = Cgroup::at(&of.node.cgroups, &of.pod.cgroup);
     let pids = cgroup.and_then(|cgroup| cgroup.procs()).unwrap_or_default();
     listeners::of(&process, &ports, &pids)
+}
+
+/// The pod's limit of processes. The kernel counts a refusal at the cgroup with the limit (Linux 6.11), or at that of
+/// the process, which is the container's and known by its counters.
+fn pids(node: &Node, pod: &PodRecord) -> Option<PidsLimit> {
+    let cgroup = Cgroup::at(&node.cgroups, &pod.cgroup).ok()?;
+    let refused = cgroup.exit_counters().ok()?.pids_refused;
+    Some(PidsLimit { limit: cgroup.counters().ok()?.pids_max, refused })
 }
 
 /// The size of the pod's /dev/shm in bytes, if it is full.

@@ -15,6 +15,7 @@ mod clues;
 mod exits;
 mod facts;
 mod files;
+mod forks;
 mod infer;
 mod inference;
 mod listeners;
@@ -26,6 +27,7 @@ mod phrases;
 mod ports;
 mod privileges;
 mod resources;
+mod startup;
 mod statement;
 mod transcript;
 

@@ -7,6 +7,7 @@ use super::inference::{Inference, likely};
 use super::network::without_capability;
 use super::operations::{self, Operation};
 use super::phrases::Phrase;
+use super::startup;
 use hull_plan::Layer;
 
 /// The right that a refused operation lacks. The filter is asked first: what it refuses the kernel does not look at.
@@ -34,7 +35,7 @@ pub(super) fn missing(clue: &Clue, facts: &Facts) -> Option<Inference> {
         return None;
     }
     // A name of a call in the line that the filter refuses, although no operation of the table has it.
-    refused_call(clue, facts).or_else(|| general(facts))
+    refused_call(clue, facts).or_else(|| startup::of_clue(clue, facts)).or_else(|| general(facts))
 }
 
 /// The operation that the error names, or else the program of the spec. A script may do several things.

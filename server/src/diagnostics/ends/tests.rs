@@ -39,6 +39,7 @@ fn facts(args: &[&str]) -> Facts {
         program_fault: None,
         executes: false,
         lived_ms: Some(50),
+        pids: None,
     }
 }
 

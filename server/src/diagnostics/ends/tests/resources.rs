@@ -2,6 +2,7 @@
 //! Errors with more than one cause: the same errno of another resource, the same exit by a request.
 
 use super::*;
+use crate::diagnostics::ends::facts::PidsLimit;
 
 #[test]
 fn a_signal_that_a_client_had_sent_is_not_somebody_elses() {
@@ -134,4 +135,91 @@ fn a_code_that_the_script_itself_has_is_not_explained() {
         let other = ended(&how, "", Some(&facts(&["sh", "-c", "run; exit 1"])), |_| {});
         assert_eq!(other.unwrap().certainty, Certainty::Likely, "{code}");
     }
+}
+
+/// A profile that refuses these calls with this errno.
+fn refusing(calls: &[&str], errno: u32) -> String {
+    let rule = json!({"names": calls, "action": "SCMP_ACT_ERRNO", "errnoRet": errno});
+    json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}).to_string()
+}
+
+#[test]
+fn a_fork_that_the_profile_refuses_is_not_a_limit() {
+    const NAME: &str = "Localhost profile `x.json`";
+    let shell = || facts(&["sh", "-c", "true | true"]);
+    let by = |calls: &[&str], errno| under(shell(), &refusing(calls, errno), NAME);
+    let eperm = "sh: can't fork: Operation not permitted";
+    let eagain = "sh: can't fork: Resource temporarily unavailable";
+    for (line, calls, errno, wanted) in [
+        (eperm, &["clone", "clone3", "fork", "vfork"][..], 1, "refuses clone, clone3, fork, vfork"),
+        (eperm, &["fork"], 1, "refuses fork, by which"),
+        (eagain, &["clone"], 11, "refuses clone, by which"),
+        ("pthread_create failed", &["clone3"], 1, "refuses clone3, by which"),
+        ("bash: fork: Operation not permitted", &["clone"], 1, "refuses clone, by which"),
+    ] {
+        let text = failed(line, &by(calls, errno));
+        contains(&text, &["likely: its seccomp profile (Localhost", wanted, "in the profile"]);
+        assert!(!text.contains("limit"), "{text}");
+    }
+    // Libraries take another call for one that the kernel does not have, and EPERM is of no limit.
+    for facts in [by(&["clone3"], 38), by(&["mkdir"], 1), shell()] {
+        let text = failed(eperm, &facts);
+        assert!(!text.contains("seccomp") && !text.contains("limit"), "{text}");
+    }
+}
+
+#[test]
+fn a_limit_of_processes_is_the_pods_only_if_the_kernel_counted_a_refusal() {
+    let line = "sh: can't fork: Resource temporarily unavailable";
+    let with = |pids| Facts { pids, ..facts(&["sh", "-c", "true | true"]) };
+    let text = failed(line, &with(Some(PidsLimit { limit: Some(20), refused: 3 })));
+    contains(&text, &["the pod's pids limit (20)", "refused 3 new", "podPidsLimit"]);
+    let mut own = with(Some(PidsLimit { limit: None, refused: 0 }));
+    let oci = json!({
+        "cwd": "/", "args": ["sh"], "user": {"uid": 0, "gid": 0},
+        "rlimits": [{"type": "RLIMIT_NPROC", "soft": 7, "hard": 7}],
+    });
+    let spec = ::oci_spec::runtime::Spec::default();
+    let limited = hull_plan::process(
+        &serde_json::from_value(oci).unwrap(),
+        &spec,
+        &hull_plan::HostFacts::default(),
+    );
+    own.process.rlimits = limited.unwrap().rlimits;
+    let text = failed(line, &own);
+    contains(&text, &["RLIMIT_NPROC (7)", "refused nothing", "`nproc`"]);
+    assert!(!text.contains("podPidsLimit"), "{text}");
+    contains(&failed(line, &with(None)), &["pids limit or RLIMIT_NPROC", "podPidsLimit"]);
+}
+
+#[test]
+fn calls_for_the_start_of_a_program_are_named_together() {
+    let profile = refusing(&["openat", "open", "mmap", "rseq", "getrandom", "clone3"], 1);
+    let under = |program| under(facts(&[program]), &profile, "Localhost profile `x.json`");
+    let code = |code| ExitReason::Code { code, details: ExitDetails::default() };
+    let message = |how: &ExitReason, facts: &Facts, line: &str| {
+        ended(how, line, Some(facts), |_| {}).map_or(String::new(), |of| of.to_string())
+    };
+    let wanted = ["likely: ", "refuses mmap, openat, open, which the C library", "also rseq"];
+    let loader = "/app: error while loading shared libraries: libc.so.6: cannot open shared object \
+                  file: Operation not permitted";
+    for (how, line) in
+        [(code(1), ""), (code(127), loader), (code(2), "app: operation not permitted")]
+    {
+        let text = message(&how, &under("/app"), line);
+        contains(&text, &wanted);
+        assert!(!text.contains("not in the image"), "{text}");
+    }
+    let signal = ExitReason::Signal { signal: 11, details: ExitDetails::default() };
+    contains(&message(&signal, &under("/app"), ""), &wanted);
+    // What ran for a while had started.
+    let long = Facts { lived_ms: Some(60_000), ..under("/app") };
+    assert_eq!(message(&code(1), &long, ""), "");
+    let kills = r#"{"defaultAction": "SCMP_ACT_KILL_PROCESS", "syscalls": [
+        {"names": ["execve", "exit_group", "read", "write"], "action": "SCMP_ACT_ALLOW"}]}"#;
+    let kills = super::under(facts(&["/app"]), kills, "Localhost profile `k.json`");
+    let killed = ExitReason::Signal { signal: 31, details: ExitDetails::default() };
+    contains(&message(&killed, &kills, ""), &["likely: ", "one of", "brk, mmap", "type=1326"]);
+    let long = Facts { lived_ms: Some(60_000), ..kills };
+    assert!(!message(&killed, &long, "").contains("one of"));
 }
