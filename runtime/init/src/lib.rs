@@ -20,6 +20,8 @@ mod defined_volume;
 mod device;
 pub mod filter;
 mod hierarchies;
+mod hook_children;
+pub mod hook_process;
 mod hook_sync;
 pub mod hooks;
 mod id_maps;
