@@ -25,7 +25,7 @@ use crate::id::{ContainerId, PodId};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 /// The protocol version of this build.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 /// The oldest monitor that a daemon of this version can still drive.
 pub const VERSION_MIN: u16 = 1;
 /// The first version that has [`Command::Attach`].
@@ -39,6 +39,8 @@ pub const VERSION_TERMINALS: u16 = 5;
 /// The first version that has [`Command::LastOutput`] and, of a daemon, that knows [`Event::LastOutput`] and
 /// [`Event::OutOfMemory`].
 pub const VERSION_LAST_OUTPUT: u16 = 6;
+/// The first version that has [`Command::StartWithHooks`] and, of a daemon, that knows [`Event::HookFailed`].
+pub const VERSION_HOOKS: u16 = 7;
 /// Longest frame, in bytes: a plan with 2 MiB of arguments and environment fits well.
 pub const FRAME_BYTES_MAX: u32 = 16 << 20;
 /// Most descriptors with one request.
@@ -53,6 +55,12 @@ pub const PAUSE_FD: i32 = 4;
 pub const TRY_USER_NAMESPACES: &str = "--try-user-namespaces";
 /// The text that it writes when they can.
 pub const USER_NAMESPACES_WORK: &str = "good";
+/// First argument of a monitor that only runs the poststop hooks of a container whose own monitor is gone, if they have
+/// not run. Its directory is the descriptor [`LISTEN_FD`]; what failed goes in words to the descriptor
+/// [`HOOKS_OUTPUT_FD`].
+pub const RUN_POSTSTOP: &str = "--run-poststop";
+/// The descriptor for the output of [`RUN_POSTSTOP`].
+pub const HOOKS_OUTPUT_FD: i32 = 4;
 /// In a container's plan: the mount slot that the monitor fills with the pod's /dev/shm.
 pub const SLOT_SHM: u32 = 0;
 
@@ -148,6 +156,19 @@ pub enum Command {
     LastOutput {
         /// Id of the container.
         container: ContainerId,
+    },
+    /// As [`Command::StartContainer`], with hooks. After the log comes the descriptor of the directory of the container's
+    /// hooks, see `hull_init::hook_process`. Answered when the poststart hooks have run, too. The monitor runs the
+    /// poststop hooks when the container has ended or its start has failed. Since version 7.
+    StartWithHooks {
+        /// Id of the new container.
+        container: ContainerId,
+        /// `hull_init::Plan` in borsh.
+        plan: Vec<u8>,
+        /// The setup of its standard streams.
+        stdio: Stdio,
+        /// `hull_init::Hooks` in borsh.
+        hooks: Vec<u8>,
     },
 }
 
@@ -334,5 +355,12 @@ pub enum Event {
         /// Processes of the container that were killed since the last report. On cgroup v1 the event comes before the
         /// kill, so it may not be counted yet.
         oom_kills: u64,
+    },
+    /// Poststart or poststop hooks failed, which changes nothing for the container. Since version 7.
+    HookFailed {
+        /// Id of the container.
+        container: ContainerId,
+        /// The hooks, and how each failed, in words.
+        why: String,
     },
 }

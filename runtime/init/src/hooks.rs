@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hooks of the OCI runtime spec: programs that get the container's state on their stdin.
 //!
-//! The rule: a hook ends within its timeout or is killed, and the error of a failed hook shows its output. It gets
-//! no descriptor of ours, and its own environment; a startContainer hook without one gets the container's. The callers decide when each kind runs; see
-//! [`hook_sync`](crate::hook_sync).
+//! The rule: a hook ends within its timeout or is killed, with the processes that it started, and the error of a failed
+//! hook shows the end of its output. It gets no descriptor of ours, and its own environment; a startContainer hook
+//! without one gets the container's. The callers decide when each kind runs; see [`hook_sync`](crate::hook_sync).
 
+use crate::hook_children::Children;
 use crate::plan::{Step, StepError};
 use borsh::{BorshDeserialize, BorshSerialize};
 use hull_sys::{CStringArray, ForkResult, fork};
@@ -12,15 +13,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, waitid};
 use std::ffi::CString;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Timeout of a hook that does not set one itself.
 const SECONDS_DEFAULT: u32 = 600;
 /// Most of a hook's output that is kept for the error, in bytes. A report has to fit one write to a pipe.
 const OUTPUT_BYTES_MAX: usize = 1024;
+/// Reads of a hook's output before its end and its time are looked at again.
+const READS_MAX: usize = 64;
 
 /// The point of a container's life at which a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -83,10 +86,42 @@ impl Hooks {
     /// Runs those of `kinds`, one after the other; the first that fails ends it. The step of an error
     /// is the hook's place in the list.
     pub fn run(&self, kinds: &[HookKind], status: &str, pid: i32) -> Result<(), StepError> {
-        self.run_as(kinds, status, pid, &Surroundings::default())
+        self.run_as(
+            kinds,
+            status,
+            pid,
+            &Surroundings { is_outside: true, ..Surroundings::default() },
+        )
     }
 
-    /// As [`Hooks::run`], inside of a container.
+    /// Runs all of these kinds, whatever becomes of each. Returns the errors.
+    #[must_use]
+    pub fn run_all(&self, kinds: &[HookKind], status: &str, pid: i32) -> Vec<StepError> {
+        let surroundings = Surroundings { is_outside: true, ..Surroundings::default() };
+        let of_kinds = self.list.iter().enumerate().filter(|(_, of)| kinds.contains(&of.kind));
+        let ran = of_kinds.map(|(at, _)| self.run_one(at, status, pid, &surroundings));
+        ran.filter_map(Result::err).collect()
+    }
+
+    /// The hook that failed: its kind, its number among those of its kind, its program.
+    #[must_use]
+    pub fn name(&self, error: &StepError) -> String {
+        let Step::Hook(at) = error.step else { return "a hook".to_owned() };
+        let Some(hook) = usize::try_from(at).ok().and_then(|at| self.list.get(at)) else {
+            return "a hook".to_owned();
+        };
+        let before = self.list.iter().zip(0..at).filter(|(of, _)| of.kind == hook.kind);
+        format!("{} hook #{}: `{}`", hook.kind.name(), before.count(), hook.path)
+    }
+
+    /// The longest time that those of `kinds` may take together.
+    #[must_use]
+    pub fn time_max(&self, kinds: &[HookKind]) -> Duration {
+        let of_kinds = self.list.iter().filter(|of| kinds.contains(&of.kind));
+        of_kinds.map(|of| Duration::from_secs(of.timeout_s.unwrap_or(SECONDS_DEFAULT).into())).sum()
+    }
+
+    /// As [`Hooks::run`], with these surroundings.
     pub(crate) fn run_as(
         &self,
         kinds: &[HookKind],
@@ -94,19 +129,36 @@ impl Hooks {
         pid: i32,
         surroundings: &Surroundings<'_>,
     ) -> Result<(), StepError> {
-        for (at, hook) in self.list.iter().enumerate().filter(|(_, of)| kinds.contains(&of.kind)) {
-            let step = Step::Hook(u32::try_from(at).unwrap_or(u32::MAX));
-            let state = format!("{}\"status\":\"{status}\",\"pid\":{pid}}}\n", self.state);
-            run(hook, state.as_bytes(), surroundings)
-                .map_err(|(errno, call)| StepError::new(step, errno, call))?;
-        }
-        Ok(())
+        let of_kinds = self.list.iter().enumerate().filter(|(_, of)| kinds.contains(&of.kind));
+        of_kinds.map(|(at, _)| self.run_one(at, status, pid, surroundings)).collect()
+    }
+
+    fn run_one(
+        &self,
+        at: usize,
+        status: &str,
+        pid: i32,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<(), StepError> {
+        let step = Step::Hook(u32::try_from(at).unwrap_or(u32::MAX));
+        // A stopped container has no process, and then no pid.
+        let pid = if pid > 0 { format!(",\"pid\":{pid}") } else { String::new() };
+        let state = format!("{}\"status\":\"{status}\"{pid}}}\n", self.state);
+        let hook =
+            self.list.get(at).ok_or_else(|| StepError::new(step, Errno::INVAL, "no hook"))?;
+        run(hook, state.as_bytes(), surroundings)
+            .map_err(|(errno, call)| StepError::new(step, errno, call))
     }
 }
 
-/// The part of a container's own process that its hooks share.
+/// Where a hook runs, and the part of a container's own process that it shares.
 #[derive(Default)]
 pub(crate) struct Surroundings<'a> {
+    /// Whether it runs in the pid namespace of our procfs: what it starts can be found and killed one by one. In a
+    /// container that is left to the end of the container.
+    pub(crate) is_outside: bool,
+    /// The process of the container: with its end the hook is killed.
+    pub(crate) container: Option<BorrowedFd<'a>>,
     /// The environment of a hook that has none of its own.
     pub(crate) env: &'a [Vec<u8>],
     /// Confines the hook as the program will be, before its exec.
@@ -124,6 +176,7 @@ fn run(hook: &Hook, state: &[u8], surroundings: &Surroundings<'_>) -> Result {
     let (out, said) = pipe_with(PipeFlags::CLOEXEC).map_err(errno_context("pipe2(CLOEXEC)"))?;
     rustix::io::ioctl_fionbio(&out, true).map_err(errno_context("ioctl(FIONBIO)"))?;
     let failed = |err: hull_sys::Error| (err.errno(), err.to_string());
+    let children = surroundings.is_outside.then(Children::adopt);
     match fork().map_err(failed)? {
         ForkResult::Child => {
             let (errno, call) = become_hook(hook, &stdin, &said, surroundings);
@@ -133,22 +186,38 @@ fn run(hook: &Hook, state: &[u8], surroundings: &Surroundings<'_>) -> Result {
             let _gone = written.or_else(|_| write(rustix::stdio::stdout(), text.as_bytes()));
             hull_sys::exit_now(127)
         }
-        ForkResult::Parent { pidfd, .. } => {
+        ForkResult::Parent { pid, pidfd } => {
             drop(said);
             let limit = hook.timeout_s.unwrap_or(SECONDS_DEFAULT);
-            let (text, in_time) = collect_output(&pidfd, &out, Duration::from_secs(limit.into()));
-            if !in_time {
+            let time = Duration::from_secs(limit.into());
+            let (text, waited) = collect_output(&pidfd, &out, surroundings.container, time);
+            if waited != Waited::Ended {
                 hull_sys::pidfd_send_signal(pidfd.as_fd(), 9).map_err(failed)?;
             }
-            let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-            let status = status.map_err(errno_context("waitid(hook)"))?;
-            if !in_time {
-                return Err((Errno::TIMEDOUT, format!("killed after {limit} s; it said {text:?}")));
+            // Its group, which is its own number, while that cannot be another's yet.
+            let seen = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            let status = waitid(WaitId::PidFd(pidfd.as_fd()), seen);
+            let why = match waited {
+                Waited::TimedOut => Some((Errno::TIMEDOUT, format!("killed after {limit} s"))),
+                Waited::Abandoned => {
+                    Some((Errno::CANCELED, "killed as its container ended".into()))
+                }
+                Waited::Ended => {
+                    let status = status.map_err(errno_context("waitid(hook)"))?;
+                    status.and_then(|status| how(&status)).map(|how| (Errno::CANCELED, how))
+                }
+            };
+            if why.is_some()
+                && surroundings.confine.is_none()
+                && let Some(group) = rustix::process::Pid::from_raw(pid)
+            {
+                let _gone = rustix::process::kill_process_group(group, Signal::KILL);
             }
-            match status.and_then(|status| how(&status)) {
-                None => Ok(()),
-                Some(how) => Err((Errno::CANCELED, format!("{how}; it said {text:?}"))),
+            let _reaped = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            if let Some(children) = children {
+                children.release(why.is_some());
             }
+            why.map_or(Ok(()), |(errno, how)| Err((errno, format!("{how}; it said {text:?}"))))
         }
     }
 }
@@ -193,6 +262,13 @@ fn become_hook(
         let failed = |err: hull_sys::Error| (err.errno(), err.to_string());
         hull_sys::reset_signals().map_err(failed)?;
         hull_sys::close_all_but(3, &[]).map_err(failed)?;
+        if surroundings.confine.is_none() {
+            // A group of its own, to be killed as one; and without its parent nothing would end it after its time. The
+            // container's filter, which may be there already, need not know these calls.
+            rustix::process::setsid().map_err(errno_context("setsid()"))?;
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+                .map_err(errno_context("prctl(PDEATHSIG)"))?;
+        }
         let own_name = [hook.path.clone().into_bytes()];
         let args = if hook.args.is_empty() { own_name.as_slice() } else { &hook.args };
         let path = CString::new(hook.path.as_str()).map_err(|_| (Errno::INVAL, "path".into()))?;
@@ -214,39 +290,61 @@ fn become_hook(
     }
 }
 
-/// Waits for its end, at most for `limit`, and keeps the beginning of its output. Its children may keep the pipe
+/// The end of waiting for a hook.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    Ended,
+    TimedOut,
+    /// Its container has ended.
+    Abandoned,
+}
+
+/// Waits for its end, at most for `limit`, and keeps the end of its output. Its children may keep the pipe
 /// open for longer: that is not waited for.
-fn collect_output(pidfd: &OwnedFd, out: &OwnedFd, limit: Duration) -> (String, bool) {
+fn collect_output(
+    pidfd: &OwnedFd,
+    out: &OwnedFd,
+    container: Option<BorrowedFd<'_>>,
+    limit: Duration,
+) -> (String, Waited) {
     let until = Instant::now() + limit;
     let (mut said, mut open) = (Vec::new(), true);
-    let in_time = loop {
+    let waited = loop {
         let left = until.saturating_duration_since(Instant::now());
         let wait = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-        let mut fds = [PollFd::new(pidfd, PollFlags::IN), PollFd::new(out, PollFlags::IN)];
-        let watched = if open { &mut fds[..] } else { &mut fds[..1] };
+        let mut fds = vec![PollFd::new(pidfd, PollFlags::IN)];
+        fds.extend(open.then(|| PollFd::new(out, PollFlags::IN)));
+        fds.extend(container.map(|of| PollFd::from_borrowed_fd(of, PollFlags::IN)));
         // Interrupted: checked again below.
-        let _woken = poll(watched, Some(&wait));
+        let _woken = poll(&mut fds, Some(&wait));
         let ended = !fds[0].revents().is_empty();
+        let is_over = container.is_some() && fds.last().is_some_and(|of| !of.revents().is_empty());
         open = open && take(out, &mut said);
-        if ended || left.is_zero() {
-            break ended;
+        match (ended, is_over, left.is_zero()) {
+            (true, ..) => break Waited::Ended,
+            (false, true, _) => break Waited::Abandoned,
+            (false, false, true) => break Waited::TimedOut,
+            (false, false, false) => {}
         }
     };
-    (String::from_utf8_lossy(&said).trim().to_owned(), in_time)
+    (String::from_utf8_lossy(&said).trim().to_owned(), waited)
 }
 
 /// `false` at its end.
 fn take(out: &OwnedFd, said: &mut Vec<u8>) -> bool {
     let mut chunk = [0; OUTPUT_BYTES_MAX];
-    loop {
+    // A hook that writes all the time must not keep its parent from looking at the clock.
+    for _ in 0..READS_MAX {
         match read(out, &mut chunk) {
             Ok(0) => return false,
             Ok(got) => {
-                let room = OUTPUT_BYTES_MAX - said.len();
-                said.extend_from_slice(&chunk[..got.min(room)]);
+                said.extend_from_slice(&chunk[..got]);
+                let over = said.len().saturating_sub(OUTPUT_BYTES_MAX);
+                said.drain(..over);
             }
             Err(Errno::INTR) => {}
             Err(_) => return true,
         }
     }
+    true
 }

@@ -56,7 +56,7 @@ pub fn spawn(
 }
 
 /// As [`spawn`], with options. With hooks of the kinds prestart or createRuntime it returns when those have run;
-/// if one fails, the process is killed.
+/// if one fails, the process is killed. With [`LaunchOptions::hooks_beside`] it does not wait for them.
 pub fn launch(
     host: &CgroupFs,
     plan: &Plan,
@@ -90,7 +90,7 @@ pub fn launch(
         write_maps: how.write_maps,
         user_of_pid: false,
     };
-    let hook_phase = HookPhase::new(how)?;
+    let hook_phase = HookPhase::new(how, &plan.namespaces)?;
     let work = |report: &mut OwnedFd, birth: Birth<'_>| {
         // The host's /proc, which no process of the container can have changed.
         let pre_mount = PreMountFiles::open(&plan.process)?;

@@ -22,6 +22,8 @@ mod device;
 pub mod filter;
 mod filter_place;
 mod hierarchies;
+mod hook_children;
+pub mod hook_process;
 mod hook_sync;
 pub mod hooks;
 mod id_maps;

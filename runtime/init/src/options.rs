@@ -44,6 +44,9 @@ pub struct LaunchOptions<'a> {
     pub procfs: Option<&'a PodProcfs>,
     /// Hooks that run during the start.
     pub hooks: Option<&'a Hooks>,
+    /// A process beside the caller runs the hooks outside of the container, so that the caller goes on meanwhile; the
+    /// directory is the one of [`hook_process`](crate::hook_process). The caller reaps all its children.
+    pub hooks_beside: Option<BorrowedFd<'a>>,
     /// Runs before the hooks; the process is killed if it fails.
     pub prepare: Option<Prepare<'a>>,
     /// Scheduling beyond the plan's.

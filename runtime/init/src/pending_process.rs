@@ -65,7 +65,7 @@ pub(crate) fn fail(report: impl AsFd, error: &StepError) -> ! {
 }
 
 /// A report that fits one write. Of a longer one the middle of the call's text, which has paths in it, is cut out.
-fn encode(error: &StepError) -> Option<Vec<u8>> {
+pub(crate) fn encode(error: &StepError) -> Option<Vec<u8>> {
     let bytes = borsh::to_vec(error).ok()?;
     let Some(over) = bytes.len().checked_sub(REPORT_BYTES_MAX).filter(|over| *over > 0) else {
         return Some(bytes);

@@ -223,7 +223,9 @@ fn finish(
             // Already installed, and inherited.
             FilterPlace::WithRights | FilterPlace::BeforeBirth => Ok(()),
         };
-        how.wait(report, &Surroundings { env: &process.env, confine: Some(&confine) })?;
+        let surroundings =
+            Surroundings { env: &process.env, confine: Some(&confine), ..Surroundings::default() };
+        how.wait(report, &surroundings)?;
         if let Some(gate) = how.scheduled_by_parent {
             // Also its end: then the parent is gone.
             let _scheduled = rustix::io::read(gate, &mut [0]);

@@ -23,6 +23,14 @@ pub(crate) fn open_proc(path: &str, resolve: ResolveFlags) -> Result<OwnedFd, Er
     openat2(verified_proc()?, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
+/// Reads a file of /proc; nothing that is mounted inside of /proc is entered.
+pub(crate) fn read_proc(path: &str) -> std::io::Result<String> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = openat2(verified_proc()?, path, flags, Mode::empty(), resolve)?;
+    std::io::read_to_string(std::fs::File::from(file))
+}
+
 /// Writes a kernel setting. Dots separate; a name with slashes may have dots in its parts (a link's
 /// name).
 pub(crate) fn write(name: &str, value: &str) -> Result<(), (Errno, String)> {

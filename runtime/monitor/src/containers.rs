@@ -12,6 +12,7 @@
 use crate::attach::{CLIENTS_MAX, Clients, Unseen, clean_eof, send_stdin};
 use crate::draining::DrainingCgroup;
 use crate::event_loop::EventLoop;
+use crate::hooks::ContainerHooks;
 use crate::last_output::Tails;
 use crate::log::{self, Log, Stream};
 use crate::log_buffer::LogBuffer;
@@ -113,6 +114,8 @@ pub(crate) struct Container {
     pub(crate) delete: bool,
     /// The connection that requested its start, or took that over.
     pub(crate) requested_by: u64,
+    /// Its hooks, until its poststop hooks are begun.
+    pub(crate) hooks: Option<ContainerHooks>,
     /// Name of the session keyring of all its processes. No process in it can guess it beforehand.
     pub(crate) keyring: String,
 }

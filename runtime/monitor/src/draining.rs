@@ -7,7 +7,9 @@
 
 use crate::connection::RequestId;
 use crate::event_loop::{EventLoop, EventSource};
+use crate::hooks::ContainerHooks;
 use hull_cgroup::{Cgroup, Events};
+use hull_proto::id::ContainerId;
 use hull_proto::monitor::Failure;
 use rustix::event::epoll::EventFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -114,4 +116,6 @@ pub(crate) struct FailedStart {
     pub(crate) draining: DrainingCgroup,
     pub(crate) request: RequestId,
     pub(crate) failure: Failure,
+    /// Hooks of the container, whose poststop hooks follow.
+    pub(crate) hooks: Option<(ContainerId, ContainerHooks)>,
 }

@@ -35,6 +35,8 @@ pub(crate) enum EventSource {
     Client(ContainerId),
     /// The memory events of a running container's cgroup.
     Memory(ContainerId),
+    /// A process that runs hooks, by its number.
+    Hooks(u64),
     /// A cgroup that is being drained: all of them are checked after every turn.
     Draining,
 }

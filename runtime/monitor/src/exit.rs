@@ -10,6 +10,7 @@ use crate::connection::RequestId;
 use crate::containers::{Container, ContainerState};
 use crate::draining::{DrainingCgroup, FailedStart};
 use crate::execs::Exec;
+use crate::hooks::ContainerHooks;
 use crate::log::Stream;
 use crate::monitor::Monitor;
 use hull_cgroup::Cgroup;
@@ -116,10 +117,11 @@ impl Monitor {
         cgroup: Cgroup,
         request: RequestId,
         failure: Failure,
+        hooks: Option<(ContainerId, ContainerHooks)>,
     ) {
         let (pod, events) = (self.pod_cgroup(), &mut self.events);
         let draining = DrainingCgroup::start(&cgroup, pod.as_ref(), FAILED_MAX, events);
-        self.failed_starts.push(FailedStart { cgroup, draining, request, failure });
+        self.failed_starts.push(FailedStart { cgroup, draining, request, failure, hooks });
     }
 
     /// Checks all cgroups that are being drained.
@@ -172,7 +174,7 @@ impl Monitor {
             pids_refused: counters.pids_refused,
         };
         container.state = ContainerState::Ended(started, exit);
-        let delete = container.delete;
+        let (delete, hooks) = (container.delete, container.hooks.take());
         let failed = exit.how != ExitHow::Code(0) || exit.oom_kills > 0;
         let output = (failed && !container.tails.is_empty()).then(|| container.tails.copy());
         self.report_log_loss();
@@ -180,6 +182,9 @@ impl Monitor {
             self.daemon.event(Event::LastOutput(id.clone(), output));
         }
         self.daemon.event(Event::ContainerExited(id.clone(), exit));
+        if let Some(hooks) = hooks {
+            self.run_poststop(id, &hooks);
+        }
         if delete {
             self.delete(id);
         }
@@ -197,6 +202,9 @@ impl Monitor {
             // report it.
             self.failed_starts.push(failed);
             return;
+        }
+        if let Some((id, hooks)) = failed.hooks {
+            self.run_poststop(&id, &hooks);
         }
         self.daemon.reply(failed.request, Err(failed.failure));
     }
@@ -216,6 +224,7 @@ impl Monitor {
             && self.containers.values().all(Container::has_ended)
             && self.execs.is_empty()
             && self.failed_starts.is_empty()
+            && self.hook_runs.is_empty()
     }
 
     /// Removes the cgroups that were created here: all processes are gone.

@@ -22,6 +22,8 @@ mod draining;
 mod event_loop;
 mod execs;
 mod exit;
+mod hook_runs;
+mod hooks;
 mod last_output;
 pub mod limits;
 pub mod log;
@@ -38,7 +40,8 @@ mod setup;
 mod starts;
 mod stdio;
 
-use hull_proto::monitor::{LISTEN_FD, USER_NAMESPACES_WORK};
+use hull_proto::monitor::{HOOKS_OUTPUT_FD, LISTEN_FD, USER_NAMESPACES_WORK};
+use std::os::fd::AsFd as _;
 
 /// Tries whether pods can have user namespaces, with `layers` as a root's lower layers, and sends the result to the
 /// daemon.
@@ -56,6 +59,27 @@ pub fn try_user_namespaces(layers: &[String]) -> Result<(), String> {
     };
     let sent = rustix::io::write(&daemon, answer.as_bytes());
     sent.map(drop).map_err(|errno| format!("send the result to the daemon: {errno}"))
+}
+
+/// Runs the poststop hooks of a container whose monitor is gone, if they have not run, and sends what failed to the
+/// daemon.
+///
+/// # Errors
+/// A sentence, to be read after "cannot", when they could not be run.
+pub fn run_poststop() -> Result<(), String> {
+    let inherited = |fd: i32| {
+        hull_sys::inherited(fd)
+            .ok_or_else(|| format!("find descriptor {fd}, to run poststop hooks"))
+    };
+    let (dir, daemon) = (inherited(LISTEN_FD)?, inherited(HOOKS_OUTPUT_FD)?);
+    // What the daemon was started with is not for hooks.
+    let _kept = hull_sys::reset_inherited();
+    let failed = hull_init::hook_process::run_owed(dir.as_fd()).map_err(|error| {
+        format!("{}: {}", error.call, std::io::Error::from_raw_os_error(error.errno))
+    })?;
+    // A daemon that is gone does not need it.
+    let _gone = rustix::io::write(&daemon, failed.as_bytes());
+    Ok(())
 }
 
 /// Serves one pod until it is shut down.

@@ -2,7 +2,7 @@
 //! `hull-monitor POD`: started by the daemon, one per pod, with its listening socket as descriptor
 //! 3 and the pause program as descriptor 4.
 
-use hull_proto::monitor::TRY_USER_NAMESPACES;
+use hull_proto::monitor::{RUN_POSTSTOP, TRY_USER_NAMESPACES};
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -22,6 +22,8 @@ fn main() -> ExitCode {
     let pod = args.next().unwrap_or_default();
     let done = if pod == TRY_USER_NAMESPACES {
         hull_monitor::try_user_namespaces(&args.collect::<Vec<_>>())
+    } else if pod == RUN_POSTSTOP {
+        hull_monitor::run_poststop()
     } else {
         hull_monitor::run(&pod)
     };

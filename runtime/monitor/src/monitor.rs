@@ -7,6 +7,7 @@ use crate::daemon::Daemon;
 use crate::draining::FailedStart;
 use crate::event_loop::{DAEMON, EventLoop, EventSource, LISTEN, SIGNAL};
 use crate::execs::Exec;
+use crate::hooks::HookRun;
 use crate::log::Stream;
 use crate::newcomers::Newcomers;
 use crate::pause::Pause;
@@ -43,6 +44,9 @@ pub(crate) struct Monitor {
     pub(crate) containers: BTreeMap<ContainerId, Container>,
     pub(crate) execs: BTreeMap<u64, Exec>,
     pub(crate) failed_starts: Vec<FailedStart>,
+    /// Processes that run hooks, by number.
+    pub(crate) hook_runs: BTreeMap<u64, HookRun>,
+    pub(crate) next_hook_run: u64,
     /// The request for the shutdown.
     pub(crate) shutdown: Option<RequestId>,
     /// Buffers for output, while data flows.
@@ -73,6 +77,8 @@ impl Monitor {
             containers: BTreeMap::new(),
             execs: BTreeMap::new(),
             failed_starts: Vec::new(),
+            hook_runs: BTreeMap::new(),
+            next_hook_run: 0,
             shutdown: None,
             buffers: None,
         }
@@ -128,6 +134,7 @@ impl Monitor {
                     }
                 }
                 Some(EventSource::Memory(id)) => self.out_of_memory(&id),
+                Some(EventSource::Hooks(number)) => self.read_hooks(number),
                 Some(EventSource::Draining) | None => {}
             },
         }
@@ -245,5 +252,6 @@ impl Monitor {
             && self.pause.is_none()
             && self.containers.is_empty()
             && self.failed_starts.is_empty()
+            && self.hook_runs.is_empty()
     }
 }

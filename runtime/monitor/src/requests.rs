@@ -38,14 +38,20 @@ impl Monitor {
                 self.containers.values_mut().for_each(|of| of.log.reset_reported());
                 Ok(Some(Response::Hello(self.hello())))
             }
-            Command::StartPause { .. } | Command::StartContainer { .. } | Command::Exec { .. }
+            Command::StartPause { .. }
+            | Command::StartContainer { .. }
+            | Command::StartWithHooks { .. }
+            | Command::Exec { .. }
                 if self.shutdown.is_some() =>
             {
                 Err(Failure::BadRequest("the pod is being shut down".into()))
             }
             Command::StartPause { plan, netns } => self.start_pause(id, &plan, netns),
             Command::StartContainer { container, plan, stdio } => {
-                self.start_container(id, container, &plan, stdio)
+                self.start_container(id, container, &plan, stdio, None)
+            }
+            Command::StartWithHooks { container, plan, stdio, hooks } => {
+                self.start_container(id, container, &plan, stdio, Some(&hooks))
             }
             Command::Exec { container, exec, process, streams } => {
                 self.start_exec(id, &container, exec, &process, streams)

@@ -7,6 +7,7 @@ use crate::connection::RequestId;
 use crate::containers::{Container, ContainerState, Output};
 use crate::event_loop::EventSource;
 use crate::execs::Exec;
+use crate::hooks::ContainerHooks;
 use crate::last_output::Tails;
 use crate::log::Log;
 use crate::monitor::Monitor;
@@ -26,6 +27,7 @@ use hull_sys::time::now_ns;
 use rustix::event::epoll::EventFlags;
 use rustix::fs::FileType;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 impl Monitor {
     pub(crate) fn start_pause(&mut self, request: RequestId, plan: &[u8], netns: bool) -> Answer {
@@ -37,7 +39,7 @@ impl Monitor {
         let cgroup = self.cgroup(&plan.cgroup.path)?;
         match self.create_pause(request, &plan, netns, &cgroup) {
             Ok(pause) => self.pause = Some(pause),
-            Err(failure) => self.drain_failed_start(cgroup, request, failure),
+            Err(failure) => self.drain_failed_start(cgroup, request, failure, None),
         }
         Ok(None)
     }
@@ -63,20 +65,39 @@ impl Monitor {
         id: ContainerId,
         plan: &[u8],
         stdio: Stdio,
+        hooks: Option<&[u8]>,
     ) -> Answer {
         let log = self.fds(usize::from(stdio.log))?.pop();
+        let dir = self.fds(usize::from(hooks.is_some()))?.pop();
         if self.containers.contains_key(&id) {
             return self.take_over(request, &id);
         }
         let plan: Plan = decode(plan)?;
+        let hooks = match hooks.zip(dir) {
+            Some((hooks, dir)) => {
+                Some(ContainerHooks { hooks: Rc::new(decode(hooks)?), dir: Rc::new(dir) })
+            }
+            None => None,
+        };
         let cgroup = self.cgroup(&plan.cgroup.path)?;
         let slots = self.slots(&plan)?;
         let pipes = Pipes::new(stdio)?;
-        match self.create_container(request, &id, plan, pipes, log, &slots, &cgroup) {
+        match self.create_container(
+            request,
+            &id,
+            plan,
+            pipes,
+            (log, hooks.clone()),
+            &slots,
+            &cgroup,
+        ) {
             Ok(container) => {
                 self.containers.insert(id, container);
             }
-            Err(failure) => self.drain_failed_start(cgroup, request, failure),
+            Err(failure) => {
+                let hooks = hooks.map(|hooks| (id, hooks));
+                self.drain_failed_start(cgroup, request, failure, hooks);
+            }
         }
         Ok(None)
     }
@@ -88,7 +109,7 @@ impl Monitor {
         id: &ContainerId,
         plan: Plan,
         pipes: Pipes,
-        log: Option<OwnedFd>,
+        (log, hooks): (Option<OwnedFd>, Option<ContainerHooks>),
         slots: &[OwnedFd],
         cgroup: &Cgroup,
     ) -> Result<Container, Failure> {
@@ -97,6 +118,8 @@ impl Monitor {
             keyring: Some(&keyring),
             processes: Some(&processes),
             procfs: self.pause.as_ref().and_then(|pause| pause.procfs.as_ref()),
+            hooks: hooks.as_ref().map(|of| &*of.hooks),
+            hooks_beside: hooks.as_ref().map(|of| of.dir.as_fd()),
             ..LaunchOptions::default()
         };
         let is_terminal = pipes.stderr.is_none();
@@ -135,6 +158,7 @@ impl Monitor {
             unseen: is_terminal.then(attach::Unseen::default),
             delete: false,
             requested_by: request.connection,
+            hooks,
             keyring,
         })
     }
@@ -293,7 +317,7 @@ impl Monitor {
         match result {
             Ok(()) => {
                 self.watch_memory(id);
-                self.daemon.reply(request, Ok(Response::Started(started)));
+                self.answer_start(id, request, started);
             }
             Err(failure) => self.abort_start(id, request, failure),
         }
@@ -318,7 +342,8 @@ impl Monitor {
         let failure = of_memory(failure, &container.cgroup);
         // Its process ends by itself; killed, in case it hangs before that.
         pending_start::kill(&container.pidfd);
-        self.drain_failed_start(container.cgroup, request, failure);
+        let hooks = container.hooks.map(|hooks| (id.clone(), hooks));
+        self.drain_failed_start(container.cgroup, request, failure, hooks);
     }
 
     /// Answers the start of the pause process, if its result is known.
@@ -337,7 +362,7 @@ impl Monitor {
                 let Some(pause) = self.pause.take() else { return };
                 let failure = of_memory(step(&error), &pause.cgroup);
                 pending_start::kill(&pause.pidfd);
-                self.drain_failed_start(pause.cgroup, pending.request, failure);
+                self.drain_failed_start(pause.cgroup, pending.request, failure, None);
             }
         }
     }

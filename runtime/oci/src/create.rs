@@ -223,8 +223,8 @@ fn hand_over(
 /// Why a step of the way failed, in words.
 fn described(setup: &Setup, error: &StepError) -> Error {
     let id = setup.record.id.clone();
-    if let Step::Hook(at) = error.step {
-        return hook_failed(&setup.hooks, id, at, error);
+    if let Step::Hook(_) = error.step {
+        return hook_failed(&setup.hooks, id, error);
     }
     let cgroup = CgroupFs::detect().and_then(|host| Cgroup::at(&host, &setup.record.cgroup));
     let error = error.clone();

@@ -86,7 +86,7 @@ pub(crate) fn tear_down(global: &Global, dir: &Dir, record: Option<&Record>) -> 
     if record.hooks.is_some() {
         let hooks = hooks(record)?;
         // As the spec requires, a failed poststop hook does not keep the container.
-        if let Err(error) = hooks.run(&[HookKind::Poststop], "stopped", 0) {
+        for error in hooks.run_all(&[HookKind::Poststop], "stopped", 0) {
             log::warn(global, &format!("cannot {}", failed_hook(record, &hooks, &error)));
         }
     }

@@ -3,7 +3,6 @@
 
 use crate::error::{Error, Result};
 use crate::record::Record;
-use hull_init::plan::Step;
 use hull_init::{Hooks, StepError};
 use oci_spec::runtime::{Spec, SpecBuilder};
 
@@ -22,19 +21,10 @@ pub(crate) fn only_hooks(record: &Record) -> Result<Spec> {
 }
 
 pub(crate) fn failed_hook(record: &Record, hooks: &Hooks, error: &StepError) -> Error {
-    let at = if let Step::Hook(at) = error.step { at } else { u32::MAX };
-    hook_failed(hooks, record.id.clone(), at, error)
+    hook_failed(hooks, record.id.clone(), error)
 }
 
 /// Names the hook.
-pub(crate) fn hook_failed(hooks: &Hooks, id: String, at: u32, error: &StepError) -> Error {
-    let hook = usize::try_from(at).ok().and_then(|at| hooks.list.get(at));
-    let hook = hook.map_or_else(
-        || "a hook".to_owned(),
-        |hook| {
-            let before = hooks.list.iter().zip(0..at).filter(|(of, _)| of.kind == hook.kind);
-            format!("{} hook #{}: `{}`", hook.kind.name(), before.count(), hook.path)
-        },
-    );
-    Error::Hook { id, hook, why: error.call.clone() }
+pub(crate) fn hook_failed(hooks: &Hooks, id: String, error: &StepError) -> Error {
+    Error::Hook { id, hook: hooks.name(error), why: error.call.clone() }
 }

@@ -38,8 +38,10 @@ pub use further::take_further_limits;
 pub use hooks::hooks;
 pub use host::HostFacts;
 pub use hull_cgroup::{FurtherLimits, Limits};
+pub use hull_init::hook_process::{HOOKS as HOOKS_FILE, OWED as OWED_FILE};
 pub use hull_init::plan::{Cgroup, IdMap, IdMaps, Namespace, Namespaces, Op, Source};
 pub use hull_init::to_host_id;
+pub use hull_init::{HookKind, Hooks};
 pub use hull_init::{PausePlan, Phase, Plan, Process, Step, StepError};
 pub use limits::limits;
 pub use mounts::clean;
@@ -57,6 +59,12 @@ pub fn encode<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
 /// Decodes a plan of [`encode`]. `None` if it has another version, or is truncated.
 #[must_use]
 pub fn decode_plan(bytes: &[u8]) -> Option<Plan> {
+    borsh::from_slice(bytes).ok()
+}
+
+/// Decodes hooks of [`encode`]. `None` if they have another version, or are truncated.
+#[must_use]
+pub fn decode_hooks(bytes: &[u8]) -> Option<Hooks> {
     borsh::from_slice(bytes).ok()
 }
 

@@ -185,6 +185,7 @@ fn plan(
     let plan = super::start::plan_of(node, &record, &image, &spec)?;
     let remarks = remarks::of(node, &record, &spec, &plan);
     node.plans.save(&record.id, &plan).map_err(|source| Error::Store { source })?;
+    node.bundles.save(&record.id, &spec, &node.rootfs_dir())?;
     volumes::check(node, &record)?;
     Ok(Planned { record, image, user, plan, remarks })
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Taking away what is left of a container that does not run. Any number of times.
 
-use super::ContainerRecord;
+use super::{ContainerRecord, poststop};
 use crate::container::cgroup::clear_cgroup;
 use crate::error::Error;
 use crate::monitors::Client;
@@ -13,7 +13,8 @@ use hull_proto::monitor::Command;
 use std::sync::Arc;
 use tracing::debug;
 
-/// Removes its cgroup, its writable layer and its kept plan. The log stays: it is the kubelet's.
+/// Removes its cgroup, its writable layer, its kept plan and its hooks, once its poststop hooks have run. The log stays:
+/// it is the kubelet's.
 pub(crate) async fn remove(
     node: &Arc<Node>,
     client: Option<Client>,
@@ -39,7 +40,10 @@ pub(crate) async fn remove(
         node.images
             .remove_rootfs(&record.id)
             .map_err(|source| Error::Rootfs { container: record.id.clone(), source })?;
-        node.plans.remove(&record.id).map_err(|source| Error::Store { source })
+        poststop::run_owed(&node, &record.id)?;
+        let stored = |source| Error::Store { source };
+        node.bundles.remove(&record.id).map_err(stored)?;
+        node.plans.remove(&record.id).map_err(stored)
     })
     .await
 }

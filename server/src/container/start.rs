@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Starting a container: spec, plan, log, and the monitor's answer put into a sentence.
 
-use super::{CachedPlan, ContainerRecord, log, volumes};
+use super::{CachedPlan, ContainerRecord, hooks, log, volumes};
 use crate::diagnostics::{explain, program};
 use crate::error::Error;
 use crate::history::timed;
@@ -13,10 +13,11 @@ use crate::pod::{PodRecord, State as PodState};
 use crate::storage::blocking;
 use ::oci_spec::runtime::Spec;
 use hull_image::Image;
-use hull_plan::{Namespace, Op, Options, Plan, Root, Source};
+use hull_plan::{Hooks, Namespace, Op, Options, Plan, Root, Source};
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Command, Failure as MonitorFailure, SLOT_SHM, Started, Stdio};
 use hull_proto::nri::LinuxResources;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ pub(crate) fn plan(
     plan_of(node, record, image, &spec)
 }
 
-/// The plan of a container with this spec.
+/// The plan of a container with this spec, without its hooks, which travel beside it.
 pub(crate) fn plan_of(
     node: &Node,
     record: &ContainerRecord,
@@ -55,7 +56,14 @@ pub(crate) fn plan_of(
         sources,
         host: node.host.clone(),
     };
-    hull_plan::plan(spec, &options).map_err(|source| Error::Plan { source })
+    let planned = if spec.hooks().is_some() {
+        let mut plain = spec.clone();
+        plain.set_hooks(None);
+        hull_plan::plan(&plain, &options)
+    } else {
+        hull_plan::plan(spec, &options)
+    };
+    planned.map_err(|source| Error::Plan { source })
 }
 
 /// Updates what may have changed since the plan was built: limits, and the process whose pid namespace it joins.
@@ -163,9 +171,11 @@ pub(crate) struct StartParams {
 /// The stage of a container's timeline that all of this is a part of.
 const STAGE: &str = "start container";
 
+/// The verb in errors of a start.
+const DOING: &str = "start the container";
+
 /// Starts it, by the pod's monitor.
 pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
-    const DOING: &str = "start the container";
     let StartParams { node, client, pod, pod_record, record, planned, target_pid } = params;
     let client = client.ok_or(Error::Monitor { doing: DOING, source: monitors::Error::Lost })?;
     let image = node
@@ -201,11 +211,12 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
         stdin: record.config.stdin,
         stdin_once: record.config.stdin_once,
     };
-    let command =
-        Command::StartContainer { container: id.clone(), plan: hull_plan::encode(&planned), stdio };
-    let started = client.start(command, log.into_iter().collect());
+    let (hooks, dir) = begin_hooks(&node, &client, &record).await?;
+    let plan = hull_plan::encode(&planned);
+    let command = command(id.clone(), plan, stdio, dir.is_some().then_some(&hooks));
+    let started = client.start(command, log.into_iter().chain(dir).collect());
     let started = timed(&node.history, &record.id, (STAGE, "launch"), started);
-    let waited = node.launch_max();
+    let waited = node.launch_max() + hooks::start_max(&hooks);
     let Ok(started) = tokio::time::timeout(waited, started).await else {
         // Killed on its way; and forgotten, so that it does not run after all when that could not be.
         let forgotten = client.command(Command::Delete { container: id }, Vec::new()).await;
@@ -215,6 +226,11 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
     match started {
         Ok(started) => Ok(started),
         Err(monitors::Error::Refused { failure: MonitorFailure::Step(step) }) => {
+            if let Some(error) = hull_plan::decode_step(&step)
+                && matches!(error.step, hull_plan::Step::Hook(_))
+            {
+                return Err(Error::Hook { hook: hooks.name(&error), why: error.call });
+            }
             let (of, known, process) =
                 (Arc::clone(&node), Arc::clone(&record), planned.process.clone());
             let errno = exec_errno(&step);
@@ -225,6 +241,30 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
         }
         Err(source) => Err(Error::Monitor { doing: DOING, source }),
     }
+}
+
+fn command(container: ContainerId, plan: Vec<u8>, stdio: Stdio, hooks: Option<&Hooks>) -> Command {
+    match hooks.map(hull_plan::encode) {
+        Some(hooks) => Command::StartWithHooks { container, plan, stdio, hooks },
+        None => Command::StartContainer { container, plan, stdio },
+    }
+}
+
+/// The hooks of a container that is about to be started, with the directory for the monitor; none without hooks.
+async fn begin_hooks(
+    node: &Arc<Node>,
+    client: &Client,
+    record: &ContainerRecord,
+) -> Result<(Hooks, Option<OwnedFd>), Error> {
+    let (shared, id) = (Arc::clone(node), record.id.clone());
+    let version = client.check_hooks();
+    blocking(move || {
+        let Some(hooks) = shared.bundles.load(&id)? else { return Ok((Hooks::default(), None)) };
+        version.map_err(|source| Error::Monitor { doing: DOING, source })?;
+        let dir = shared.bundles.begin(&id, &hooks)?;
+        Ok((hooks, Some(dir)))
+    })
+    .await
 }
 
 /// The errno of a failed exec; 0 of any other step.

@@ -121,6 +121,7 @@ fn code(error: &Error) -> Code {
         | Error::ProfileLost { .. }
         | Error::VolumeSource { .. }
         | Error::Propagation { .. }
+        | Error::Hook { .. }
         | Error::Failed { .. } => Code::FailedPrecondition,
         Error::SetLimits { source } => limits_code(source),
         Error::Parts { source, .. } => parts_code(source),
@@ -194,6 +195,8 @@ fn monitor_code(error: &monitors::Error) -> Code {
         | monitors::Error::Connect { .. }
         | monitors::Error::TooOld { .. }
         | monitors::Error::CannotAttach { .. }
+        | monitors::Error::CannotRunHooks { .. }
+        | monitors::Error::HooksOutput { .. }
         | monitors::Error::WrongAnswer { .. } => Code::Unknown,
     }
 }

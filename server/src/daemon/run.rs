@@ -14,6 +14,7 @@ use super::timelines;
 use super::timeout::DeadlineLayer;
 use crate::apparmor::AppArmor;
 use crate::config::Config;
+use crate::container::hooks::Bundles;
 use crate::container::plans::Plans;
 use crate::cri::Cri;
 use crate::error::{Chain, Error as VerbError};
@@ -299,6 +300,7 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
         pods: Store::open(config.state_dir.join("pods")).map_err(directories)?,
         containers: Store::open(config.state_dir.join("containers")).map_err(directories)?,
         plans: Plans::open(config.state_dir.join("plans")).map_err(directories)?,
+        bundles: Bundles::open(config.state_dir.join("bundles")).map_err(directories)?,
         settings: settings_store,
         history: History::open(config.state_dir.join("history")),
         plugins,

@@ -84,6 +84,8 @@ pub(crate) enum Error {
     /// A step failed and was explained.
     #[error("{doing}: {failure}")]
     Failed { doing: &'static str, failure: Box<Failure> },
+    #[error("start the container: {hook} failed: {why}")]
+    Hook { hook: String, why: String },
     #[error("{doing}")]
     Monitor { doing: &'static str, source: monitors::Error },
     #[error("{doing} the pod")]
@@ -235,6 +237,7 @@ impl Error {
             Self::LaunchTimeout { .. } => Some(
                 "look whether its storage answers, and whether its cgroup or its pod's is frozen; or raise `runtime.launch_timeout_s`".into(),
             ),
+            Self::Hook { .. } => Some(advice::HOOK.into()),
             Self::Monitor { source, .. } => monitor_hint(source),
             Self::Invalid { .. }
             | Self::WrongState { .. }

@@ -96,6 +96,13 @@ pub(crate) const CDI_FILE_BYTES: Budget = Budget::fixed(
     (4 << 20, Unit::Bytes),
     "the file is not used",
 );
+/// Of a CDI device or an NRI plugin.
+pub(crate) const HOOK_S: Budget = Budget::fixed(
+    "hook_timeout_s",
+    "time of a hook that has no timeout of its own",
+    (30, Unit::Seconds),
+    "it is killed with all that it started; a start fails (FAILED_PRECONDITION)",
+);
 /// Kept for clients that come later or read slowly.
 pub(crate) const EVENTS: Budget = Budget::fixed(
     "events_max",
@@ -237,6 +244,7 @@ const CALLS: &[&Budget] = &[
     &GROUPS,
     &ACCOUNTS_BYTES,
     &CDI_FILE_BYTES,
+    &HOOK_S,
     &EVENTS,
     &EVENTS_BYTES,
     &EVENTS_KEPT_S,

@@ -13,8 +13,8 @@ use hull_proto::id::ContainerId;
 use hull_proto::monitor::frame::{FrameDecoder, FrameTooLong, encode};
 use hull_proto::monitor::{
     Command, Event, Exit, FRAME_BYTES_MAX, Failure, HelloReply, LastOutput, Message, ProcessState,
-    Request, Response, Started, Streams, Target, VERSION, VERSION_ATTACH, VERSION_LAST_OUTPUT,
-    VERSION_ROOT_BINDS, VERSION_TERMINALS,
+    Request, Response, Started, Streams, Target, VERSION, VERSION_ATTACH, VERSION_HOOKS,
+    VERSION_LAST_OUTPUT, VERSION_ROOT_BINDS, VERSION_TERMINALS,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::collections::{HashMap, VecDeque};
@@ -98,6 +98,7 @@ impl Client {
         let takes_time = match command {
             Command::StartPause { .. }
             | Command::StartContainer { .. }
+            | Command::StartWithHooks { .. }
             | Command::Exec { .. }
             | Command::Shutdown => true,
             Command::Hello { .. }
@@ -158,6 +159,14 @@ impl Client {
     /// Whether it knows binds of parts of a container's own root.
     pub(crate) fn has_root_binds(&self) -> bool {
         self.version >= VERSION_ROOT_BINDS
+    }
+
+    /// Checks that it can run hooks.
+    pub(crate) fn check_hooks(&self) -> Result<(), Error> {
+        if self.version < VERSION_HOOKS {
+            return Err(Error::CannotRunHooks { version: self.version });
+        }
+        Ok(())
     }
 
     /// Whether it opens the terminal of an exec in the container.
@@ -417,4 +426,21 @@ fn send(stream: &UnixStream, frame: &Frame) -> io::Result<usize> {
     }
     let bytes = [IoSlice::new(&frame.bytes[frame.sent..])];
     Ok(sendmsg(stream, &bytes, &mut ancillary, SendFlags::NOSIGNAL)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_monitor_of_an_earlier_release_runs_no_hooks_and_the_error_says_what_to_do() {
+        let client = |version| {
+            let (calls, _queue) = mpsc::channel(1);
+            Client { version, calls, pause: Arc::default(), hangs: Arc::default() }
+        };
+        let refused = client(VERSION_HOOKS - 1).check_hooks().unwrap_err();
+        assert!(refused.to_string().contains("version 6"), "{refused}");
+        assert!(refused.hint().unwrap().starts_with("delete the pod"));
+        client(VERSION_HOOKS).check_hooks().unwrap();
+    }
 }

@@ -32,6 +32,12 @@ pub(crate) enum Error {
         "attach to containers of a pod started by an older hull: its monitor is of version {version}"
     )]
     CannotAttach { version: u16 },
+    #[error(
+        "run its hooks: its pod was started by an older hull, and the pod's monitor is of version {version}"
+    )]
+    CannotRunHooks { version: u16 },
+    #[error("read the output of the program that runs hooks")]
+    HooksOutput { source: io::Error },
     #[error("carry it out in the pod's monitor: {}", why(failure))]
     Refused { failure: Failure },
     #[error("understand the pod's monitor: it answered {answer}")]
@@ -54,7 +60,7 @@ impl Error {
                 ),
                 _ => None,
             },
-            Self::TooOld { .. } | Self::CannotAttach { .. } => Some(
+            Self::TooOld { .. } | Self::CannotAttach { .. } | Self::CannotRunHooks { .. } => Some(
                 "delete the pod, so that it is created again with this release's monitor".into(),
             ),
             Self::Programs { .. }
@@ -62,6 +68,7 @@ impl Error {
             | Self::Connect { .. }
             | Self::Lost
             | Self::Hangs { .. }
+            | Self::HooksOutput { .. }
             | Self::Refused { .. }
             | Self::WrongAnswer { .. } => None,
         }

@@ -22,14 +22,15 @@ use crate::limits::waits;
 use crate::storage::blocking;
 use hull_proto::id::PodId;
 use hull_proto::monitor::{
-    HelloReply, LISTEN_FD, PAUSE_FD, TRY_USER_NAMESPACES, USER_NAMESPACES_WORK, VERSION_MIN,
+    HOOKS_OUTPUT_FD, HelloReply, LISTEN_FD, PAUSE_FD, RUN_POSTSTOP, TRY_USER_NAMESPACES,
+    USER_NAMESPACES_WORK, VERSION_MIN,
 };
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -108,6 +109,24 @@ impl Monitors {
             "" => Err("the program that tried it ended without a word".into()),
             _ => Err(why),
         }
+    }
+
+    /// Has a monitor's program run the poststop hooks of the container with this directory, if they have not run. Blocks
+    /// until they have, which their time limits bound. Returns what failed, in words.
+    pub(crate) fn run_poststop(&self, dir: BorrowedFd<'_>) -> Result<String, Error> {
+        let failed = |source| Error::HooksOutput { source };
+        let (output, to_us) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|errno| failed(errno.into()))?;
+        let fds = [(dir, LISTEN_FD), (to_us.as_fd(), HOOKS_OUTPUT_FD)];
+        let args = ["hull-monitor", RUN_POSTSTOP];
+        let pid = hull_sys::spawn_program(self.programs.monitor.as_fd(), &args, &fds)
+            .map_err(|source| Error::Spawn { source })?;
+        self.reaper.take(pid);
+        drop(to_us);
+        let mut said = Vec::new();
+        let read = fs::File::from(output).take(TRIED_BYTES_MAX).read_to_end(&mut said);
+        read.map_err(failed)?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
     /// Starts a monitor for `pod`, listening at `socket`, and connects to it. Gives its process id too.

@@ -4,6 +4,7 @@
 //! ```text
 //! <state_dir>/pods, containers      records
 //! <state_dir>/plans                 what was resolved for each container when it was made
+//! <state_dir>/bundles               hooks of containers that have some, and what these read
 //! <state_dir>/run/<pod-id>/         monitor.sock
 //! <data_dir>/pods/<pod-id>/         hosts, hostname, resolv.conf: containers may write to them
 //! <state_dir>/rootfs                empty; where every container's root is mounted in its own
@@ -22,6 +23,7 @@ pub(crate) use ids::{new_container_id, new_pod_id};
 use crate::apparmor::AppArmor;
 use crate::config::Config;
 use crate::container::exec::ExecSlots;
+use crate::container::hooks::Bundles;
 use crate::container::plans::Plans;
 use crate::diagnostics::denials::Denials;
 use crate::history::History;
@@ -53,6 +55,8 @@ pub(crate) struct Node {
     pub(crate) monitors: Monitors,
     pub(crate) pods: Store,
     pub(crate) containers: Store,
+    /// The hooks of containers.
+    pub(crate) bundles: Bundles,
     /// The plan of each container, as resolved at its creation.
     pub(crate) plans: Plans,
     /// Settings that the kubelet sends for the whole node: see [`PodCidr`].
@@ -91,6 +95,7 @@ pub(crate) struct Shared {
     pub(crate) pods: Store,
     pub(crate) containers: Store,
     pub(crate) plans: Plans,
+    pub(crate) bundles: Bundles,
     pub(crate) settings: Store,
     pub(crate) history: History,
     pub(crate) plugins: hull_nri::Plugins,
@@ -123,6 +128,7 @@ impl Node {
             pods,
             containers,
             plans,
+            bundles,
             settings,
             history,
             plugins,
@@ -148,6 +154,7 @@ impl Node {
             pods,
             containers,
             plans,
+            bundles,
             settings,
             history: Arc::new(history),
             plugins,

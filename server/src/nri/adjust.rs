@@ -29,6 +29,9 @@ pub(crate) fn spec(spec: &Spec, asked: &nri::ContainerAdjustment) -> Result<Spec
         limits.push(json!({"type": limit.r#type, "hard": limit.hard, "soft": limit.soft}));
     }
     mounts(&mut all, &asked.mounts);
+    if let Some(of) = &asked.hooks {
+        hooks(&mut all, of);
+    }
     if let Some(of) = &asked.linux {
         linux(&mut all, of)?;
     }
@@ -64,12 +67,10 @@ pub(crate) fn cgroup(
 /// Refuses adjustments that are not supported.
 fn refuse_unsupported(asked: &nri::ContainerAdjustment) -> Result<(), Error> {
     let linux = asked.linux.clone().unwrap_or_default();
-    let hooks = asked.hooks.as_ref().is_some_and(|hooks| *hooks != nri::Hooks::default());
     let listener = linux.seccomp_policy.as_ref().is_some_and(|of| !of.listener_path.is_empty());
     let rdt = linux.rdt.as_ref().is_some_and(|of| *of != nri::LinuxRdt::default() && !of.remove);
     let devices = linux.net_devices.keys().any(|name| !name.starts_with('-'));
     let whats = [
-        ("OCI hooks", hooks),
         ("CDI devices", !asked.cdi_devices.is_empty()),
         ("network devices of the host", devices),
         ("RDT settings", rdt),
@@ -120,6 +121,26 @@ fn mounts(all: &mut Value, asked: &[nri::Mount]) {
         }
     }
     edit::parents_first(have);
+}
+
+/// Hooks of plugins come after those that the container has.
+fn hooks(all: &mut Value, asked: &nri::Hooks) {
+    for (kind, asked) in [
+        ("prestart", &asked.prestart),
+        ("createRuntime", &asked.create_runtime),
+        ("createContainer", &asked.create_container),
+        ("startContainer", &asked.start_container),
+        ("poststart", &asked.poststart),
+        ("poststop", &asked.poststop),
+    ] {
+        for hook in asked {
+            let mut made = json!({"path": hook.path, "args": hook.args, "env": hook.env});
+            if let Some(timeout) = &hook.timeout {
+                made["timeout"] = timeout.value.into();
+            }
+            edit::list(&mut all["hooks"], kind).push(made);
+        }
+    }
 }
 
 fn linux(all: &mut Value, asked: &nri::LinuxContainerAdjustment) -> Result<(), Error> {
@@ -373,18 +394,32 @@ mod tests {
     }
 
     #[test]
+    fn hooks_come_after_those_that_are_there() {
+        let hook = |path: &str| nri::Hook {
+            path: path.into(),
+            args: vec!["a".into()],
+            timeout: Some(nri::OptionalInt { value: 3 }),
+            ..Default::default()
+        };
+        let asked = |path: &str| nri::ContainerAdjustment {
+            hooks: Some(nri::Hooks { poststop: vec![hook(path)], ..Default::default() }),
+            ..Default::default()
+        };
+        let first = spec(&base(), &asked("/first")).unwrap();
+        let both = serde_json::to_value(spec(&first, &asked("/second")).unwrap()).unwrap();
+        let poststop = &both["hooks"]["poststop"];
+        assert_eq!(
+            (&poststop[0]["path"], &poststop[1]["path"]),
+            (&json!("/first"), &json!("/second"))
+        );
+        assert_eq!((&poststop[0]["args"], &poststop[0]["timeout"]), (&json!(["a"]), &json!(3)));
+    }
+
+    #[test]
     fn unsupported_adjustments_are_refused_by_name() {
-        let hook = nri::Hook { path: "/h".into(), ..Default::default() };
         let policy = nri::LinuxSeccomp { listener_path: "/s".into(), ..Default::default() };
         let rdt = nri::LinuxRdt { clos_id: Some(Default::default()), ..Default::default() };
         for (expected, asked) in [
-            (
-                "OCI hooks",
-                nri::ContainerAdjustment {
-                    hooks: Some(nri::Hooks { poststop: vec![hook], ..Default::default() }),
-                    ..Default::default()
-                },
-            ),
             (
                 "CDI devices",
                 nri::ContainerAdjustment {

@@ -61,6 +61,7 @@ pub(crate) fn container(record: &ContainerRecord, spec: Option<&Spec>) -> nri::C
             hard: of["hard"].as_u64().unwrap_or(0),
             soft: of["soft"].as_u64().unwrap_or(0),
         }),
+        hooks: spec["hooks"].is_object().then(|| hooks(&spec["hooks"])),
         linux: Some(linux(record, &spec)),
         created_at: record.created_ns,
         user: record.user.as_ref().map(|user| nri::User {
@@ -77,6 +78,25 @@ pub(crate) fn container(record: &ContainerRecord, spec: Option<&Spec>) -> nri::C
     }
     put_state(&mut of, record);
     of
+}
+
+fn hooks(of: &Value) -> nri::Hooks {
+    let of_kind = |kind: &str| {
+        each(&of[kind], |of| nri::Hook {
+            path: text(&of["path"]),
+            args: texts(&of["args"]),
+            env: texts(&of["env"]),
+            timeout: of["timeout"].as_i64().map(|value| nri::OptionalInt { value }),
+        })
+    };
+    nri::Hooks {
+        prestart: of_kind("prestart"),
+        create_runtime: of_kind("createRuntime"),
+        create_container: of_kind("createContainer"),
+        start_container: of_kind("startContainer"),
+        poststart: of_kind("poststart"),
+        poststop: of_kind("poststop"),
+    }
 }
 
 fn put_state(of: &mut nri::Container, record: &ContainerRecord) {

@@ -5,6 +5,7 @@
 //! pods/<pod-id>.json              the pod: its config as asked for, and its state
 //! containers/<container-id>.json  the container: the same
 //! plans/<container-id>            what was resolved when it was made: `container::plans`
+//! bundles/<container-id>/         its hooks, if it has any: `container::hooks`
 //! *.new                           a write that was cut short; swept at start
 //! *.bad                           a record that could not be used, set aside for a person to see
 //! ```

@@ -104,3 +104,29 @@ fn a_hook_that_fails_or_hangs_is_named_and_nothing_is_left() {
     let ran = bundle.oci(&["delete", "-f", "one"]);
     assert!(ran.code == 0 && ran.stderr.contains("exit code 5"), "{ran:?}");
 }
+
+/// In the pid namespace of another container it would be visible, with the host's root.
+#[test]
+fn a_create_container_hook_does_not_enter_the_pid_namespace_of_others() {
+    let bundle = Bundle::new();
+    bundle.up("owner");
+    let of_owner = format!("/proc/{}/ns/pid", bundle.state("owner")["pid"]);
+    bundle.change(|config| {
+        config["linux"]["cgroupsPath"] = format!("{}b", bundle.cgroup()).into();
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|of| of["type"] != "pid");
+        namespaces.push(json!({"type": "pid", "path": of_owner}));
+        let script = "for of in pid mnt; do readlink /proc/self/ns/$of; done > from-hook";
+        let hook =
+            json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]});
+        config["hooks"] = json!({"createContainer": [hook]});
+        let looks = "for of in pid mnt; do readlink /proc/self/ns/$of; done; cat /from-hook";
+        config["process"]["args"] = json!(["sh", "-c", looks]);
+    });
+    let ran = bundle.oci(&["run", "-b", &bundle.path(), "joined"]);
+    let link = |path: &str| fs::read_link(path).unwrap().display().to_string();
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines.len(), 4, "{ran:?}");
+    assert_eq!((lines[0], lines[2]), (&*link(&of_owner), &*link("/proc/self/ns/pid")), "{ran:?}");
+    assert_eq!(lines[1], lines[3], "the mount namespace is the container's: {ran:?}");
+}

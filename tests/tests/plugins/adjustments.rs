@@ -130,7 +130,7 @@ async fn what_hull_cannot_do_for_a_plugin_is_an_error_that_names_it() {
     let (cri, pod, image) = node.pod("web").await;
     for (adjust, says) in [
         (json!({"CDIDevices": [{"name": "vendor/class=device"}]}), "CDI devices"),
-        (json!({"hooks": {"poststop": [{"path": "/bin/true"}]}}), "OCI hooks"),
+        (json!({"hooks": {"poststop": [{"path": "true"}]}}), "`true` as hooks.path"),
         (json!({"linux": {"cgroupsPath": "/elsewhere"}}), "not the container's own"),
         (json!({"linux": {"sysctl": {"vm.swappiness": "1"}}}), "vm.swappiness"),
     ] {
@@ -138,6 +138,30 @@ async fn what_hull_cannot_do_for_a_plugin_is_an_error_that_names_it() {
         let said = cri.create(&pod, idle("main", &image)).await.unwrap_err();
         assert!(said.message().contains(says), "{says:?} in {said}");
     }
+}
+
+#[tokio::test]
+async fn hooks_of_a_plugin_run_in_its_containers() {
+    if !can_run("hooks_of_a_plugin_run_in_its_containers") {
+        return;
+    }
+    let node = Node::start().await;
+    let log = node.host_dir().join("log");
+    let hook = |kind: &str| {
+        let script = format!("echo {kind} >> {}", log.display());
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]}])
+    };
+    let hooks = json!({"createRuntime": hook("createRuntime"), "poststop": hook("poststop")});
+    let order = json!({"adjust": {"hooks": hooks}});
+    let _plugin = Plugin::start(&node, "10-hooks", &order).await;
+    let (cri, pod, image) = node.pod("web").await;
+    let said = cri.output(&pod, shell("main", &image, "echo ran")).await;
+    assert_eq!(said.stdout, "ran\n");
+    eventually("both hooks have run", || async {
+        let lines = fs::read_to_string(&log).unwrap_or_default();
+        if lines == "createRuntime\npoststop\n" { Ok(()) } else { Err(lines) }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! Applies the edits of a device to an OCI spec. CDI specification 1.1, "OCI Edits".
 
 use super::error::Error;
-use super::file::{DeviceNode, Edits, Mount};
+use super::file::{DeviceNode, Edits, Hook, Mount};
 use crate::oci_spec::edit::{list, parents_first, set_variable};
 use hull_plan::clean;
 use serde_json::{Value, json};
@@ -29,6 +29,7 @@ pub(super) fn apply(spec: &mut Value, name: &str, edits: &Edits) -> Result<(), E
         }
     }
     mounts(spec, &edits.mounts);
+    hooks(spec, &edits.hooks);
     for gid in edits.additional_gids.iter().filter(|gid| **gid != 0) {
         let gids = list(&mut spec["process"]["user"], "additionalGids");
         if !gids.contains(&json!(gid)) {
@@ -116,4 +117,16 @@ fn mounts(spec: &mut Value, edits: &[Mount]) {
         }));
     }
     parents_first(mounts);
+}
+
+/// Hooks of one kind run in the order in which they are added.
+fn hooks(spec: &mut Value, edits: &[Hook]) {
+    for hook in edits {
+        let mut made = json!({"path": hook.path, "args": hook.args, "env": hook.env});
+        if let Some(timeout) = hook.timeout {
+            made["timeout"] = timeout.into();
+        }
+        let kind = json!(hook.hook_name);
+        list(&mut spec["hooks"], kind.as_str().unwrap_or_default()).push(made);
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! The rule: an unknown field makes the file invalid, because a device may need it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -44,7 +44,7 @@ pub(super) struct Edits {
     pub(super) device_nodes: Vec<DeviceNode>,
     pub(super) net_devices: Vec<serde_json::Value>,
     pub(super) mounts: Vec<Mount>,
-    pub(super) hooks: Vec<serde_json::Value>,
+    pub(super) hooks: Vec<Hook>,
     pub(super) intel_rdt: Option<serde_json::Value>,
     #[serde(rename = "additionalGids")]
     pub(super) additional_gids: Vec<u32>,
@@ -67,6 +67,33 @@ pub(super) struct DeviceNode {
     pub(super) permissions: String,
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
+}
+
+/// A program of the host that runs at one point of the container's life.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Hook {
+    /// The point, as the runtime spec names it.
+    pub(super) hook_name: HookName,
+    pub(super) path: String,
+    #[serde(default)]
+    pub(super) args: Vec<String>,
+    #[serde(default)]
+    pub(super) env: Vec<String>,
+    /// Its time limit in seconds; `None` for the default.
+    pub(super) timeout: Option<u32>,
+}
+
+/// The points at which a hook can run.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum HookName {
+    Prestart,
+    CreateRuntime,
+    CreateContainer,
+    StartContainer,
+    Poststart,
+    Poststop,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -112,9 +139,19 @@ impl File {
 
 impl Edits {
     fn check(&self) -> Result<(), String> {
-        for variable in &self.env {
+        let env = self.hooks.iter().flat_map(|hook| &hook.env);
+        for variable in self.env.iter().chain(env) {
             if variable.split_once('=').is_none_or(|(name, _)| name.is_empty()) {
                 return Err(format!("`{variable}` is not NAME=VALUE"));
+            }
+        }
+        for hook in &self.hooks {
+            absolute(&hook.path)?;
+            if hook.timeout == Some(0) {
+                return Err(format!("the timeout of hook `{}` is not greater than 0", hook.path));
+            }
+            if hook.args.iter().chain(&hook.env).any(|text| text.contains('\0')) {
+                return Err(format!("hook `{}` has a NUL in its arguments", hook.path));
             }
         }
         for node in &self.device_nodes {
@@ -139,7 +176,6 @@ impl Edits {
     /// The first edit that is not supported.
     pub(super) fn unsupported(&self) -> Option<&'static str> {
         [
-            ("OCI hooks", !self.hooks.is_empty()),
             ("network devices of the host", !self.net_devices.is_empty()),
             ("RDT settings", self.intel_rdt.is_some()),
         ]
@@ -195,6 +231,13 @@ mod tests {
             ("GPU=yes", "GPU", "NAME=VALUE"),
             ("/dev/gpu0", "dev/gpu0", "absolute"),
             ("/usr/lib/gpu\n      options", "usr/gpu\n      options", "absolute"),
+            ("  env:\n", "  hooks:\n    - hookName: later\n      path: /x\n  env:\n", "later"),
+            ("  env:\n", "  hooks:\n    - hookName: poststop\n      path: x\n  env:\n", "absolute"),
+            (
+                "  env:\n",
+                "  hooks:\n    - hookName: poststop\n      path: /x\n      timeout: 0\n  env:\n",
+                "greater than 0",
+            ),
             ("\"0\"", "\"-\"", "not a valid device name"),
             ("permissions: rw", "permissions: rx", "permissions"),
             ("permissions: rw", "colour: red", "colour"),

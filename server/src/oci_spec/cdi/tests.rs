@@ -71,6 +71,33 @@ fn a_device_brings_nodes_rules_variables_mounts_and_groups() {
 }
 
 #[test]
+fn hooks_of_devices_and_of_their_file_come_in_the_order_of_the_edits() {
+    let dirs = Dirs::new();
+    let hook = |kind: &str, path: &str| {
+        format!(r#"{{"hookName":"{kind}","path":"{path}","args":["x","y"],"env":["A=b"]}}"#)
+    };
+    dirs.write(
+        "etc/a.json",
+        "v.com/c",
+        &format!(
+            r#"{{"name":"x","containerEdits":{{"hooks":[{}]}}}}"#,
+            hook("createContainer", "/device")
+        ),
+        &format!(
+            r#"{{"hooks":[{},{}]}}"#,
+            hook("createContainer", "/file"),
+            r#"{"hookName":"poststop","path":"/last","timeout":7}"#
+        ),
+    );
+    let mut made = spec(0);
+    dirs.inject(&mut made, &["v.com/c=x"]).unwrap();
+    let first = json!({"path": "/file", "args": ["x", "y"], "env": ["A=b"]});
+    let second = json!({"path": "/device", "args": ["x", "y"], "env": ["A=b"]});
+    assert_eq!(made["hooks"]["createContainer"], json!([first, second]));
+    assert_eq!(made["hooks"]["poststop"][0]["timeout"], 7);
+}
+
+#[test]
 fn the_later_directory_wins_and_two_files_of_one_are_told_apart_by_nobody() {
     let dirs = Dirs::new();
     let device = r#"{"name":"x"}"#;
@@ -93,7 +120,7 @@ fn what_cannot_be_given_is_named_and_nothing_is_given() {
     dirs.write(
         "etc/a.json",
         "v.com/c",
-        r#"{"name":"hooked","containerEdits":{"hooks":[{"hookName":"createContainer","path":"/bin/x"}]}},
+        r#"{"name":"netted","containerEdits":{"netDevices":[{"hostInterfaceName":"a","name":"b"}]}},
            {"name":"gone","containerEdits":{"deviceNodes":[{"path":"/dev/gone-from-here"}]}},
            {"name":"other","containerEdits":{"deviceNodes":[{"path":"/dev/x","hostPath":"/dev/null","type":"b"}]}},
            {"name":"file","containerEdits":{"deviceNodes":[{"path":"/dev/x","hostPath":"/etc/passwd"}]}}"#,
@@ -101,7 +128,7 @@ fn what_cannot_be_given_is_named_and_nothing_is_given() {
     );
     std::fs::write(dirs.1[1].join("broken.yaml"), "kind: [").unwrap();
     for (name, words) in [
-        ("v.com/c=hooked", "OCI hooks"),
+        ("v.com/c=netted", "network devices"),
         ("v.com/c=gone", "/dev/gone-from-here"),
         ("v.com/c=file", "/etc/passwd on this node is not a device"),
         ("v.com/c=other", "/dev/null on this node is not a device of its type"),
@@ -133,8 +160,7 @@ fn files_of_other_devices_make_no_difference_whatever_they_are() {
         "{}",
     );
     let etc = dirs.0.path().join("etc");
-    let hooked =
-        r#"{"name":"y","containerEdits":{"hooks":[{"hookName":"createContainer","path":"/x"}]}}"#;
+    let hooked = r#"{"name":"y","containerEdits":{"hooks":[{"hookName":"later","path":"/x"}]}}"#;
     dirs.write("etc/hooked.json", "v.com/c", hooked, "{}");
     std::fs::write(etc.join("broken.yaml"), "kind: [").unwrap();
     std::fs::write(etc.join("bytes.json"), b"\xff\xfe").unwrap();

@@ -3,7 +3,8 @@
 
 use crate::container::ContainerRecord;
 use crate::container::cgroup::clear_cgroup;
-use crate::error::Chain;
+use crate::container::poststop;
+use crate::error::{Chain, Error};
 use crate::node::Node;
 use crate::storage::blocking;
 use hull_proto::id::ContainerId;
@@ -27,6 +28,9 @@ pub(crate) async fn remove_container(node: &Arc<Node>, id: &ContainerId) -> bool
         error!(container = %id, error = %Chain(&err), "writable layer not removed");
         return false;
     }
+    if !remove_hooks(node, id).await {
+        return false;
+    }
     if let Err(err) = node.plans.remove(id.as_str()) {
         error!(container = %id, error = %Chain(&err), "kept plan not removed");
         return false;
@@ -34,6 +38,20 @@ pub(crate) async fn remove_container(node: &Arc<Node>, id: &ContainerId) -> bool
     let removed = node.containers.remove(id.as_str());
     if let Err(err) = &removed {
         error!(container = %id, error = %Chain(err), "container record not removed");
+    }
+    removed.is_ok()
+}
+
+/// Removes its hooks, once its poststop hooks have run. Whether none are left.
+pub(super) async fn remove_hooks(node: &Arc<Node>, id: &ContainerId) -> bool {
+    let (shared, name) = (Arc::clone(node), id.to_string());
+    let removed = blocking(move || {
+        poststop::run_owed(&shared, &name)?;
+        shared.bundles.remove(&name).map_err(|source| Error::Store { source })
+    })
+    .await;
+    if let Err(err) = &removed {
+        error!(container = %id, error = %Chain(err), "hooks not removed");
     }
     removed.is_ok()
 }

@@ -2,7 +2,7 @@
 //! The sweep: removes everything with Hull's name that has no record.
 
 use super::records::{Containers, Recorded};
-use super::remove::{clear, remove_container};
+use super::remove::{clear, remove_container, remove_hooks};
 use super::wait::wait_until;
 use crate::container::ContainerRecord;
 use crate::container::cgroup::clear_cgroup;
@@ -72,6 +72,14 @@ pub(super) async fn sweep(
             warn!(container = %id, "writable layer without a container swept");
             remove_container(node, &id).await;
         }
+    }
+    for id in node.bundles.left(containers) {
+        warn!(container = %id, "hooks without a container swept");
+        let node = Arc::clone(node);
+        // Its poststop hooks may take their time.
+        work.spawn(async move {
+            remove_hooks(&node, &id).await;
+        });
     }
     let (shared, known) = (Arc::clone(node), containers.clone());
     blocking(move || shared.plans.sweep(&known)).await;

@@ -76,6 +76,9 @@ impl Task {
             MonitorEvent::Event(monitor::Event::LogLost { container, bytes, errno }) => {
                 self.log_lost(&container, bytes, errno);
             }
+            MonitorEvent::Event(monitor::Event::HookFailed { container, why }) => {
+                warn!(container = %container.short(), why, "hooks of a container failed; it goes on without them");
+            }
             MonitorEvent::Lost => {
                 self.client = None;
                 if self.record.state.is_ready() {
