@@ -67,6 +67,7 @@ mod signals;
 mod stats;
 mod stdin;
 mod stored;
+mod table;
 mod trace;
 mod usage;
 mod verbose;
