@@ -23,9 +23,109 @@ const fn absent(
 }
 
 const RUN: &[&str] = &["run", "create"];
+const LIMITED: &[&str] = &["run", "create", "update"];
+/// Commands for containers or pods by name.
+const NAMED: &[&str] = &[
+    "exec", "attach", "logs", "inspect", "stop", "rm", "start", "restart", "kill", "pause",
+    "unpause", "wait", "cp", "top", "port", "stats", "audit", "explain",
+];
+/// Commands that reach registries.
+const REGISTRY: &[&str] = &["run", "create", "pull", "login", "logout"];
+/// Of options before the command.
+const ALL_COMMANDS: &[&str] = &[""];
 
-/// The options that Hull does not have, by command.
+/// The options that Hull does not have, by command. Tests take `""` for hull itself.
 pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
+    absent(
+        ALL_COMMANDS,
+        &["-n", "--namespace"],
+        "a namespace is an option of the commands that list pods and containers, and images have none",
+        "use `hull ps -n NAMESPACE`, `hull pods -n NAMESPACE`, or the name NAMESPACE/POD/CONTAINER",
+    ),
+    absent(
+        ALL_COMMANDS,
+        &["-a", "--address", "-r", "--runtime-endpoint", "-i", "--image-endpoint", "--url"],
+        "the daemon has one socket for everything",
+        "use --socket PATH, or the variable HULL_SOCKET",
+    ),
+    absent(
+        ALL_COMMANDS,
+        &["-H", "--host", "-c", "--context", "--kubeconfig", "--connection"],
+        "hull manages the node that it runs on",
+        "use `ssh NODE hull …`, or --socket PATH for another daemon of this node",
+    ),
+    absent(
+        ALL_COMMANDS,
+        &["-D", "--debug", "-l", "--log-level"],
+        "the daemon logs, and its clients do not",
+        "use `hull serve --log-level debug`, and `journalctl -u hull`",
+    ),
+    absent(
+        ALL_COMMANDS,
+        &["-v"],
+        "one letter for the version is -V",
+        "use `hull version` for that of the daemon, too",
+    ),
+    absent(
+        NAMED,
+        &["-l", "--latest"],
+        "the newest container is not an option of commands that take names",
+        "use `$(hull ps -lq)`, as in `hull logs $(hull ps -lq)`",
+    ),
+    absent(
+        &["stop", "restart", "kill", "pause", "unpause"],
+        &["-a", "--all"],
+        "containers are named, so that none of a kubelet is among them by mistake",
+        "use `$(hull ps -q -n hull)`, as in `hull stop $(hull ps -q -n hull)`",
+    ),
+    absent(
+        &["start"],
+        &["-a", "--attach", "-i", "--interactive"],
+        "a start returns at once",
+        "use `hull start NAME && hull attach NAME`",
+    ),
+    absent(
+        &["kill"],
+        &["-1", "-2", "-3", "-9", "-15", "-H", "-I", "-K", "-T", "-U", "-Q"],
+        "a signal is the value of -s",
+        "use `hull kill -s 9 NAME` or `hull kill -s HUP NAME`",
+    ),
+    absent(
+        &["stop", "restart"],
+        &["-s", "--signal"],
+        "the stop signal is part of the configuration of a container",
+        "use `hull kill -s SIGNAL NAME`, or --stop-signal of `hull run`",
+    ),
+    absent(
+        &["stop", "rm", "rmi", "wait", "rmp"],
+        &["-i", "--ignore", "--ignore-not-found", "--cidfile", "--depend"],
+        "a name that is not there is an error, as it is probably misspelt",
+        "use `hull ps -aq --filter name=NAME` to find out first",
+    ),
+    absent(
+        &["cp"],
+        &["-r", "-R", "--recursive", "-q", "--quiet", "--overwrite"],
+        "directories are copied whole, over what is there, and nothing is printed",
+        "omit it",
+    ),
+    absent(
+        &["wait"],
+        &["--condition", "--for", "--interval"],
+        "hull waits for the exit alone",
+        "use `hull events`, or `hull ps --filter state=running`",
+    ),
+    absent(
+        &["attach", "exec", "run"],
+        &["--sig-proxy"],
+        "signals to hull are for hull, and the keys of a terminal for the container",
+        "use `hull kill -s SIGNAL NAME`",
+    ),
+    absent(
+        &["exec"],
+        &["-s", "--sync", "--preserve-fds", "--cidfile"],
+        "an exec is awaited, and has the three standard streams",
+        "omit it; --timeout SECONDS limits its time",
+    ),
     absent(
         &["exec"],
         &["-u", "--user", "--privileged"],
@@ -46,7 +146,15 @@ pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
     ),
     absent(
         RUN,
-        &["--link", "--net-alias", "--network-alias", "--ip", "--ip6", "--mac-address"],
+        &[
+            "--link",
+            "--link-local-ip",
+            "--net-alias",
+            "--network-alias",
+            "--ip",
+            "--ip6",
+            "--mac-address",
+        ],
         "addresses and names of pods are given by the network of the node",
         "publish a port with -p, or set --add-host NAME:IP",
     ),
@@ -63,6 +171,10 @@ pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
             "--health-interval",
             "--health-retries",
             "--health-timeout",
+            "--health-start-period",
+            "--health-start-interval",
+            "--health-startup-cmd",
+            "--health-on-failure",
             "--no-healthcheck",
         ],
         "probes are the work of a kubelet",
@@ -82,13 +194,118 @@ pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
     ),
     absent(
         RUN,
+        &["-a", "--attach"],
+        "the streams of a container are attached together",
+        "omit it; -i passes on stdin, and -d attaches nothing",
+    ),
+    absent(
+        RUN,
+        &["-q", "--quiet"],
+        "the progress of a pull is shown on a terminal alone",
+        "use `hull pull -q IMAGE` first",
+    ),
+    absent(
+        RUN,
+        &["--image", "--port", "--dry-run", "--restart-policy", "--overrides"],
+        "the image is an argument, and a pod of kubectl has a manifest",
+        "use `hull run --name NAME -p PORT IMAGE`, or `hull play kube FILE`",
+    ),
+    absent(
+        &["create", "play"],
+        &["-f", "--filename"],
+        "a manifest is an argument of `hull play kube`",
+        "use `hull play kube FILE`, and `hull play kube --down FILE` to remove its pods",
+    ),
+    absent(
+        &["play"],
+        &["--configmap", "--network", "--publish", "--build", "--start", "--log-driver", "--force"],
+        "a manifest says everything of its pods",
+        "write it there: ConfigMaps as documents, ports as hostPort; --replace removes the pods first",
+    ),
+    absent(RUN, &["--domainname"], "the name of a host is one text", "use --hostname NAME.DOMAIN"),
+    absent(
+        RUN,
+        &["--label-file", "--env-host", "--env-merge", "--unsetenv", "--unsetenv-all"],
+        "labels and variables are given one by one, or variables by --env-file",
+        "use --label KEY=VALUE, and -e KEY to pass one of your own",
+    ),
+    absent(
+        RUN,
+        &["--secret", "--image-volume", "--rootfs"],
+        "files come from images and from directories of the host",
+        "use -v PATH:PATH:ro, or `hull import` for an image",
+    ),
+    absent(
+        RUN,
+        &[
+            "--tz",
+            "--umask",
+            "--timeout",
+            "--pidfile",
+            "--conmon-pidfile",
+            "--passwd",
+            "--hostuser",
+        ],
+        "hull changes nothing in a container that its image can",
+        "use -e TZ=ZONE, `sh -c 'umask 77; exec COMMAND'`, `timeout SECONDS COMMAND`; `hull inspect` has the pid",
+    ),
+    absent(
+        RUN,
+        &["--systemd", "--sdnotify", "--read-only-tmpfs", "--init-path"],
+        "hull guesses nothing from the command",
+        "for systemd use --tmpfs /run --tmpfs /tmp --stop-signal RTMIN+3; --init reaps orphans",
+    ),
+    absent(
+        RUN,
+        &["--uidmap", "--gidmap", "--subuidname", "--subgidname"],
+        "a user namespace is one range of ids",
+        "use --userns ID, a multiple of 65536",
+    ),
+    absent(
+        RUN,
+        &["--no-hosts", "--no-hostname", "--no-resolv-conf"],
+        "these files are part of every pod",
+        "mount another file there with -v FILE:/etc/hosts:ro",
+    ),
+    absent(
+        REGISTRY,
+        &[
+            "--tls-verify",
+            "--insecure-registry",
+            "--authfile",
+            "--cert-dir",
+            "--disable-content-trust",
+            "--verify",
+            "--decryption-key",
+            "--signature-policy",
+        ],
+        "how a registry is reached is a matter of the node",
+        "use `hull login`, and `image` in the configuration (`hull config default`)",
+    ),
+    absent(
+        &["run", "create", "pull"],
+        &["--arch", "--os", "--variant", "--all-platforms", "--unpack", "--snapshotter"],
+        "a node has images of its own platform, unpacked",
+        "omit it",
+    ),
+    absent(
+        LIMITED,
         &[
             "--cgroupns",
             "--memory-reservation",
+            "--memory-swappiness",
+            "--kernel-memory",
             "--oom-kill-disable",
             "--blkio-weight",
+            "--blkio-weight-device",
+            "--cpu-rt-period",
+            "--cpu-rt-runtime",
+            "--device-cgroup-rule",
             "--device-read-bps",
             "--device-write-bps",
+            "--device-read-iops",
+            "--device-write-iops",
+            "--rdt-class",
             "--storage-opt",
         ],
         "the limits of a container are those of CRI",
@@ -97,7 +314,7 @@ pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
     absent(
         RUN,
         &["--cgroup-parent", "--oom-score-adj"],
-        "`hull run` has no option for this",
+        "only the messages of CRI have it",
         "set it in the files of `hull runp` and `hull create-container`, as `cgroup_parent` and `oom_score_adj`",
     ),
     absent(
@@ -114,6 +331,12 @@ pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
     ),
     absent(
         &["rmi"],
+        &["--no-prune"],
+        "layers that no image has any more are always removed",
+        "omit it",
+    ),
+    absent(
+        &["rmi"],
         &["-f", "--force"],
         "an image that a container uses stays, as the container needs its files",
         "remove the container first with `hull rm -f`, or one name of the image with `hull rmi NAME:TAG`",
@@ -123,6 +346,53 @@ pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
         &["--name", "--state", "--label", "--image", "-s", "--size"],
         "lists are filtered by one option",
         "use --filter, as in --filter name=web, state=running, image=app:1 or label=KEY=VALUE; `hull stats -o wide` has sizes",
+    ),
+    absent(
+        &["ps", "pods", "images"],
+        &["-r", "--resolve-image-path", "--sort", "--sort-by", "--sync", "--tree", "--history"],
+        "lists have one order: the newest first, images by name",
+        "use -o json with `jq`, or `sort`",
+    ),
+    absent(
+        &["ps", "pods"],
+        &["-w", "--watch"],
+        "a list is printed once",
+        "use `hull events`, or `watch hull ps`",
+    ),
+    absent(
+        &["ps", "pods"],
+        &["-v", "--verbose", "--show-labels", "--id"],
+        "tables have no labels",
+        "use -o wide, -o json, or --filter id=ID",
+    ),
+    absent(
+        &["pods"],
+        &["-l", "--selector", "--latest", "--last"],
+        "pods are selected by filters",
+        "use --filter label=KEY=VALUE; the newest pod is the first line",
+    ),
+    absent(
+        &["pods"],
+        &["create", "exists", "clone"],
+        "a pod is made with its containers",
+        "use `hull run`, `hull play kube FILE`, or `hull runp FILE`",
+    ),
+    absent(
+        &["stats", "statsp"],
+        &[
+            "-a",
+            "--all",
+            "-i",
+            "--interval",
+            "-s",
+            "--seconds",
+            "--id",
+            "--pod",
+            "--containers",
+            "--no-reset",
+        ],
+        "pods and containers that run are shown once, those with names if any are given",
+        "use --watch=SECONDS to repeat it, --over-ms for the time that is measured, or NAMEs",
     ),
     absent(
         &["inspect"],
@@ -143,10 +413,60 @@ pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
         "name the tag or the digest of the image",
     ),
     absent(
+        &["inspectp", "inspecti"],
+        &["-q", "--quiet", "--id", "--name"],
+        "objects are arguments",
+        "use `hull inspectp NAME`, and -o name for the names alone",
+    ),
+    absent(
+        &["import"],
+        &["-q", "--quiet", "--platform", "--all-platforms", "-c", "--change", "-m", "--message"],
+        "an archive has finished images, and all of this platform are imported",
+        "omit it; `buildctl` or `podman build` make an image of a root filesystem",
+    ),
+    absent(
+        &["export"],
+        &["-q", "--quiet", "--platform", "--all-platforms", "--compress", "--multi-image-archive"],
+        "an archive is an OCI image layout of this platform, which `docker load` reads, too",
+        "omit it",
+    ),
+    absent(
+        &["prune"],
+        &["--volumes", "--filter", "--build", "--external"],
+        "named volumes are kept, and unused objects are chosen by kind",
+        "use --images or --all; volumes are directories in `<data_dir>/volumes`",
+    ),
+    absent(
+        &["history"],
+        &["-H", "--human"],
+        "tables have sizes and times for people",
+        "omit it; -o json is for programs",
+    ),
+    absent(
+        &["version", "info"],
+        &["--client", "--short"],
+        "both sides are shown",
+        "use `hull --version` for this binary alone",
+    ),
+    absent(
         &["logs"],
-        &["--details"],
+        &["--details", "--names", "--color"],
         "the log of a container has lines without attributes",
-        "use --timestamps for the time of each line",
+        "use --timestamps for the time of each line; several containers have their names before lines",
+    ),
+    absent(
+        &["logs"],
+        &[
+            "--since-time",
+            "--limit-bytes",
+            "--prefix",
+            "--selector",
+            "--max-log-requests",
+            "-r",
+            "--reopen",
+        ],
+        "lines are selected by time and number",
+        "use --since TIME, --tail LINES, or `| head -c BYTES`",
     ),
 ];
 
@@ -165,6 +485,8 @@ mod tests {
         assert!(of("exec", "-u").is_some_and(|of| of.instead.contains("su USER")));
         assert!(of("run", "--log-driver=none").is_some());
         assert!(of("run", "--oom-score-adj").is_some_and(|of| of.instead.contains("runp")));
+        assert!(of("", "-n").is_some_and(|of| of.instead.contains("hull ps -n")));
+        assert!(of("kill", "-9").is_some_and(|of| of.instead.contains("-s 9")));
         assert!(of("ps", "-u").is_none() && of("run", "--unknown").is_none());
     }
 }
