@@ -2,28 +2,9 @@
 //! Options of other tools that a command of Hull does not have: the reason, and what to do instead. Without a table, the
 //! error would only say that the option is unexpected.
 
-/// Options that one or several commands do not have.
-#[derive(Debug)]
-pub(crate) struct AbsentFlag {
-    pub(crate) verbs: &'static [&'static str],
-    pub(crate) flags: &'static [&'static str],
-    /// The reason, a sentence.
-    pub(crate) why: &'static str,
-    /// The way to do it in Hull, a sentence.
-    pub(crate) instead: &'static str,
-}
+pub(crate) use super::absent_run_flags::AbsentFlag;
+use super::absent_run_flags::{ABSENT_RUN_FLAGS, absent};
 
-const fn absent(
-    verbs: &'static [&'static str],
-    flags: &'static [&'static str],
-    why: &'static str,
-    instead: &'static str,
-) -> AbsentFlag {
-    AbsentFlag { verbs, flags, why, instead }
-}
-
-const RUN: &[&str] = &["run", "create"];
-const LIMITED: &[&str] = &["run", "create", "update"];
 /// Commands for containers or pods by name.
 const NAMED: &[&str] = &[
     "exec", "attach", "logs", "inspect", "stop", "rm", "start", "restart", "kill", "pause",
@@ -34,8 +15,8 @@ const REGISTRY: &[&str] = &["run", "create", "pull", "login", "logout"];
 /// Of options before the command.
 const ALL_COMMANDS: &[&str] = &[""];
 
-/// The options that Hull does not have, by command. Tests take `""` for hull itself.
-pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
+/// The options that Hull does not have, by command; `""` is hull itself. Those of `hull run` have a table of their own.
+const ABSENT_FLAGS: &[AbsentFlag] = &[
     absent(
         ALL_COMMANDS,
         &["-n", "--namespace"],
@@ -145,72 +126,6 @@ pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
         "start it in the background of the container: `sh -c 'COMMAND >/dev/null 2>&1 &'`",
     ),
     absent(
-        RUN,
-        &[
-            "--link",
-            "--link-local-ip",
-            "--net-alias",
-            "--network-alias",
-            "--ip",
-            "--ip6",
-            "--mac-address",
-        ],
-        "addresses and names of pods are given by the network of the node",
-        "publish a port with -p, or set --add-host NAME:IP",
-    ),
-    absent(
-        RUN,
-        &["--log-driver", "--log-opt"],
-        "logs are files that `hull logs` reads",
-        "set --log-dir to choose the directory, and collect the files from there",
-    ),
-    absent(
-        RUN,
-        &[
-            "--health-cmd",
-            "--health-interval",
-            "--health-retries",
-            "--health-timeout",
-            "--health-start-period",
-            "--health-start-interval",
-            "--health-startup-cmd",
-            "--health-on-failure",
-            "--no-healthcheck",
-        ],
-        "probes are the work of a kubelet",
-        "use `hull exec` from a timer, or a static pod with a livenessProbe",
-    ),
-    absent(
-        RUN,
-        &["--volumes-from", "--volume-driver"],
-        "volumes are directories of the host",
-        "name the same directory or volume with -v for both",
-    ),
-    absent(
-        RUN,
-        &["--expose"],
-        "every port of a pod can be reached from its network",
-        "publish it on the host with -p PORT",
-    ),
-    absent(
-        RUN,
-        &["-a", "--attach"],
-        "the streams of a container are attached together",
-        "omit it; -i passes on stdin, and -d attaches nothing",
-    ),
-    absent(
-        RUN,
-        &["-q", "--quiet"],
-        "the progress of a pull is shown on a terminal alone",
-        "use `hull pull -q IMAGE` first",
-    ),
-    absent(
-        RUN,
-        &["--image", "--port", "--dry-run", "--restart-policy", "--overrides"],
-        "the image is an argument, and a pod of kubectl has a manifest",
-        "use `hull run --name NAME -p PORT IMAGE`, or `hull play kube FILE`",
-    ),
-    absent(
         &["create", "play"],
         &["-f", "--filename"],
         "a manifest is an argument of `hull play kube`",
@@ -221,51 +136,6 @@ pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
         &["--configmap", "--network", "--publish", "--build", "--start", "--log-driver", "--force"],
         "a manifest says everything of its pods",
         "write it there: ConfigMaps as documents, ports as hostPort; --replace removes the pods first",
-    ),
-    absent(RUN, &["--domainname"], "the name of a host is one text", "use --hostname NAME.DOMAIN"),
-    absent(
-        RUN,
-        &["--label-file", "--env-host", "--env-merge", "--unsetenv", "--unsetenv-all"],
-        "labels and variables are given one by one, or variables by --env-file",
-        "use --label KEY=VALUE, and -e KEY to pass one of your own",
-    ),
-    absent(
-        RUN,
-        &["--secret", "--image-volume", "--rootfs"],
-        "files come from images and from directories of the host",
-        "use -v PATH:PATH:ro, or `hull import` for an image",
-    ),
-    absent(
-        RUN,
-        &[
-            "--tz",
-            "--umask",
-            "--timeout",
-            "--pidfile",
-            "--conmon-pidfile",
-            "--passwd",
-            "--hostuser",
-        ],
-        "hull changes nothing in a container that its image can",
-        "use -e TZ=ZONE, `sh -c 'umask 77; exec COMMAND'`, `timeout SECONDS COMMAND`; `hull inspect` has the pid",
-    ),
-    absent(
-        RUN,
-        &["--systemd", "--sdnotify", "--read-only-tmpfs", "--init-path"],
-        "hull guesses nothing from the command",
-        "for systemd use --tmpfs /run --tmpfs /tmp --stop-signal RTMIN+3; --init reaps orphans",
-    ),
-    absent(
-        RUN,
-        &["--uidmap", "--gidmap", "--subuidname", "--subgidname"],
-        "a user namespace is one range of ids",
-        "use --userns ID, a multiple of 65536",
-    ),
-    absent(
-        RUN,
-        &["--no-hosts", "--no-hostname", "--no-resolv-conf"],
-        "these files are part of every pod",
-        "mount another file there with -v FILE:/etc/hosts:ro",
     ),
     absent(
         REGISTRY,
@@ -287,41 +157,6 @@ pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
         &["--arch", "--os", "--variant", "--all-platforms", "--unpack", "--snapshotter"],
         "a node has images of its own platform, unpacked",
         "omit it",
-    ),
-    absent(
-        LIMITED,
-        &[
-            "--cgroupns",
-            "--memory-reservation",
-            "--memory-swappiness",
-            "--kernel-memory",
-            "--oom-kill-disable",
-            "--blkio-weight",
-            "--blkio-weight-device",
-            "--cpu-rt-period",
-            "--cpu-rt-runtime",
-            "--device-cgroup-rule",
-            "--device-read-bps",
-            "--device-write-bps",
-            "--device-read-iops",
-            "--device-write-iops",
-            "--rdt-class",
-            "--storage-opt",
-        ],
-        "the limits of a container are those of CRI",
-        "use --memory, --cpus, --cpu-shares, --pids-limit and --ulimit",
-    ),
-    absent(
-        RUN,
-        &["--cgroup-parent", "--oom-score-adj"],
-        "only the messages of CRI have it",
-        "set it in the files of `hull runp` and `hull create-container`, as `cgroup_parent` and `oom_score_adj`",
-    ),
-    absent(
-        RUN,
-        &["--pod", "--uts", "--cgroup-conf"],
-        "`hull run` makes a pod for each container",
-        "describe a pod with several containers for `hull play kube FILE`",
     ),
     absent(
         &["update"],
@@ -431,6 +266,24 @@ pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
         "omit it",
     ),
     absent(
+        &["logout"],
+        &["-a", "--all"],
+        "credentials are removed registry by registry",
+        "use `hull logout REGISTRY`",
+    ),
+    absent(
+        &["rmp"],
+        &["--grace-period", "--now"],
+        "a pod that is removed is stopped at once",
+        "use `hull stop -t SECONDS POD` first, or `hull rmp -f POD`",
+    ),
+    absent(
+        &["df"],
+        &["-v", "--verbose"],
+        "the table has sums",
+        "use `hull images` and `hull stats` for the objects one by one",
+    ),
+    absent(
         &["prune"],
         &["--volumes", "--filter", "--build", "--external"],
         "named volumes are kept, and unused objects are chosen by kind",
@@ -473,7 +326,12 @@ pub(crate) const ABSENT_FLAGS: &[AbsentFlag] = &[
 /// The entry of an option that a command does not have.
 pub(crate) fn of(verb: &str, flag: &str) -> Option<&'static AbsentFlag> {
     let name = flag.split('=').next().unwrap_or(flag);
-    ABSENT_FLAGS.iter().find(|of| of.verbs.contains(&verb) && of.flags.contains(&name))
+    all().find(|of| of.verbs.contains(&verb) && of.flags.contains(&name))
+}
+
+/// All entries, those of `hull run` first.
+pub(crate) fn all() -> impl Iterator<Item = &'static AbsentFlag> {
+    ABSENT_RUN_FLAGS.iter().chain(ABSENT_FLAGS)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! itself failed).
 
 mod absent_flags;
+mod absent_run_flags;
 mod archives;
 mod args;
 mod attach;

@@ -2,7 +2,7 @@
 //! The text of docs/cli.md, from the tables of commands and of fields. A test of this file writes it, with
 //! HULL_BLESS=1, or compares it.
 
-use super::absent_flags::ABSENT_FLAGS;
+use super::absent_flags;
 use super::schemas::KINDS;
 use super::usage;
 use super::verbs::{ABSENT, Group, VERBS};
@@ -107,7 +107,7 @@ fn absent_options() -> String {
     let mut table = String::from(
         "\n## Options that hull does not have\n\n| Commands | Options | Because | Instead |\n|---|---|---|---|\n",
     );
-    for of in ABSENT_FLAGS {
+    for of in absent_flags::all() {
         let verbs = of.verbs.iter().map(|verb| match *verb {
             "" => "before the command".to_owned(),
             verb => format!("`{verb}`"),

@@ -160,7 +160,26 @@ fn failed(err: &clap::Error, words: &[OsString]) -> ExitCode {
         return own(USAGE);
     }
     output::to_stderr(&without_globals(&err.render().to_string()));
+    if let Some(hint) = value_hint(err) {
+        output::to_stderr(&format!("hint: {hint}\n"));
+    }
     own(USAGE)
+}
+
+/// The hint for a value of other tools that an option does not take.
+fn value_hint(err: &clap::Error) -> Option<&'static str> {
+    let of = |kind| match err.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    if err.kind() == ErrorKind::InvalidValue
+        && of(ContextKind::InvalidValue)?.starts_with("container:")
+    {
+        return Some(
+            "containers share a namespace as containers of one pod; see `hull play kube --help`",
+        );
+    }
+    None
 }
 
 /// The kind of a word of the command line that is not known.
@@ -279,7 +298,7 @@ mod tests {
     #[test]
     fn an_option_that_a_command_has_is_not_in_the_table() {
         let command = command();
-        for of in absent_flags::ABSENT_FLAGS {
+        for of in absent_flags::all() {
             for verb in of.verbs {
                 let found =
                     if verb.is_empty() { Some(&command) } else { command.find_subcommand(verb) };
@@ -300,7 +319,7 @@ mod tests {
     #[test]
     fn every_option_of_the_table_is_answered_by_its_entry() {
         let mut count = 0;
-        for of in absent_flags::ABSENT_FLAGS {
+        for of in absent_flags::all() {
             for (verb, flag) in
                 of.verbs.iter().flat_map(|verb| of.flags.iter().map(move |flag| (verb, flag)))
             {
@@ -321,6 +340,16 @@ mod tests {
             }
         }
         assert!(count > 300, "{count}");
+    }
+
+    #[test]
+    fn a_namespace_of_another_container_is_that_of_a_pod() {
+        for line in ["run --pid container:web i", "run --ipc container:web i"] {
+            let err = command().try_get_matches_from(words(line)).unwrap_err();
+            assert!(value_hint(&err).is_some_and(|hint| hint.contains("one pod")), "{line}: {err}");
+        }
+        let err = command().try_get_matches_from(words("run --pid x i")).unwrap_err();
+        assert!(value_hint(&err).is_none());
     }
 
     #[test]

@@ -342,6 +342,12 @@ const REWRITTEN: &[(&[&str], &[&str])] = &[
 
 /// The words of hull for those of another tool, which begin with a command; `None` if they are our own.
 pub(crate) fn rewritten(words: &[&str]) -> Option<(usize, &'static [&'static str])> {
+    if let ["get", "pod" | "pods" | "po", name, ..] = words
+        && !name.starts_with('-')
+    {
+        // A list of pods has no names as arguments.
+        return Some((2, &["inspectp"]));
+    }
     let (from, to) = REWRITTEN.iter().find(|(from, _)| words.starts_with(from))?;
     // A group without a command is not one of ours.
     (!to.is_empty() || words.len() > from.len()).then_some((from.len(), *to))
@@ -370,6 +376,8 @@ mod tests {
     fn groups_of_commands_are_rewritten() {
         assert_eq!(rewritten(&["image", "ls", "-q"]), Some((2, &["images"][..])));
         assert_eq!(rewritten(&["container", "rm", "x"]), Some((1, &[][..])));
+        assert_eq!(rewritten(&["get", "pod", "web"]), Some((2, &["inspectp"][..])));
+        assert_eq!(rewritten(&["get", "pods", "-A"]), Some((2, &["pods"][..])));
         assert_eq!(rewritten(&["container"]), None);
         assert_eq!(rewritten(&["ps"]), None);
     }
