@@ -109,7 +109,6 @@ pub(super) const ABSENT_RUN_FLAGS: &[AbsentFlag] = &[
     absent(
         RUN,
         &[
-            "--preserve-fds",
             "--tz",
             "--umask",
             "--timeout",
@@ -173,5 +172,11 @@ pub(super) const ABSENT_RUN_FLAGS: &[AbsentFlag] = &[
         &["--pod", "--uts", "--cgroup-conf"],
         "`hull run` makes a pod for each container",
         "describe a pod with several containers for `hull play kube FILE`",
+    ),
+    absent(
+        RUN,
+        &["--preserve-fds", "--preserve-fd"],
+        "a container has the three standard streams",
+        "use -v PATH:PATH for a file or a socket",
     ),
 ];
