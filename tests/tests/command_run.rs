@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The options of `hull run`, as the container sees them.
 
+use hull_tests::image::Image;
 use hull_tests::{Node, fixture, node};
+use serde_json::json;
 use std::fs;
 
 /// The output of a script in a container with these options.
@@ -129,6 +131,28 @@ async fn variables_labels_and_the_id_come_from_and_go_to_files() {
     let other = node.hull(&replace).good();
     assert_ne!(other, id);
     let _named = node.hull(&["rm", "-f", "x"]).good();
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn an_empty_entrypoint_and_groups_by_name_are_those_of_the_image() {
+    let node = Node::start().await;
+    let image = fixture::pushed("with-entrypoint", || {
+        let layer = fixture::busybox_layer().file("etc/group", 0o644, "root:x:0:\nvideo:x:44:\n");
+        Image::new(vec![layer.tar()], json!({"Entrypoint": ["echo", "entry"], "Cmd": ["cmd"]}))
+    });
+    let ran = |options: &[&str], words: &[&str]| {
+        node.hull(&[&["run", "--rm"][..], options, &[&image], words].concat())
+    };
+    assert_eq!(ran(&[], &["mine"]).good(), "entry mine\n");
+    assert_eq!(ran(&["--entrypoint", ""], &["echo", "mine"]).good(), "mine\n");
+    let none = ran(&["--entrypoint", ""], &[]);
+    assert!(none.code == 125 && none.stderr.contains("name a command after the image"), "{none:?}");
+    let groups = ["-u", "7:8", "--group-add", "9", "--group-add", "video", "--entrypoint", "id"];
+    assert_eq!(ran(&groups, &["-G"]).good(), "8 9 44\n");
+    let failed = ran(&["--group-add", "nobody-has-it"], &[]);
+    assert!(failed.code == 125 && failed.stderr.contains("`nobody-has-it`"), "{failed:?}");
+    assert!(failed.stderr.contains("hint: "), "{failed:?}");
     node.nothing_is_left().await;
 }
 

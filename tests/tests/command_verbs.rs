@@ -2,6 +2,7 @@
 //! The commands of other tools' users: lifecycle of containers, copies, ports, pods of manifests, and what is printed.
 
 use hull_tests::shell::finish;
+use hull_tests::terminal::Terminal;
 use hull_tests::{ExpectExt as _, Node, eventually, fixture, node};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -324,6 +325,33 @@ async fn prune_names_and_leaves_a_pod_that_a_command_is_making() {
     let pid = i32::try_from(play.id()).or_fail("read the pid of the play");
     kill(Pid::from_raw(pid), Signal::SIGTERM).or_fail("interrupt the play");
     let _interrupted = play.wait().or_fail("wait for the play");
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn an_archive_is_loaded_from_stdin_and_a_container_is_not_an_image() {
+    let node = Node::start().await;
+    let image = fixture::busybox();
+    let _id = node.hull(&["run", "-d", "--name", "box", &image, "sleep", "1000"]).good();
+    let archive = node.host_dir().join("archive.tar").display().to_string();
+    let _nothing = node.hull(&["save", "-o", &archive, &image]).good();
+    let file = fs::File::open(&archive).or_fail("open the archive");
+    let mut load = node.hull_command(&["load"]);
+    let loaded = finish(load.stdin(file));
+    assert!(loaded.code == 0 && loaded.stdout.contains("busybox"), "{loaded:?}");
+    let mut terminal = Terminal::start(&node.hull_command(&["load"]), (80, 24));
+    terminal.wait_for("stdin is a terminal").await;
+    assert_eq!(terminal.finish(), 1, "{}", terminal.screen());
+    let refused = node.hull(&["export", "box"]);
+    assert!(refused.code == 1 && refused.stderr.contains("it is a container"), "{refused:?}");
+    assert!(refused.stderr.contains("hint: `hull cp box:/ - > FILE`"), "{refused:?}");
+    let refused = node.hull(&["ps", "-n", "5"]);
+    assert!(refused.code == 1 && refused.stderr.contains("--last 5"), "{refused:?}");
+    let refused = node.hull(&["logs", "pod/box"]);
+    assert!(refused.code == 1 && refused.stderr.contains("the name alone, `box`"), "{refused:?}");
+    let listed = node.hull(&["get", "pods", "-A", "-o", "name"]).good();
+    assert_eq!(listed, "hull/box\n");
+    let _named = node.hull(&["rm", "-f", "box"]).good();
     node.nothing_is_left().await;
 }
 

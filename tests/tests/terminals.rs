@@ -39,6 +39,44 @@ async fn exec_gives_a_shell_at_the_terminal() {
 }
 
 #[tokio::test]
+async fn the_detach_keys_leave_the_command_of_an_exec_running() {
+    let node = Node::start().await;
+    sleeper(&node, "web");
+    // More output than a terminal holds: it would wait for a reader.
+    let script = "echo ready; until [ -e /go ]; do sleep 0.1; done; \
+                  i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; touch /done; sleep 7653";
+    let exec = node.hull_command(&["exec", "-it", "web", "sh", "-c", script]);
+    let mut terminal = Terminal::start(&exec, (80, 24));
+    terminal.wait_for("ready\r\n").await;
+    terminal.type_keys("\u{10}\u{11}");
+    terminal.wait_for("detached; the command runs on").await;
+    assert_eq!(terminal.finish(), 0, "{}", terminal.screen());
+    assert!(terminal.is_as_before(), "the terminal's settings are restored");
+    let _nothing = node.hull(&["exec", "web", "touch", "/go"]).good();
+    eventually("the command has printed everything", || async {
+        let there = node.hull(&["exec", "web", "test", "-e", "/done"]);
+        if there.code == 0 { Ok(()) } else { Err(format!("{there:?}")) }
+    })
+    .await;
+    let running = node.hull(&["exec", "web", "sh", "-c", "ps | grep -c ' sleep 7653$'"]);
+    assert_eq!(running.stdout, "1\n", "it runs on: {running:?}");
+    // Other keys, or none.
+    let keys = ["exec", "-it", "--detach-keys", "ctrl-a,d", "web", "cat"];
+    let mut terminal = Terminal::start(&node.hull_command(&keys), (80, 24));
+    terminal.type_keys("typed\n");
+    terminal.wait_for("typed\r\ntyped\r\n").await;
+    terminal.type_keys("\u{1}d");
+    assert_eq!(terminal.finish(), 0, "{}", terminal.screen());
+    let none =
+        ["exec", "-it", "--detach-keys", "", "web", "sh", "-c", "head -c 2 | od -An -tx1; exit 5"];
+    let mut terminal = Terminal::start(&node.hull_command(&none), (80, 24));
+    terminal.type_keys("\u{10}\u{11}\n");
+    assert_eq!(terminal.finish(), 5, "{}", terminal.screen());
+    let _removed = node.hull(&["rm", "-f", "web"]).good();
+    node.nothing_is_left().await;
+}
+
+#[tokio::test]
 async fn the_size_follows_the_terminal() {
     let node = Node::start().await;
     sleeper(&node, "web");

@@ -102,8 +102,9 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     })
 }
 
-/// The phases of the start of a pod's container that run under its seccomp filter.
-fn phases(namespaces: &Namespaces, process: &Process) -> Vec<Phase> {
+/// The phases of the start of a pod's container without hooks that run under its seccomp filter.
+#[must_use]
+pub fn phases(namespaces: &Namespaces, process: &Process) -> Vec<Phase> {
     let mut phases = vec![Phase::ParentDeath];
     if matches!(namespaces.pid, Namespace::Join(_)) {
         phases.push(Phase::Birth);

@@ -29,7 +29,7 @@ pub mod seccomp;
 pub mod signals;
 mod unsupported;
 
-pub use build::{Options, Root, check_sysctl, plan};
+pub use build::{Options, Root, check_sysctl, phases, plan};
 pub use diagnose::{diagnose, diagnose_pause, diagnose_process, is_exec, is_gone};
 pub use diagnosis::{Certainty, Diagnosis, LastLines};
 pub use error::Error;

@@ -4,7 +4,8 @@
 use super::args::{Export, Import};
 use super::client::Client;
 use super::error::{Error, Result};
-use super::{format, output, stored};
+use super::names::Objects;
+use super::{format, images, output, stored};
 use hull_proto::admin;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::fs::File;
@@ -21,7 +22,13 @@ const AHEAD: usize = 4;
 
 /// Imports an archive, and prints its images; on stderr, what else is in it.
 pub(crate) async fn import(mut client: Client, args: &Import) -> Result<()> {
-    let file = args.file.as_deref().or(args.input.as_deref()).unwrap_or(Path::new("-"));
+    let file = args.file.as_deref().or(args.input.as_deref());
+    if file.is_none() && io::stdin().is_terminal() {
+        let text =
+            "no archive is named, and stdin is a terminal; name a file, or use `hull load < FILE`";
+        return Err(Error::Usage { text: text.into() });
+    }
+    let file = file.unwrap_or(Path::new("-"));
     let imported = taken_in(&mut client, file, args.name.as_deref()).await?;
     for left in imported.left {
         output::to_stderr(&not_imported(&left.name, &left.why));
@@ -85,6 +92,15 @@ pub(crate) async fn export(mut client: Client, args: &Export) -> Result<()> {
     if args.output.is_none() && io::stdout().is_terminal() {
         return Err(Error::Usage { text: "stdout is a terminal; name a file with -o".into() });
     }
+    match export_to(&mut client, args).await {
+        Err(failed @ Error::Daemon { .. }) => {
+            Err(not_an_image(&mut client, args).await.unwrap_or(failed))
+        }
+        other => other,
+    }
+}
+
+async fn export_to(client: &mut Client, args: &Export) -> Result<()> {
     let request = admin::ExportRequest { images: args.images.clone() };
     let mut pieces = client.admin.export(request).await?.into_inner();
     let Some(path) = &args.output else {
@@ -99,6 +115,18 @@ pub(crate) async fn export(mut client: Client, args: &Export) -> Result<()> {
         archive.write(&piece.data)?;
     }
     archive.complete()
+}
+
+/// The error for the name of a container, whose files docker's command of this name exports.
+async fn not_an_image(client: &mut Client, args: &Export) -> Option<Error> {
+    let objects = Objects::fetch(client).await.ok()?;
+    let name = args.images.iter().find(|name| objects.find_container(name).is_ok())?;
+    if images::find(client, name).await.ok().flatten().is_some() {
+        return None;
+    }
+    let message = format!("cannot export `{name}`: it is a container, and hull exports images");
+    let hint = Some(format!("`hull cp {name}:/ - > FILE` makes an archive of its files"));
+    Some(Error::Daemon { message, hint })
 }
 
 /// An archive that is being written. Dropped before it is complete, its file is removed, also by a time limit that ends

@@ -66,7 +66,13 @@ pub(crate) async fn run(
         code = signals.next() => return Ok(Ended::Signal(code)),
     };
     let detach_keys = (stdio.stdin && stdio.tty).then(|| keys.clone());
-    let options = Options { stdin: stdio.stdin, tty: stdio.tty, detach_keys, timeout: None };
+    let options = Options {
+        stdin: stdio.stdin,
+        tty: stdio.tty,
+        detach_keys,
+        owns_process: false,
+        timeout: None,
+    };
     let ended = session::run(&url, options, stdin, signals).await.map_err(|err| {
         let is_cut = matches!(err, Error::SessionCut);
         if is_cut { Error::AttachCut { container: output::short(id) } } else { err }
@@ -89,7 +95,8 @@ pub(crate) async fn input(client: &mut Client, id: &str) -> Result<()> {
         api::AttachRequest { container_id: id.to_owned(), stdin: true, ..Default::default() };
     let answer = wait::through_restart(async || client.runtime.attach(request.clone()).await);
     let url = answer.await?.into_inner().url;
-    let options = Options { stdin: true, tty: false, detach_keys: None, timeout: None };
+    let options =
+        Options { stdin: true, tty: false, detach_keys: None, owns_process: false, timeout: None };
     // A signal stops the container, which must not read an end of its input before that.
     let mut none = EndSignals::none();
     match session::run(&url, options, &mut Stdin::default(), &mut none).await? {

@@ -20,7 +20,7 @@ use std::path::Path;
 pub(crate) const USAGE: Kinds = Kinds {
     verb: "df",
     fields: &[
-        Field::always("type", "TYPE", Kind::Text, "Kind of data: images or containers."),
+        Field::always("type", "TYPE", Kind::Word, "Kind of data: images or containers."),
         Field::always("total", "TOTAL", Kind::Number, "Number of objects."),
         Field::always(
             "active",

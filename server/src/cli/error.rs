@@ -29,8 +29,9 @@ pub(crate) enum Error {
     Ambiguous { name: String, matches: Vec<String> },
     #[error("parse `{flag} {value}`: {why}")]
     BadFlag { flag: &'static str, value: String, why: String },
+    /// `instead` is another way than to remove that pod.
     #[error("name the pod `{name}`: pod {holder} has this name")]
-    NameTaken { name: String, holder: String },
+    NameTaken { name: String, holder: String, instead: &'static str },
     #[error("remove {what}: it is running")]
     Running { what: String },
     #[error("{operation}")]
@@ -45,6 +46,8 @@ pub(crate) enum Error {
     Session { source: hull_streaming::websocket::client::ClientError },
     #[error("wait for the end of the command: the daemon ended the session without a status")]
     SessionCut,
+    #[error("leave the command running: the daemon does not say that it does")]
+    NotDetached,
     #[error("follow container {container}: the daemon ended the session without a status")]
     AttachCut { container: String },
     #[error("pass on all of stdin to the container, which is stopped")]
@@ -53,14 +56,15 @@ pub(crate) enum Error {
     Interrupted,
     #[error("run the pods of the manifest: a signal interrupted it")]
     PlayInterrupted,
-    #[error("run the command: {text}")]
+    /// A whole sentence.
+    #[error("{text}")]
     Usage { text: String },
     #[error("finish within {limit:?}, as {flag} demands")]
     TimedOut { flag: &'static str, limit: Duration },
     #[error("read {} as a message of CRI: {why}", path.display())]
     BadFile { path: PathBuf, why: String },
     #[error("read {what} of {} as a pod manifest: {why}", path.display())]
-    BadManifest { path: PathBuf, what: String, why: String },
+    BadManifest { path: PathBuf, what: String, why: String, hint: &'static str },
     #[error("{operation} container `{name}`: it does not run")]
     Stopped { operation: &'static str, name: String },
     /// It ran, and has exited.
@@ -100,6 +104,21 @@ fn connect_hint(kind: io::ErrorKind) -> &'static str {
     }
 }
 
+/// For an object that is not there.
+fn not_found_hint(kind: &str, name: &str) -> String {
+    if let Some(name) = name.strip_prefix("pod/") {
+        return format!("give the name alone, `{name}`");
+    }
+    if kind == "a pod in namespace" && name.bytes().all(|b| b.is_ascii_digit()) {
+        return format!("-n is the namespace here; for the newest {name} use --last {name}");
+    }
+    match kind {
+        "image" => "`hull images` lists the images of this node, `hull pull` pulls others".into(),
+        "a schema for command" => "`hull schema` prints those of all commands".into(),
+        _ => "`hull ps -a` lists all pods and containers".into(),
+    }
+}
+
 impl Error {
     /// Converts an I/O error; `operation` reads after "cannot".
     pub(crate) fn io(operation: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
@@ -118,16 +137,10 @@ impl Error {
             Self::Channel { .. } => Some("if the daemon is just stopping, try again when it has started".into()),
             Self::Daemon { hint, .. } => hint.clone(),
             Self::Config { source } => source.hint(),
-            Self::NotFound { kind: "image", .. } => {
-                Some("`hull images` lists the images of this node, `hull pull` pulls others".into())
-            }
-            Self::NotFound { kind: "a schema for command", .. } => {
-                Some("`hull schema` prints those of all commands".into())
-            }
-            Self::NotFound { .. } => Some("`hull ps -a` lists all pods and containers".into()),
+            Self::NotFound { kind, name } => Some(not_found_hint(kind, name)),
             Self::Ambiguous { .. } => Some("give more digits of the id, or POD/CONTAINER".into()),
-            Self::NameTaken { name, .. } => {
-                Some(format!("remove that pod with `hull rm -f {name}`, or omit --name"))
+            Self::NameTaken { name, instead, .. } => {
+                Some(format!("remove that pod with `hull rm -f {name}`, or {instead}"))
             }
             Self::NotWhole { .. } => {
                 Some("`hull images verify --repair` pulls broken layers again".into())
@@ -136,15 +149,14 @@ impl Error {
             Self::OfKubelet { .. } => {
                 Some("the kubelet starts it again by itself; stop it to have it restarted".into())
             }
-            Self::BadManifest { .. } => Some(
-                "`hull play kube` runs pods with containers, environment, ports, limits and host volumes; \
-                 everything else needs a kubelet"
-                    .into(),
-            ),
+            Self::BadManifest { hint, .. } => Some((*hint).into()),
             Self::Stopped { .. } | Self::NotRunning { .. } => {
                 Some("`hull ps -a` lists exited containers with their exit codes".into())
             }
             Self::NotATerminal => Some("omit -t to pass on a file or a pipe".into()),
+            Self::NotDetached => Some(
+                "a daemon of an earlier release kills the command with its session: restart the daemon".into(),
+            ),
             Self::SessionCut => Some(
                 "if the daemon was restarted, run the command again: it is killed with its session"
                     .into(),
@@ -184,7 +196,7 @@ impl Error {
     /// The lines to print, see [`lines`].
     pub(crate) fn lines(&self) -> String {
         // The daemon's message has its "cannot" already.
-        let text = if let Self::Daemon { message, .. } = self {
+        let text = if let Self::Daemon { message, .. } | Self::Usage { text: message } = self {
             message.clone()
         } else {
             format!("cannot {}", chain(self))

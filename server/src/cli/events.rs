@@ -16,9 +16,9 @@ use serde_json::json;
 pub(crate) const EVENTS: Kinds = Kinds {
     verb: "events",
     fields: &[
-        Field::always("time", "TIME", Kind::Text, "Time of the event, RFC 3339 in UTC."),
-        Field::always("type", "EVENT", Kind::Text, "Event: created, started, stopped or deleted."),
-        Field::always("kind", "KIND", Kind::Text, "Kind of the object: container or pod."),
+        Field::always("time", "TIME", Kind::Word, "Time of the event, RFC 3339 in UTC."),
+        Field::always("type", "EVENT", Kind::Word, "Event: created, started, stopped or deleted."),
+        Field::always("kind", "KIND", Kind::Word, "Kind of the object: container or pod."),
         Field::always("id", "ID", Kind::Id, "Id of the container or pod."),
         Field::always(
             "name",

@@ -37,7 +37,8 @@ pub(crate) async fn exec(mut client: Client, args: &Exec) -> Result<u8, (Error, 
     let options = Options {
         stdin: args.interactive,
         tty: args.tty,
-        detach_keys: None,
+        detach_keys: (args.interactive && args.tty).then(|| args.detach_keys.clone()),
+        owns_process: true,
         timeout: (args.timeout > 0).then(|| Duration::from_secs(u64::from(args.timeout))),
     };
     let mut signals = EndSignals::new().map_err(own)?;
@@ -50,8 +51,10 @@ pub(crate) async fn exec(mut client: Client, args: &Exec) -> Result<u8, (Error, 
             output::to_stderr(&error::lines(&text, None));
             Ok(TIMED_OUT)
         }
-        // There are no keys for it.
-        Ended::Detached => Ok(0),
+        Ended::Detached => {
+            output::to_stderr("\ndetached; the command runs on in the container\n");
+            Ok(0)
+        }
     }
 }
 

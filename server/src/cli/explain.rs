@@ -15,7 +15,7 @@ pub(crate) fn print(account: &Account, args: &OutputArgs) -> Result<()> {
         return output::print(&text(account));
     }
     let document = serde_json::to_value(account).map_err(|source| Error::Json { source })?;
-    format::document(&document, args)
+    format::document(&document, std::slice::from_ref(&account.name), args)
 }
 
 /// The account as lines.

@@ -18,7 +18,7 @@ pub(crate) const FINDINGS: Kinds = Kinds {
         Field::always(
             "verdict",
             "VERDICT",
-            Kind::Text,
+            Kind::Word,
             "Verdict: ok, warning (pods run) or missing (they do not).",
         ),
         Field::always("found", "FOUND", Kind::Text, "Finding, in words."),

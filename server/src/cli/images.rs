@@ -40,7 +40,7 @@ pub(crate) const IMAGES: Kinds = Kinds {
             Kind::Id,
             "Digest of its manifest in the registry; empty if it came from an archive.",
         ),
-        Field::wide("platform", "PLATFORM", Kind::Text, "Platform: OS/ARCHITECTURE."),
+        Field::wide("platform", "PLATFORM", Kind::Word, "Platform: OS/ARCHITECTURE."),
         Field::never("names", Kind::List, "All names with tags."),
         Field::never("digests", Kind::List, "All names with digests."),
         Field::never("user", Kind::Text, "User that it runs as; empty is root."),
@@ -156,6 +156,12 @@ fn names(image: &api::Image) -> Vec<String> {
         ([], digests) => digests.to_vec(),
         (tags, _) => tags.to_vec(),
     }
+}
+
+/// One name of an image: a tag, else one with a digest, else its id.
+pub(crate) fn display_name(image: &api::Image) -> String {
+    let names = image.repo_tags.iter().chain(&image.repo_digests).chain([&image.id]);
+    names.into_iter().next().cloned().unwrap_or_default()
 }
 
 /// Removes names of images; an image goes with its last tag, or by its id. A missing image is an error, because it is

@@ -59,7 +59,9 @@ pub(crate) async fn info(mut client: Client, args: &OutputArgs) -> Result<()> {
         "handlers": status.runtime_handlers.iter().map(|of| of.name.clone()).collect::<Vec<_>>(),
         "config": config,
     });
-    format::document(&document, args)
+    // The object is the node.
+    let name = system.nodename().to_string_lossy().into_owned();
+    format::document(&document, &[name], args)
 }
 
 /// Prints the versions. Without a daemon, its version is null.
@@ -95,7 +97,8 @@ pub(crate) async fn version(client: Result<Client>, args: &OutputArgs) -> Result
     if args.output.is_none() && args.format.is_none() {
         return super::output::print(&text);
     }
-    format::document(&json!({"client": own, "daemon": daemon}), args)
+    let names = [format!("hull {}", env!("CARGO_PKG_VERSION"))];
+    format::document(&json!({"client": own, "daemon": daemon}), &names, args)
 }
 
 /// Why there is no version of the daemon at `socket`.

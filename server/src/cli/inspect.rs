@@ -5,12 +5,12 @@ use super::args::Inspect;
 use super::client::Client;
 use super::error::{Error, Result};
 use super::format::{self, Format};
-use super::names::{Object, Objects, Prefer};
+use super::names::{Object, Objects, Prefer, container_name, namespace, pod_name};
 use super::words::{self, About};
 use super::{documents, images, output, verbose};
 use hull_proto::cri as api;
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// The kinds of objects that a command looks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,15 +36,26 @@ pub(crate) async fn inspect(mut client: Client, args: &Inspect, what: What) -> R
     }
     let args = args.output.or(Format::Json);
     if matches!(args.selected(), Format::Template(_) | Format::JsonLines | Format::Name) {
-        return all.iter().try_for_each(|document| format::document(document, &args));
+        return all.iter().try_for_each(|(document, name)| {
+            format::document(document, std::slice::from_ref(name), &args)
+        });
     }
     match all.as_slice() {
-        [one] => format::document(one, &args),
-        _ => format::document(&Value::Array(all), &args),
+        [(one, _)] => format::document(one, &[], &args),
+        _ => {
+            let all = all.into_iter().map(|(document, _)| document).collect();
+            format::document(&Value::Array(all), &[], &args)
+        }
     }
 }
 
-async fn one(client: &mut Client, objects: &Objects, name: &str, what: What) -> Result<Value> {
+/// The document of an object, and its name as the lists of its kind have it with `-o name`.
+async fn one(
+    client: &mut Client,
+    objects: &Objects,
+    name: &str,
+    what: What,
+) -> Result<(Value, String)> {
     let object = match what {
         What::Any => objects.find(name, Prefer::Container),
         What::Pods => objects.find_pod(name).map(Object::Pod),
@@ -53,18 +64,23 @@ async fn one(client: &mut Client, objects: &Objects, name: &str, what: What) -> 
     match object {
         Ok(Object::Container(container)) => {
             let answer = verbose::container(client, &container.id).await?;
-            Ok(document("status", json!(answer.status), &answer.info, About::Container))
+            let of = document("status", json!(answer.status), &answer.info, About::Container);
+            let pod = objects.pod_of(container);
+            let (pod, namespace) = (pod.map_or("", pod_name), pod.map_or("", namespace));
+            Ok((of, format!("{namespace}/{pod}/{}", container_name(container))))
         }
         Ok(Object::Pod(pod)) => {
             let answer = verbose::pod(client, &pod.id).await?;
-            Ok(document("status", json!(answer.status), &answer.info, About::Pod))
+            let of = document("status", json!(answer.status), &answer.info, About::Pod);
+            Ok((of, format!("{}/{}", namespace(pod), pod_name(pod))))
         }
         Err(Error::NotFound { .. }) if what != What::Pods => {
             let Some(image) = images::find(client, name).await? else {
                 let kind = if what == What::Images { "image" } else { "container, pod or image" };
                 return Err(Error::NotFound { kind, name: name.to_owned() });
             };
-            Ok(document("image", json!(image.image), &image.info, About::Container))
+            let of = document("image", json!(image.image), &image.info, About::Container);
+            Ok((of, image.image.as_ref().map_or_else(String::new, images::display_name)))
         }
         Err(other) => Err(other),
     }
@@ -159,12 +175,15 @@ fn camel(key: &str) -> String {
 /// Prints the file systems of images.
 pub(crate) async fn image_fs(mut client: Client, args: &format::OutputArgs) -> Result<()> {
     let answer = client.images.image_fs_info(api::ImageFsInfoRequest {}).await?.into_inner();
+    let all = answer.image_filesystems.iter().chain(&answer.container_filesystems);
+    let paths = all.filter_map(|of| Some(of.fs_id.as_ref()?.mountpoint.clone()));
+    let mountpoints: Vec<String> = paths.collect::<BTreeSet<_>>().into_iter().collect();
     let mut document = json!({
         "imageFilesystems": answer.image_filesystems,
         "containerFilesystems": answer.container_filesystems,
     });
     timestamps(&mut document);
-    format::document(&document, &args.or(Format::Json))
+    format::document(&document, &mountpoints, &args.or(Format::Json))
 }
 
 /// Replaces the numbers of `timestamp` by RFC 3339.

@@ -7,6 +7,7 @@
 //! itself failed).
 
 mod absent_flags;
+mod absent_run_flags;
 mod archives;
 mod args;
 mod attach;
@@ -68,6 +69,7 @@ mod signals;
 mod stats;
 mod stdin;
 mod stored;
+mod table;
 mod trace;
 mod usage;
 mod verbose;

@@ -4,17 +4,13 @@
 //!
 //! The rule: names and messages come from images, pods and registries, so everything printed is
 //! escaped ([`hull_sys::text`]), except by [`raw`]. A name inside a line goes through [`line`] or a
-//! [`Table`], which keep it on that line.
+//! [`Table`](super::table::Table), which keep it on that line.
 
 use super::error::{Error, Result};
-use comfy_table::{ContentArrangement, Row, presets};
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown, shown_json, shown_lines};
 use indicatif::BinaryBytes;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
-
-/// Longest cell of a table, in bytes: the longest image reference with a digest fits.
-const CELL_BYTES_MAX: usize = 512;
 
 /// Writes lines to stdout and flushes it.
 pub(crate) fn print(text: &str) -> Result<()> {
@@ -50,60 +46,6 @@ pub(crate) fn report(error: &Error, code: u8) -> ExitCode {
     }
     to_stderr(&error.lines());
     ExitCode::from(code)
-}
-
-/// Rows under headings, in columns as wide as their widest cell on a terminal, two spaces between.
-#[derive(Debug)]
-pub(crate) struct Table {
-    table: comfy_table::Table,
-    /// Whether the line of headings is printed.
-    headed: bool,
-}
-
-impl Table {
-    /// A table with these headings.
-    pub(crate) fn new(headings: &[&str]) -> Self {
-        let mut table = comfy_table::Table::new();
-        table.load_style(presets::NOTHING).set_header(headings);
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
-        }
-        Self { table, headed: true }
-    }
-
-    /// A table of this many columns without headings.
-    pub(crate) fn bare(columns: usize) -> Self {
-        Self { headed: false, ..Self::new(&vec![""; columns]) }
-    }
-
-    #[cfg(test)]
-    fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.cells(cells.into());
-    }
-
-    /// Fits the table into this many columns of a terminal: long cells are cut, and end with `…`.
-    pub(crate) fn fit(&mut self, width: u16) {
-        self.table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-        self.table.set_truncation_indicator("…");
-    }
-
-    /// Adds a row of as many cells as the table has columns; each is escaped, and cut to 512 bytes.
-    pub(crate) fn cells(&mut self, cells: Vec<String>) {
-        let mut row = Row::from(cells.into_iter().map(|cell| shown(cell, CELL_BYTES_MAX)));
-        row.max_height(1);
-        self.table.add_row(row);
-    }
-
-    /// The table as lines, without blanks at their ends.
-    pub(crate) fn shown(&self) -> String {
-        let text = self.table.trim_fmt();
-        let mut lines = text.lines();
-        if !self.headed {
-            // That of the empty headings.
-            lines.next();
-        }
-        lines.map(|line| format!("{line}\n")).collect()
-    }
 }
 
 /// The width of the terminal that stdout is, in columns; `None` if it is none.
@@ -149,37 +91,6 @@ pub(crate) fn age(since_ns: i64, now_ns: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
-        let mut table = Table::new(&["NAME", "STATE"]);
-        table.row(["longer name".into(), "ready".into()]);
-        table.row(["é".into(), String::new()]);
-        assert_eq!(table.shown(), "NAME         STATE\nlonger name  ready\né\n");
-        table.row(["漢字漢字漢字".into(), "wide".into()]);
-        assert_eq!(table.shown().lines().last(), Some("漢字漢字漢字  wide"));
-    }
-
-    #[test]
-    fn a_table_fits_into_a_terminal() {
-        let mut table = Table::new(&["NAME", "STATE"]);
-        table.fit(30);
-        table.row(["a".repeat(60), "running".into()]);
-        let shown = table.shown();
-        assert_eq!(shown.lines().count(), 2, "{shown}");
-        assert!(shown.lines().all(|line| line.chars().count() <= 30), "{shown}");
-        assert!(shown.contains("running") && shown.contains('…'), "{shown}");
-    }
-
-    #[test]
-    fn a_name_cannot_make_rows_or_reach_the_terminal() {
-        let mut table = Table::new(&["NAME", "STATE"]);
-        table.row(["x\nforged  running\u{1b}[2J\u{202e}".into(), "long".repeat(1000)]);
-        let shown = table.shown();
-        assert_eq!(shown.lines().count(), 2, "{shown}");
-        assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
-        assert!(shown.contains("x\\nforged") && shown.len() < 2 << 10, "{shown}");
-    }
 
     #[test]
     fn sizes_and_ages_are_readable() {

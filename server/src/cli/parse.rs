@@ -122,9 +122,9 @@ where
     }
 }
 
-/// Parses a number of lines, or `all` as docker has it.
+/// Parses a number of lines, or `all` as docker has it, and -1 as kubectl does.
 pub(crate) fn lines(text: &str) -> Result<usize, String> {
-    if text == "all" {
+    if matches!(text, "all" | "-1") {
         return Ok(usize::MAX);
     }
     number("lines", 0..=usize::MAX)(text)
@@ -247,6 +247,24 @@ pub(crate) fn user(
     }
 }
 
+/// Parses groups, numbers or names. The names are returned, separated by commas: CRI has no field for them.
+pub(crate) fn groups(
+    texts: &[String],
+    into: &mut api::LinuxContainerSecurityContext,
+) -> Result<Option<String>> {
+    let mut names = Vec::new();
+    for text in texts {
+        let group = Account::parse(text).map_err(|_| {
+            bad("--group-add", text, "it is neither the name nor the number of a group")
+        })?;
+        match group {
+            Account::Id(gid) => into.supplemental_groups.push(i64::from(gid)),
+            Account::Name(name) => names.push(name),
+        }
+    }
+    Ok(Some(names.join(",")).filter(|names| !names.is_empty()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,6 +377,19 @@ mod tests {
         );
         for text in ["", ":1", "4294967296", "-1", "1:-1"] {
             read(text).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn groups_are_numbers_or_names() {
+        let mut to = api::LinuxContainerSecurityContext::default();
+        let names = groups(&["7".into(), "video".into(), "audio".into()], &mut to).unwrap();
+        assert_eq!(
+            (names.as_deref(), to.supplemental_groups.as_slice()),
+            (Some("video,audio"), &[7][..])
+        );
+        for text in ["", "-1", "a,b", "4294967295"] {
+            groups(&[text.to_owned()], &mut to).unwrap_err();
         }
     }
 

@@ -17,11 +17,11 @@ pub(crate) const PORTS: Kinds = Kinds {
     fields: &[
         Field::always("pod", "POD", Kind::Text, "Name of the pod."),
         Field::always("port", "PORT", Kind::Number, "Port in the pod."),
-        Field::always("protocol", "PROTOCOL", Kind::Text, "Protocol: tcp, udp or sctp."),
+        Field::always("protocol", "PROTOCOL", Kind::Word, "Protocol: tcp, udp or sctp."),
         Field::always(
             "hostIp",
             "HOST IP",
-            Kind::Text,
+            Kind::Word,
             "Address of the host; 0.0.0.0 is all of them.",
         ),
         Field::always("hostPort", "HOST PORT", Kind::Number, "Port of the host."),

@@ -33,7 +33,7 @@ pub(crate) const PROCESSES: Kinds = Kinds {
         Field::wide("inside", "PID INSIDE", Kind::Number, "Process id in the container."),
         Field::always("parent", "PPID", Kind::Number, "Process id of the parent on the host."),
         Field::always("user", "UID", Kind::Number, "Effective user id on the host."),
-        Field::always("state", "STATE", Kind::Text, "State, a letter as in proc_pid_stat(5)."),
+        Field::always("state", "STATE", Kind::Word, "State, a letter as in proc_pid_stat(5)."),
         Field::always("threads", "THREADS", Kind::Number, "Number of threads."),
         Field::always("memory", "RSS", Kind::Bytes, "Resident memory in bytes."),
         Field::always("cpuSeconds", "CPU S", Kind::Decimal, "CPU time so far, in seconds."),

@@ -4,7 +4,7 @@
 use super::args::Ps;
 use super::args::pods::ListPods;
 use super::client::Client;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::format::{self, Field, Filter, Kind, Kinds, Row};
 use super::names::{Objects, attempt, container_name, namespace, pod_name};
 use super::wait;
@@ -31,16 +31,16 @@ pub(crate) const CONTAINERS: Kinds = Kinds {
         Field::always(
             "state",
             "STATE",
-            Kind::Text,
+            Kind::Word,
             "State: created, running, paused, restarting, exited or unknown; for a pod without containers `pod ready` or `pod not ready`.",
         ),
-        Field::always("reason", "REASON", Kind::Text, "Reason of the exit, with the exit code."),
+        Field::always("reason", "REASON", Kind::Word, "Reason of the exit, with the exit code."),
         Field::always("attempt", "ATTEMPT", Kind::Number, "Number of the attempt, from 0."),
         Field::always("created", "AGE", Kind::Time, "Time of creation."),
         Field::wide(
             "ip",
             "IP",
-            Kind::Text,
+            Kind::Word,
             "First address of the pod; empty on the network of the host.",
         ),
         Field::wide(
@@ -72,11 +72,11 @@ pub(crate) const PODS: Kinds = Kinds {
         Field::always("id", "POD ID", Kind::Id, "Id of the pod."),
         Field::always("name", "NAME", Kind::Text, "Name of the pod."),
         Field::always("namespace", "NAMESPACE", Kind::Text, "Namespace of the pod."),
-        Field::always("state", "STATE", Kind::Text, "State: ready or notready."),
+        Field::always("state", "STATE", Kind::Word, "State: ready or notready."),
         Field::always(
             "ip",
             "IP",
-            Kind::Text,
+            Kind::Word,
             "First address of the pod; empty on the network of the host.",
         ),
         Field::always("attempt", "ATTEMPT", Kind::Number, "Number of the attempt, from 0."),
@@ -102,6 +102,10 @@ pub(crate) async fn containers(mut client: Client, args: &Ps) -> Result<()> {
     let mut objects = Objects::fetch(&mut client).await?;
     if let Some(name) = &args.namespace {
         objects.pods.retain(|pod| namespace(pod) == name);
+        // As docker and crictl have it, `-n 5` would be the last five; an empty list would say nothing.
+        if objects.pods.is_empty() && name.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(Error::NotFound { kind: "a pod in namespace", name: name.clone() });
+        }
     }
     if let Some(pod) = &args.pod {
         let id = objects.find_pod(pod)?.id.clone();

@@ -2,6 +2,7 @@
 //! The text of docs/cli.md, from the tables of commands and of fields. A test of this file writes it, with
 //! HULL_BLESS=1, or compares it.
 
+use super::absent_flags;
 use super::schemas::KINDS;
 use super::usage;
 use super::verbs::{ABSENT, Group, VERBS};
@@ -84,6 +85,7 @@ fn page() -> String {
         let names: Vec<String> = absent.names.iter().map(|name| format!("`{name}`")).collect();
         let _ = writeln!(page, "| {} | {} | {} |", names.join(", "), absent.why, absent.instead);
     }
+    page.push_str(&absent_options());
     page.push_str(RESTARTS);
     page.push_str(OUTPUT);
     for kind in KINDS {
@@ -104,6 +106,31 @@ fn page() -> String {
         }
     }
     page
+}
+
+/// The table of options of other tools.
+fn absent_options() -> String {
+    let mut table = String::from(
+        "\n## Options that hull does not have\n\n| Commands | Options | Because | Instead |\n|---|---|---|---|\n",
+    );
+    for of in absent_flags::all() {
+        let verbs = of.verbs.iter().map(|verb| match *verb {
+            "" => "before the command".to_owned(),
+            verb => format!("`{verb}`"),
+        });
+        let flags = of.flags.iter().map(|flag| format!("`{flag}`"));
+        let (verbs, flags) = (verbs.collect::<Vec<_>>(), flags.collect::<Vec<_>>());
+        // A pipe would end the cell.
+        let instead = of.instead.replace('|', "\\|");
+        let _ = writeln!(
+            table,
+            "| {} | {} | {} | {instead} |",
+            verbs.join(", "),
+            flags.join(", "),
+            of.why
+        );
+    }
+    table
 }
 
 mod tests {

@@ -267,7 +267,8 @@ async fn free_name(client: &mut Client, args: &Run, name: &str, remove: bool) ->
                 continue;
             }
             let holder = output::short(&pod.id);
-            return Err(Error::NameTaken { name: name.to_owned(), holder });
+            let instead = "replace it with --replace, or choose another --name";
+            return Err(Error::NameTaken { name: name.to_owned(), holder, instead });
         }
     }
     Ok(())

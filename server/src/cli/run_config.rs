@@ -230,7 +230,8 @@ fn container(args: &Run, at: &Setting<'_>, mounts: Mounts) -> Result<api::Contai
     for text in &args.env {
         envs.extend(parse::env(text, |key| std::env::var(key).ok())?);
     }
-    let (security, group) = security(args)?;
+    let (security, group, groups) = security(args)?;
+    let (command, command_args) = command(args)?;
     let (devices, cdi) = run_flags::devices(&args.storage.device, args.storage.gpus.as_deref())?;
     let Mounts { mounts, tmpfs, .. } = mounts;
     let mut annotations = run_flags::pairs("--annotation", &args.life.annotation)?;
@@ -241,6 +242,7 @@ fn container(args: &Run, at: &Setting<'_>, mounts: Mounts) -> Result<api::Contai
         (run_options::ULIMITS, Some(ulimits(&args.isolation.ulimit)).filter(|of| !of.is_empty())),
         (run_options::TMPFS, Some(tmpfs.join("\n")).filter(|of| !of.is_empty())),
         (run_options::GROUP, group),
+        (run_options::GROUPS, groups),
         (STOP_TIMEOUT, timeout),
         (run_pods::RESTART, restart),
     ] {
@@ -250,8 +252,8 @@ fn container(args: &Run, at: &Setting<'_>, mounts: Mounts) -> Result<api::Contai
     Ok(api::ContainerConfig {
         metadata: Some(api::ContainerMetadata { name: at.name.to_owned(), attempt: 0 }),
         image: Some(api::ImageSpec { image: args.image.clone(), ..Default::default() }),
-        command: args.entrypoint.iter().cloned().collect(),
-        args: args.command.clone(),
+        command,
+        args: command_args,
         working_dir: args.workdir.clone().unwrap_or_default(),
         envs,
         mounts,
@@ -278,8 +280,26 @@ fn ulimits(texts: &[String]) -> String {
     texts.join(" ")
 }
 
-/// The security context, and the name of the group.
-fn security(args: &Run) -> Result<(api::LinuxContainerSecurityContext, Option<String>)> {
+/// The entrypoint, and its arguments. An empty entrypoint takes away that of the image, as docker has it: CRI has only
+/// one that replaces it, so the command itself becomes it.
+fn command(args: &Run) -> Result<(Vec<String>, Vec<String>)> {
+    let words = args.command.clone();
+    match args.entrypoint.as_deref() {
+        None => Ok((Vec::new(), words)),
+        Some("") if words.is_empty() => {
+            let why = "without the entrypoint of the image, there is nothing to run: \
+                       name a command after the image";
+            Err(Error::BadFlag { flag: "--entrypoint", value: "''".into(), why: why.into() })
+        }
+        Some("") => Ok((words, Vec::new())),
+        Some(program) => Ok((vec![program.to_owned()], words)),
+    }
+}
+
+/// The security context; the name of the group, and those of further groups.
+fn security(
+    args: &Run,
+) -> Result<(api::LinuxContainerSecurityContext, Option<String>, Option<String>)> {
     let mut security = api::LinuxContainerSecurityContext {
         capabilities: Some(api::Capability {
             add_capabilities: args.cap_add.clone(),
@@ -289,7 +309,6 @@ fn security(args: &Run) -> Result<(api::LinuxContainerSecurityContext, Option<St
         privileged: args.privileged,
         namespace_options: Some(namespaces(args)?),
         readonly_rootfs: args.read_only,
-        supplemental_groups: args.isolation.group_add.iter().map(|gid| i64::from(*gid)).collect(),
         seccomp: Some(api::SecurityProfile::default()), // runtime/default; privileged ones are free of it
         ..Default::default()
     };
@@ -298,7 +317,8 @@ fn security(args: &Run) -> Result<(api::LinuxContainerSecurityContext, Option<St
         Some(user) => parse::user(user, &mut security)?,
         None => None,
     };
-    Ok((security, group))
+    let groups = parse::groups(&args.isolation.group_add, &mut security)?;
+    Ok((security, group, groups))
 }
 
 #[cfg(test)]
@@ -367,6 +387,28 @@ mod tests {
         assert!(configs.container.command.is_empty());
         assert_eq!(configs.pod.hostname, "run-01234567");
         assert_eq!(configs.pod.metadata.unwrap().namespace, NAMESPACE);
+    }
+
+    #[test]
+    fn an_empty_entrypoint_leaves_the_command_alone() {
+        let of = |words: &[&str]| {
+            let cli = Cli::try_parse_from([&["hull", "run"][..], words].concat()).unwrap();
+            let Command::Run(run) = cli.command else { panic!("no `run`") };
+            super::command(&run)
+        };
+        let (command, args) = of(&["--entrypoint", "", "i", "sh", "-c", "x"]).unwrap();
+        assert_eq!((command.join(" "), args.len()), ("sh -c x".to_owned(), 0));
+        let refused = of(&["--entrypoint", "", "i"]).unwrap_err().to_string();
+        assert!(refused.contains("name a command after the image"), "{refused}");
+        assert_eq!(of(&["i", "sh"]).unwrap(), (Vec::new(), vec!["sh".to_owned()]));
+    }
+
+    #[test]
+    fn groups_arrive_by_number_or_name() {
+        let container = parsed("--group-add 7 --group-add video i").unwrap().container;
+        assert_eq!(container.annotations[run_options::GROUPS], "video");
+        let security = container.linux.unwrap().security_context.unwrap();
+        assert_eq!(security.supplemental_groups, [7]);
     }
 
     #[test]

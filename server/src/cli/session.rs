@@ -22,6 +22,7 @@ use hull_streaming::websocket::client::{self, ClientError, Received};
 use rustix::io::Errno;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::thread;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -43,6 +44,8 @@ pub(crate) struct Options {
     pub(crate) stdin: bool,
     pub(crate) tty: bool,
     pub(crate) detach_keys: Option<DetachKeys>,
+    /// Whether the process ends with the session, unless the daemon is asked to leave it running: that of an exec.
+    pub(crate) owns_process: bool,
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -108,10 +111,14 @@ async fn connected(
     let _sender = tokio::spawn(send_all(to, outgoing));
     let received = receive_all(from);
     tokio::pin!(received);
+    let owns_process = options.owns_process;
     let ended = tokio::select! {
         ended = &mut received => return ended,
         ended = until_ended_here(&queue, options, stdin, signals, raw_mode::size) => ended?,
     };
+    if owns_process && ended == Ended::Detached {
+        return left_running(&queue, received, signals).await;
+    }
     // The daemon notices the end even if it does not read now. Output from before it is still printed.
     let _gone = rustix::net::shutdown(&connection, rustix::net::Shutdown::Write);
     tokio::select! {
@@ -121,6 +128,25 @@ async fn connected(
         _ = signals.next() => {}
     }
     Ok(ended)
+}
+
+/// Asks the daemon to leave the process running, and waits until it says that it does.
+async fn left_running(
+    queue: &mpsc::Sender<Outgoing>,
+    received: Pin<&mut impl Future<Output = Result<Ended>>>,
+    signals: &mut EndSignals,
+) -> Result<Ended> {
+    let asked = async {
+        // The receiver reports a broken connection.
+        let _broken = queue.send(Outgoing::Detach).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        ended = received => ended,
+        () = asked => Err(Error::NotDetached),
+        () = tokio::time::sleep(END_MAX) => Err(Error::NotDetached),
+        code = signals.next() => Ok(Ended::Signal(code)),
+    }
 }
 
 /// Passes on input and sizes of the terminal, until this side ends the session.
@@ -196,6 +222,7 @@ async fn send_all(mut to: client::Sender<TcpStream>, mut queue: mpsc::Receiver<O
             Outgoing::Stdin(bytes) => to.stdin(&bytes).await,
             Outgoing::EndStdin => to.end_stdin().await,
             Outgoing::Resize(size) => to.resize(size).await,
+            Outgoing::Detach => to.detach().await,
             Outgoing::Alive => to.keep_alive().await,
         };
         // The receiver reports a broken connection.
@@ -245,7 +272,8 @@ fn parse_status(json: &[u8], after_output: bool) -> Result<Ended> {
     let status: serde_json::Value =
         serde_json::from_slice(json).map_err(|source| Error::Json { source })?;
     if status["status"] == "Success" {
-        return Ok(Ended::Exited(0));
+        let is_detached = status["reason"] == "Detached";
+        return Ok(if is_detached { Ended::Detached } else { Ended::Exited(0) });
     }
     let causes = status["details"]["causes"].as_array().map_or(&[][..], Vec::as_slice);
     let code = causes
@@ -312,6 +340,7 @@ mod tests {
             "details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
         for (json, ended) in [
             (&br#"{"metadata":{},"status":"Success"}"#[..], Ended::Exited(0)),
+            (br#"{"status":"Success","reason":"Detached"}"#, Ended::Detached),
             (failure, Ended::Exited(3)),
             (
                 br#"{"status":"Failure","message":"cannot start"}"#,
@@ -346,7 +375,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_size_for_a_process_that_does_not_read_delays_neither_timeout_nor_signal() {
-        let options = |timeout| Options { stdin: false, tty: true, detach_keys: None, timeout };
+        let options = |timeout| Options {
+            stdin: false,
+            tty: true,
+            detach_keys: None,
+            owns_process: true,
+            timeout,
+        };
         let timed = options(Some(Duration::from_millis(1)));
         assert_eq!(end_with_full_queue(timed, None).await, Ended::TimedOut);
         let ended = end_with_full_queue(options(None), Some(Number::USR1)).await;

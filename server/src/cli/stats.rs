@@ -70,9 +70,14 @@ pub(crate) const STATS: Kinds = Kinds {
         Field::wide("namespace", "NAMESPACE", Kind::Text, "Namespace of the pod."),
         Field::wide("swap", "SWAP", Kind::Bytes, "Swap in bytes; null for a pod."),
         Field::wide("id", "ID", Kind::Id, "Id of the container or pod."),
+        Field::never(
+            "names",
+            Kind::Text,
+            "NAMESPACE/POD or NAMESPACE/POD/CONTAINER, which every command accepts.",
+        ),
     ],
     id: "id",
-    name: "id",
+    name: "names",
 };
 
 /// Prints the usage of running pods and containers, once or again and again.
@@ -146,6 +151,7 @@ fn rows(before: &[api::PodSandboxStats], after: &[api::PodSandboxStats]) -> Vec<
             "namespace": metadata.namespace,
             "swap": null,
             "id": attributes.id,
+            "names": format!("{}/{}", metadata.namespace, metadata.name),
         })));
         for container in &linux.containers {
             rows.push(container_row(container, &metadata, &earlier));
@@ -161,9 +167,10 @@ fn container_row(
 ) -> Row {
     let attributes = of.attributes.clone().unwrap_or_default();
     let memory = of.memory.as_ref();
+    let name = attributes.metadata.unwrap_or_default().name;
     row(json!({
         "pod": pod.name,
-        "container": attributes.metadata.unwrap_or_default().name,
+        "container": name,
         "cpuPercent": percent(earlier.get(attributes.id.as_str()).copied(), of.cpu.as_ref()),
         "memory": memory.and_then(|of| number(of.working_set_bytes)),
         "limit": limit(memory),
@@ -175,6 +182,7 @@ fn container_row(
         "namespace": pod.namespace,
         "swap": of.swap.as_ref().and_then(|of| number(of.swap_usage_bytes)),
         "id": attributes.id,
+        "names": format!("{}/{}/{name}", pod.namespace, pod.name),
     }))
 }
 

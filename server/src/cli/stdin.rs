@@ -23,6 +23,8 @@ pub(crate) enum Outgoing {
     Stdin(Vec<u8>),
     EndStdin,
     Resize(Size),
+    /// The process is to be left running.
+    Detach,
     Alive,
 }
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line from words: clap's tree with the table of commands, and errors of usage.
 
+use super::absent_flags::{self, AbsentFlag};
 use super::args::Cli;
 use super::exit_codes::OWN_FAILURE;
 use super::verbs::{self, Group, VERBS};
-use super::{absent_flags, ctr, output};
+use super::{ctr, output};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory as _, FromArgMatches as _};
 use std::ffi::OsString;
@@ -62,10 +63,9 @@ fn groups(command: &Command) -> String {
 /// Parses the words of the process; the exit code if they are wrong, or ask for help.
 pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Cli, ExitCode> {
     let words = rewritten(ctr::called_as(words));
-    let verb = verb(&words).map(|at| words[at].to_string_lossy().into_owned());
     let parsed =
-        command().try_get_matches_from(words).and_then(|matches| Cli::from_arg_matches(&matches));
-    parsed.map_err(|err| failed(&err, verb.as_deref()))
+        command().try_get_matches_from(&words).and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.map_err(|err| failed(&err, &words))
 }
 
 /// The position of the command.
@@ -94,15 +94,48 @@ fn rewritten(mut words: Vec<OsString>) -> Vec<OsString> {
     words
 }
 
+/// The entry of an option that the command of the words does not have, and the command; the empty one if the option
+/// stands before it.
+fn absent_option(words: &[OsString], flag: &str) -> Option<(&'static str, &'static AbsentFlag)> {
+    let at = verb(words);
+    let name = flag.split('=').next().unwrap_or(flag);
+    let before = words.iter().take(at.unwrap_or(words.len())).skip(1);
+    if before.map(|word| word.to_string_lossy()).any(|word| word.split('=').next() == Some(name)) {
+        return Some(("", absent_flags::of("", flag)?));
+    }
+    let verb = canonical(&words.get(at?)?.to_string_lossy())?;
+    Some((verb, absent_flags::of(verb, flag)?))
+}
+
+/// The name of a command that has this name or alias.
+fn canonical(name: &str) -> Option<&'static str> {
+    let found = VERBS.iter().find(|verb| verb.name == name || verb.aliases.contains(&name));
+    found.map(|verb| verb.name)
+}
+
+/// The hint after the help of a command in which other tools have -h for the name of the host.
+fn help_hint(words: &[OsString]) -> Option<&'static str> {
+    let at = verb(words)?;
+    let is_run = matches!(canonical(&words[at].to_string_lossy()), Some("run" | "create"));
+    let has_value =
+        words.iter().rposition(|word| word == "-h").is_some_and(|of| of + 1 < words.len());
+    (is_run && has_value).then_some("-h is help here; the name of the host is --hostname NAME")
+}
+
 /// Prints the error, or the help that was asked for, and returns the exit code.
-fn failed(err: &clap::Error, verb: Option<&str>) -> ExitCode {
+fn failed(err: &clap::Error, words: &[OsString]) -> ExitCode {
+    let verb = verb(words).map(|at| words[at].to_string_lossy());
     let own = |code| {
-        let with_code = verb.is_some_and(|verb| WITH_CODE_OF_CONTAINER.contains(&verb));
+        let with_code = verb.as_ref().is_some_and(|verb| WITH_CODE_OF_CONTAINER.contains(&&**verb));
         ExitCode::from(if with_code { OWN_FAILURE } else { code })
     };
     if matches!(err.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         // A closed pipe: the reader has what it wants.
         let _closed = err.print();
+        if let Some(hint) = help_hint(words) {
+            output::to_stderr(&format!("hint: {hint}\n"));
+            return own(USAGE);
+        }
         return ExitCode::SUCCESS;
     }
     if err.kind() == ErrorKind::InvalidSubcommand
@@ -115,14 +148,43 @@ fn failed(err: &clap::Error, verb: Option<&str>) -> ExitCode {
     }
     if err.kind() == ErrorKind::UnknownArgument
         && let Some(ContextValue::String(flag)) = err.get(ContextKind::InvalidArg)
-        && let Some((verb, of)) = verb.and_then(|verb| Some((verb, absent_flags::of(verb, flag)?)))
+        && let Some((verb, of)) = absent_option(words, flag)
     {
-        let text = format!("`hull {verb}` has no option `{flag}`: {}", of.why);
+        let (of_verb, kind) = if verb.is_empty() {
+            ("hull".to_owned(), "option")
+        } else {
+            (format!("hull {verb}"), kind(flag))
+        };
+        let text = format!("`{of_verb}` has no {kind} `{flag}`: {}", of.why);
         output::to_stderr(&super::error::lines(&text, Some(of.instead)));
         return own(USAGE);
     }
     output::to_stderr(&without_globals(&err.render().to_string()));
+    if let Some(hint) = value_hint(err) {
+        output::to_stderr(&format!("hint: {hint}\n"));
+    }
     own(USAGE)
+}
+
+/// The hint for a value of other tools that an option does not take.
+fn value_hint(err: &clap::Error) -> Option<&'static str> {
+    let of = |kind| match err.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    if err.kind() == ErrorKind::InvalidValue
+        && of(ContextKind::InvalidValue)?.starts_with("container:")
+    {
+        return Some(
+            "containers share a namespace as containers of one pod; see `hull play kube --help`",
+        );
+    }
+    None
+}
+
+/// The kind of a word of the command line that is not known.
+fn kind(word: &str) -> &'static str {
+    if word.starts_with('-') { "option" } else { "command" }
 }
 
 /// The text without the options of all commands, which clap adds to the usage if they were given or are in the
@@ -159,6 +221,11 @@ mod tests {
         assert_eq!(texts("system prune -f"), ["hull", "prune", "-f"]);
         assert_eq!(texts("container rm web"), ["hull", "rm", "web"]);
         assert_eq!(texts("exec web image ls"), ["hull", "exec", "web", "image", "ls"]);
+        assert_eq!(texts("get pods -A"), ["hull", "pods", "-A"]);
+        assert_eq!(texts("describe pod web"), ["hull", "explain", "web"]);
+        assert_eq!(texts("delete pod web"), ["hull", "rmp", "web"]);
+        assert_eq!(texts("pod stats"), ["hull", "statsp"]);
+        assert_eq!(texts("top pods"), ["hull", "statsp"]);
     }
 
     #[test]
@@ -213,6 +280,15 @@ mod tests {
             "run -it --rm busybox sh",
             "run -dp 80:80 --name=web --restart=unless-stopped nginx",
             "events -f type=stopped",
+            "ps -A",
+            "pods -aA",
+            "statsp -A",
+            "logs --tail=-1 web",
+            "restart --timeout 3 web",
+            "exec -it web -- sh -c x",
+            "exec -it --detach-keys ctrl-a web sh",
+            "load",
+            "run --entrypoint= --group-add video i sh",
         ] {
             let parsed = command().try_get_matches_from(words(line));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
@@ -222,9 +298,10 @@ mod tests {
     #[test]
     fn an_option_that_a_command_has_is_not_in_the_table() {
         let command = command();
-        for of in absent_flags::ABSENT_FLAGS {
+        for of in absent_flags::all() {
             for verb in of.verbs {
-                let found = command.find_subcommand(verb);
+                let found =
+                    if verb.is_empty() { Some(&command) } else { command.find_subcommand(verb) };
                 let found = found.unwrap_or_else(|| panic!("there is no command {verb}"));
                 for arg in found.get_arguments() {
                     let long = arg.get_long_and_visible_aliases().unwrap_or_default();
@@ -236,6 +313,53 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_option_of_the_table_is_answered_by_its_entry() {
+        let mut count = 0;
+        for of in absent_flags::all() {
+            for (verb, flag) in
+                of.verbs.iter().flat_map(|verb| of.flags.iter().map(move |flag| (verb, flag)))
+            {
+                let line = match *verb {
+                    "" => format!("{flag} x ps"),
+                    "play" => format!("play kube {flag} x"),
+                    verb => format!("{verb} {flag} x"),
+                };
+                let words = words(&line);
+                let err = command().try_get_matches_from(&words).unwrap_err();
+                assert_eq!(err.kind(), ErrorKind::UnknownArgument, "{line}: {err}");
+                let Some(ContextValue::String(named)) = err.get(ContextKind::InvalidArg) else {
+                    panic!("{line}: {err}");
+                };
+                let found = absent_option(&words, named).map(|(_, of)| of.why);
+                assert_eq!(found, Some(of.why), "{line}: {named}");
+                count += 1;
+            }
+        }
+        assert!(count > 300, "{count}");
+    }
+
+    #[test]
+    fn a_namespace_of_another_container_is_that_of_a_pod() {
+        for line in ["run --pid container:web i", "run --ipc container:web i"] {
+            let err = command().try_get_matches_from(words(line)).unwrap_err();
+            assert!(value_hint(&err).is_some_and(|hint| hint.contains("one pod")), "{line}: {err}");
+        }
+        let err = command().try_get_matches_from(words("run --pid x i")).unwrap_err();
+        assert!(value_hint(&err).is_none());
+    }
+
+    #[test]
+    fn an_alias_has_the_options_of_its_command() {
+        let (verb, of) = absent_option(&words("save --compress x"), "--compress").unwrap();
+        assert!(verb == "export" && of.why.contains("OCI"));
+        assert!(absent_option(&words("save --unknown x"), "--unknown").is_none());
+        assert!(help_hint(&words("run -h web nginx")).is_some());
+        for line in ["run -h", "run --help", "ps -h web"] {
+            assert!(help_hint(&words(line)).is_none(), "{line}");
         }
     }
 

@@ -58,14 +58,14 @@ use Group::{Containers, Daily, Images, Node, Other, Pods};
 /// All commands, in the order of the help.
 pub(crate) const VERBS: &[Verb] = &[
     verb(Daily, "run", &[], &["docker run", "nerdctl run", "podman run", "crictl run"]),
-    verb(Daily, "ps", &["list"], &["docker ps", "nerdctl ps", "podman ps", "crictl ps"]),
+    verb(Daily, "ps", &["list", "ls"], &["docker ps", "nerdctl ps", "podman ps", "crictl ps"]),
     verb(Daily, "logs", &[], &["docker logs", "crictl logs", "kubectl logs"]),
     verb(Daily, "exec", &[], &["docker exec", "nerdctl exec", "crictl exec", "kubectl exec"]),
     verb(Daily, "attach", &[], &["docker attach", "crictl attach", "kubectl attach"]),
     verb(Daily, "inspect", &[], &["docker inspect", "nerdctl inspect", "crictl inspect"]),
     verb(Daily, "stop", &[], &["docker stop", "nerdctl stop", "crictl stop"]),
     verb(Daily, "rm", &["remove"], &["docker rm", "nerdctl rm", "podman rm", "crictl rm"]),
-    verb(Daily, "explain", &["why"], &["kubectl describe"]),
+    verb(Daily, "explain", &["why", "describe"], &["kubectl describe"]),
     verb(Daily, "stats", &[], &["docker stats", "nerdctl stats", "crictl stats", "kubectl top"]),
     verb(Containers, "create", &[], &["docker create", "nerdctl create", "podman create"]),
     verb(Containers, "start", &[], &["docker start", "nerdctl start", "crictl start"]),
@@ -145,7 +145,7 @@ pub(crate) const ABSENT: &[Absent] = &[
         "use `buildctl` or `podman build`, then `hull import` the archive",
     ),
     absent(
-        &["compose", "stack", "service", "swarm"],
+        &["compose", "stack", "service", "swarm", "up", "down"],
         "hull runs the pods of one node and does not arrange applications",
         "describe them as Kubernetes pods and use `hull play kube FILE`, or a cluster",
     ),
@@ -185,6 +185,98 @@ pub(crate) const ABSENT: &[Absent] = &[
         "use `ssh` to reach another node, and --socket for another daemon",
     ),
     absent(
+        &["apply", "replace"],
+        "there is no cluster whose state would be changed",
+        "use `hull play kube FILE`, with --replace to run its pods again",
+    ),
+    absent(
+        &["get"],
+        "each kind of objects has a list of its own",
+        "use `hull pods`, `hull ps`, `hull images`, `hull events` or `hull info`",
+    ),
+    absent(
+        &["delete", "del"],
+        "each kind of objects has a command of its own",
+        "use `hull rm NAME`, `hull rmp POD`, `hull rmi IMAGE`, or `hull play kube --down FILE`",
+    ),
+    absent(
+        &[
+            "scale",
+            "rollout",
+            "autoscale",
+            "expose",
+            "drain",
+            "cordon",
+            "uncordon",
+            "taint",
+            "label",
+            "annotate",
+            "set",
+            "api-resources",
+            "api-versions",
+            "cluster-info",
+            "auth",
+            "certificate",
+            "proxy",
+            "kustomize",
+            "token",
+            "join",
+            "init",
+        ],
+        "hull knows one node and no cluster",
+        "use `kubectl` or `kubeadm` with the API server of the cluster",
+    ),
+    absent(
+        &["edit", "patch"],
+        "a container keeps the configuration that it was created with",
+        "use `hull update` for its limits, or `hull run --replace --name NAME …`",
+    ),
+    absent(
+        &["debug"],
+        "containers for debugging are added to pods by a kubelet",
+        "use `hull exec -it NAME sh`, or `nsenter` as root on the node",
+    ),
+    absent(
+        &["mount", "umount", "unmount", "unshare"],
+        "the root of a container is mounted in its own namespace",
+        "use `hull cp`, or /proc/PID/root with the pid of `hull inspect --format '{{.info.pid}}' NAME`",
+    ),
+    absent(
+        &["healthcheck"],
+        "probes are the work of a kubelet",
+        "use `hull explain NAME` for what is wrong, or `hull exec` from a timer",
+    ),
+    absent(
+        &["generate", "quadlet", "auto-update"],
+        "units of systemd are written by people",
+        "use a unit with `hull run --rm` and `Restart=`, or manifests with `hull play kube FILE`",
+    ),
+    absent(
+        &["restore"],
+        "hull has no checkpoints yet",
+        "run the container again with `hull start`",
+    ),
+    absent(
+        &["untag"],
+        "a name of an image is removed as the image is",
+        "use `hull rmi NAME:TAG`, which removes only that name",
+    ),
+    absent(
+        &["container", "image", "system", "kube"],
+        "it is a group of commands, and needs one",
+        "use it as in `hull image ls` and `hull system prune`, or without it as in `hull images`",
+    ),
+    absent(
+        &["namespace", "namespaces"],
+        "a namespace is there as long as a pod is in it",
+        "use `hull pods`, which has a column for it, and -n NAMESPACE",
+    ),
+    absent(
+        &["content", "snapshot", "snapshots", "task", "tasks", "lease", "leases"],
+        "these are objects of containerd",
+        "see `hull ctr --help` for what hull has of ctr; `hull ps` lists containers",
+    ),
+    absent(
         &["update-runtime-config"],
         "the kubelet sends the network of the node, not an administrator",
         "set `network.pod_cidr` in the configuration",
@@ -197,6 +289,29 @@ const REWRITTEN: &[(&[&str], &[&str])] = &[
     (&["container", "list"], &["ps"]),
     (&["container", "prune"], &["prune"]),
     (&["container"], &[]),
+    (&["containers", "ls"], &["ps"]),
+    (&["containers", "list"], &["ps"]),
+    (&["images", "ls"], &["images"]),
+    (&["images", "list"], &["images"]),
+    (&["pods", "ls"], &["pods"]),
+    (&["pods", "list"], &["pods"]),
+    (&["get", "pods"], &["pods"]),
+    (&["get", "pod"], &["pods"]),
+    (&["get", "po"], &["pods"]),
+    (&["get", "containers"], &["ps"]),
+    (&["get", "images"], &["images"]),
+    (&["get", "events"], &["events"]),
+    (&["get", "nodes"], &["info"]),
+    (&["get", "node"], &["info"]),
+    (&["get", "all"], &["ps", "-a"]),
+    (&["describe", "pods"], &["explain"]),
+    (&["describe", "pod"], &["explain"]),
+    (&["describe", "po"], &["explain"]),
+    (&["delete", "pods"], &["rmp"]),
+    (&["delete", "pod"], &["rmp"]),
+    (&["delete", "po"], &["rmp"]),
+    (&["top", "pods"], &["statsp"]),
+    (&["top", "pod"], &["statsp"]),
     (&["image", "ls"], &["images"]),
     (&["image", "list"], &["images"]),
     (&["image", "rm"], &["rmi"]),
@@ -209,6 +324,15 @@ const REWRITTEN: &[(&[&str], &[&str])] = &[
     (&["pod", "rm"], &["rmp"]),
     (&["pod", "stop"], &["stopp"]),
     (&["pod", "inspect"], &["inspectp"]),
+    (&["pod", "stats"], &["statsp"]),
+    (&["pod", "top"], &["top"]),
+    (&["pod", "logs"], &["logs"]),
+    (&["pod", "start"], &["start"]),
+    (&["pod", "restart"], &["restart"]),
+    (&["pod", "kill"], &["kill"]),
+    (&["pod", "pause"], &["pause"]),
+    (&["pod", "unpause"], &["unpause"]),
+    (&["pod", "prune"], &["prune"]),
     (&["system", "prune"], &["prune"]),
     (&["system"], &[]),
     (&["kube", "play"], &["play", "kube"]),
@@ -218,6 +342,12 @@ const REWRITTEN: &[(&[&str], &[&str])] = &[
 
 /// The words of hull for those of another tool, which begin with a command; `None` if they are our own.
 pub(crate) fn rewritten(words: &[&str]) -> Option<(usize, &'static [&'static str])> {
+    if let ["get", "pod" | "pods" | "po", name, ..] = words
+        && !name.starts_with('-')
+    {
+        // A list of pods has no names as arguments.
+        return Some((2, &["inspectp"]));
+    }
     let (from, to) = REWRITTEN.iter().find(|(from, _)| words.starts_with(from))?;
     // A group without a command is not one of ours.
     (!to.is_empty() || words.len() > from.len()).then_some((from.len(), *to))
@@ -246,6 +376,8 @@ mod tests {
     fn groups_of_commands_are_rewritten() {
         assert_eq!(rewritten(&["image", "ls", "-q"]), Some((2, &["images"][..])));
         assert_eq!(rewritten(&["container", "rm", "x"]), Some((1, &[][..])));
+        assert_eq!(rewritten(&["get", "pod", "web"]), Some((2, &["inspectp"][..])));
+        assert_eq!(rewritten(&["get", "pods", "-A"]), Some((2, &["pods"][..])));
         assert_eq!(rewritten(&["container"]), None);
         assert_eq!(rewritten(&["ps"]), None);
     }

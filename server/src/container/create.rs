@@ -218,6 +218,8 @@ fn user_of(image: &Image, config: &cri::ContainerConfig) -> Result<User, Error> 
         .map_err(|source| Error::Spec { source: source.into() })?;
     let group = oci_spec::run_options::group(config).map_err(|source| Error::Spec { source })?;
     wanted.group = group.or(wanted.group);
+    let named = oci_spec::run_options::groups(config).map_err(|source| Error::Spec { source })?;
+    wanted.supplemental.extend(named);
     let of_image = |source| Error::Image { image: image.id.clone(), source };
     let view = hull_image::view(&image.layers).map_err(of_image)?;
     let read = |path| hull_image::read_inside(view.as_fd(), path, ACCOUNTS_BYTES_MAX);

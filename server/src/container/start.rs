@@ -11,9 +11,9 @@ use crate::nri;
 use crate::oci_spec;
 use crate::pod::{PodRecord, State as PodState};
 use crate::storage::blocking;
-use ::oci_spec::runtime::Spec;
+use ::oci_spec::runtime::{Hooks as SpecHooks, Spec};
 use hull_image::Image;
-use hull_plan::{Hooks, Namespace, Op, Options, Plan, Root, Source};
+use hull_plan::{Hooks, Namespace, Op, Options, Phase, Plan, Root, Source};
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Command, Failure as MonitorFailure, SLOT_SHM, Started, Stdio};
 use hull_proto::nri::LinuxResources;
@@ -56,14 +56,29 @@ pub(crate) fn plan_of(
         sources,
         host: node.host.clone(),
     };
-    let planned = if spec.hooks().is_some() {
-        let mut plain = spec.clone();
-        plain.set_hooks(None);
-        hull_plan::plan(&plain, &options)
-    } else {
-        hull_plan::plan(spec, &options)
+    let planned = match spec.hooks() {
+        None => hull_plan::plan(spec, &options),
+        Some(hooks) => plan_beside(hooks, spec, &options),
     };
     planned.map_err(|source| Error::Plan { source })
+}
+
+/// The plan of a container without these hooks, under whose seccomp filter those in the container can run.
+fn plan_beside(
+    hooks: &SpecHooks,
+    spec: &Spec,
+    options: &Options,
+) -> Result<Plan, hull_plan::Error> {
+    let mut plain = spec.clone();
+    plain.set_hooks(None);
+    let plan = hull_plan::plan(&plain, options)?;
+    let run_inside = hooks.start_container().as_ref().is_some_and(|of| !of.is_empty());
+    if let Some(process) = spec.process().as_ref().filter(|_| run_inside) {
+        let mut phases = hull_plan::phases(&plan.namespaces, process);
+        phases.push(Phase::Hooks);
+        hull_plan::check_start(&plan.process, &phases)?;
+    }
+    Ok(plan)
 }
 
 /// Updates what may have changed since the plan was built: limits, and the process whose pid namespace it joins.

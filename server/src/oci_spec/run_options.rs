@@ -15,6 +15,8 @@ pub(crate) const ULIMITS: &str = "hull.run/ulimits";
 pub(crate) const TMPFS: &str = "hull.run/tmpfs";
 /// Name of the primary group, in the group file of the image.
 pub(crate) const GROUP: &str = "hull.run/group";
+/// Names of supplemental groups, in the group file of the image, separated by commas.
+pub(crate) const GROUPS: &str = "hull.run/groups";
 
 /// Most tmpfs of a container.
 const TMPFS_MAX: usize = 64;
@@ -98,6 +100,17 @@ pub(crate) fn group(config: &cri::ContainerConfig) -> Result<Option<Account>, Er
     }
 }
 
+/// The supplemental groups.
+pub(crate) fn groups(config: &cri::ContainerConfig) -> Result<Vec<Account>, Error> {
+    let names = annotation(config, GROUPS).split(',').filter(|name| !name.is_empty());
+    names
+        .map(|name| match Account::parse(name) {
+            Ok(group) => Ok(group),
+            Err(_) => bad("a supplemental group", name, "it is neither a name nor a number"),
+        })
+        .collect()
+}
+
 fn bad<T>(field: &'static str, value: &str, why: &'static str) -> Result<T, Error> {
     Err(Error::Bad { field, value: value.chars().take(80).collect(), why })
 }
@@ -139,5 +152,8 @@ mod tests {
         assert!(refused.hint().is_some());
         assert_eq!(group(&config(GROUP, "www")).unwrap(), Some(Account::Name("www".into())));
         assert_eq!(group(&cri::ContainerConfig::default()).unwrap(), None);
+        let both = groups(&config(GROUPS, "www,7")).unwrap();
+        assert_eq!(both, [Account::Name("www".into()), Account::Id(7)]);
+        assert!(groups(&config(GROUPS, "a b")).is_err());
     }
 }

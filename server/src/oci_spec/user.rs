@@ -52,7 +52,8 @@ pub(crate) struct RequestedUser {
     pub(crate) user: Option<Account>,
     /// The user's primary group if `None`.
     pub(crate) group: Option<Account>,
-    pub(crate) supplemental: Vec<u32>,
+    /// Further groups; names are found in the image's group file.
+    pub(crate) supplemental: Vec<Account>,
     /// SupplementalGroupsPolicy Strict: without the groups of the image's group file.
     pub(crate) strict: bool,
 }
@@ -110,7 +111,7 @@ pub(crate) fn requested(
         user,
         group,
         supplemental: supplemental
-            .map(|group| id("supplemental_groups", *group))
+            .map(|group| id("supplemental_groups", *group).map(Account::Id))
             .collect::<Result<_, _>>()?,
         strict: context.supplemental_groups_policy == cri::SupplementalGroupsPolicy::Strict as i32,
     })
@@ -143,20 +144,22 @@ pub(crate) fn resolve(
             .find(|of| of.name == name.as_bytes())
             .ok_or_else(|| Error::NoUser { name: shown(name) })?,
     };
-    let gid = match &requested.group {
-        None => account.gid,
-        Some(Account::Id(gid)) => *gid,
-        Some(Account::Name(name)) => {
+    let gid_of = |group: &Account| match group {
+        Account::Id(gid) => Ok(*gid),
+        Account::Name(name) => {
             let found = accounts::groups(group_file).find(|of| of.name == name.as_bytes());
-            found.ok_or_else(|| Error::NoGroup { name: shown(name) })?.gid
+            found.map(|of| of.gid).ok_or_else(|| Error::NoGroup { name: shown(name) })
         }
     };
+    let gid = requested.group.as_ref().map_or(Ok(account.gid), gid_of)?;
     let mut all = vec![gid];
     if !requested.strict && !account.name.is_empty() {
         let of_user = accounts::groups(group_file).filter(|of| of.has(account.name));
         all.extend(of_user.map(|of| of.gid));
     }
-    all.extend(&requested.supplemental);
+    for group in &requested.supplemental {
+        all.push(gid_of(group)?);
+    }
     let mut seen = std::collections::BTreeSet::new();
     all.retain(|group| seen.insert(*group));
     if all.len() > GROUPS_MAX {
@@ -265,9 +268,20 @@ mod tests {
     #[test]
     fn strict_ignores_the_groups_of_the_image() {
         let user = Some(Account::Name("web".into()));
-        let requested =
-            RequestedUser { user, supplemental: vec![7], strict: true, ..RequestedUser::default() };
+        let requested = RequestedUser {
+            user,
+            supplemental: vec![Account::Id(7)],
+            strict: true,
+            ..RequestedUser::default()
+        };
         assert_eq!(resolve(&requested, Some(PASSWD), Some(GROUP)).unwrap().groups, [102, 7]);
+        let named = |name: &str| {
+            let supplemental = vec![Account::Name(name.into()), Account::Id(4)];
+            let requested = RequestedUser { supplemental, ..requested.clone() };
+            resolve(&requested, Some(PASSWD), Some(GROUP)).map(|of| of.groups)
+        };
+        assert_eq!(named("logs").unwrap(), [102, 4], "a name and its number are one group");
+        assert!(matches!(named("none"), Err(Error::NoGroup { .. })));
     }
 
     proptest! {

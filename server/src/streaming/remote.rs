@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The process is killed when its client disconnects, and the session ends only after the process. Output of
-//! processes that it left behind is awaited as long as for ExecSync.
+//! processes that it left behind is awaited as long as for ExecSync. A client with a terminal may ask to leave the
+//! process running (`DETACH`): its output is dropped from then on, and it keeps the place of its session.
 
 use super::terminal::{Terminal, first_size};
 use crate::container::exec::{self, Running};
@@ -28,7 +29,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::watch;
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::{Notify, watch};
 use tracing::{debug, info};
 
 /// Time for a client to open its streams.
@@ -74,17 +76,62 @@ pub(super) async fn exec(
     } else {
         with_pipes(node, container, cmd, std, liveness).await
     };
-    let Some(outcome) = outcome else {
-        info!(%container, "client of an exec disconnected; its process is killed");
-        return;
+    let (status, left) = match outcome {
+        Copied::Disconnected => {
+            info!(%container, "client of an exec disconnected; its process is killed");
+            return;
+        }
+        Copied::Ended(outcome) => (status_message(&outcome, version), None),
+        Copied::LeftRunning(process) => (DETACHED.into(), Some(process)),
     };
     session
         .finish_after(async {
             // Fails if the client disconnects now.
-            let _disconnected = error.write(status_message(&outcome, version)).await;
+            let _disconnected = error.write(status).await;
             error.end().await;
         })
         .await;
+    if let Some(process) = left {
+        info!(%container, "client of an exec detached; its process runs on");
+        process.discard_output().await;
+    }
+}
+
+/// The status for a client that has left its process running.
+const DETACHED: &str = r#"{"metadata":{},"status":"Success","reason":"Detached"}"#;
+
+/// How a session with a process ended.
+enum Copied {
+    /// The process has ended, or did not start.
+    Ended(Outcome),
+    /// The client has left it running.
+    LeftRunning(Detached),
+    /// The client has disconnected; the process is killed.
+    Disconnected,
+}
+
+/// A process at a terminal whose client has left it running, and the terminal's master.
+struct Detached {
+    running: Running,
+    master: OwnedFd,
+}
+
+impl Detached {
+    /// Reads output and drops it until the process has ended: a terminal that nobody reads would stop it.
+    async fn discard_output(self) {
+        let Running { mut kill, mut ended } = self.running;
+        kill.disarm();
+        let Ok(mut output) = Receiver::from_owned_fd_unchecked(self.master) else { return };
+        let (mut chunk, mut is_open) = (BytesMut::with_capacity(CHUNK), true);
+        loop {
+            chunk.clear();
+            tokio::select! {
+                _exit = &mut ended => return,
+                // A terminal reads EIO when all processes have closed its other end.
+                read = output.read_buf(&mut chunk), if is_open => is_open = matches!(read, Ok(1..)),
+            }
+        }
+    }
 }
 
 /// Waits until the client has opened its streams; `None` if it does not in time.
@@ -147,7 +194,7 @@ async fn with_pipes(
     cmd: Vec<String>,
     std: StdStreams,
     liveness: Liveness,
-) -> Option<Outcome> {
+) -> Copied {
     let StdStreams { stdin, stdout, stderr, .. } = std;
     let streams = Streams {
         stdin: stdin.is_some(),
@@ -164,7 +211,7 @@ async fn with_pipes(
                 fds.push(fd);
                 input = Some(copy_input(client, to));
             }
-            Err(err) => return Some(Err(err.into())),
+            Err(err) => return Copied::Ended(Err(err.into())),
         }
     }
     for client in [stdout, stderr].into_iter().flatten() {
@@ -173,7 +220,7 @@ async fn with_pipes(
                 fds.push(fd);
                 out.push(copy_output(from, client, ended.clone(), drain));
             }
-            Err(err) => return Some(Err(err.into())),
+            Err(err) => return Copied::Ended(Err(err.into())),
         }
     }
     let input = async {
@@ -192,7 +239,7 @@ async fn in_terminal(
     cmd: Vec<String>,
     std: StdStreams,
     mut liveness: Liveness,
-) -> Option<Outcome> {
+) -> Copied {
     let StdStreams { stdin, stdout, resize, .. } = std;
     let mut sizes = resize.map(Sizes::new);
     let started = async {
@@ -203,19 +250,23 @@ async fn in_terminal(
     let (running, master) = tokio::select! {
         started = started => match started {
             Ok(started) => started,
-            Err(err) => return Some(Err(err)),
+            Err(err) => return Copied::Ended(Err(err)),
         },
-        () = liveness.disconnected() => return None,
+        () = liveness.disconnected() => return Copied::Disconnected,
     };
-    let Terminal { output: from, input: to, resizer } = match Terminal::new(master) {
-        Ok(terminal) => terminal,
-        Err(source) => return Some(Err(Error::ExecPipes { source }.into())),
+    let opened = master.try_clone().and_then(|own| Ok((own, Terminal::new(master)?)));
+    let (master, Terminal { output: from, input: to, resizer }) = match opened {
+        Ok(opened) => opened,
+        Err(source) => return Copied::Ended(Err(Error::ExecPipes { source }.into())),
     };
     let (exited, ended) = watch::channel(false);
     let drain = Duration::from_secs(node.config.runtime.exec_drain_s);
+    let left = Notify::new();
     let sizes = async {
-        if let Some(sizes) = sizes {
-            resizer.apply_all(sizes).await;
+        if let Some(sizes) = sizes
+            && resizer.apply_all(sizes).await
+        {
+            left.notify_one();
         }
     };
     let keys = async {
@@ -231,7 +282,11 @@ async fn in_terminal(
             copy_output(from, stdout, ended, drain).await;
         }
     };
-    copy(running, (input, output), exited, liveness).await
+    let detach = async {
+        left.notified().await;
+        master
+    };
+    copy(running, (input, output), exited, liveness, detach).await
 }
 
 fn pod_of(node: &Node, container: &ContainerId) -> Result<Pod> {
@@ -240,8 +295,7 @@ fn pod_of(node: &Node, container: &ContainerId) -> Result<Pod> {
     Ok(found.map(|(_, pod)| pod).ok_or_else(not_found)?)
 }
 
-/// Starts the process and copies until it has ended and its output was sent. `None` if the client disconnects
-/// first; then the process is killed.
+/// Starts the process and copies until it has ended and its output was sent, or the client disconnects first.
 async fn run(
     node: &Arc<Node>,
     container: &ContainerId,
@@ -250,7 +304,7 @@ async fn run(
     copies: (impl Future<Output = ()>, impl Future<Output = ()>),
     exited: watch::Sender<bool>,
     mut liveness: Liveness,
-) -> Option<Outcome> {
+) -> Copied {
     let started = async {
         let pod = pod_of(node, container)?;
         exec::start(node, container, &pod, cmd, streams, fds).await
@@ -258,29 +312,34 @@ async fn run(
     let running = tokio::select! {
         started = started => match started {
             Ok(running) => running,
-            Err(err) => return Some(Err(err)),
+            Err(err) => return Copied::Ended(Err(err)),
         },
-        () = liveness.disconnected() => return None,
+        () = liveness.disconnected() => return Copied::Disconnected,
     };
-    copy(running, copies, exited, liveness).await
+    copy(running, copies, exited, liveness, std::future::pending()).await
 }
 
-/// Copies until the process has ended and its output was sent. `None` if the client disconnects first; then the
-/// process is killed.
+/// Copies until the process has ended and its output was sent, or the client disconnects first; or until `detach` has the
+/// master of its terminal, at which the client has left it running.
 async fn copy(
-    Running { mut kill, ended }: Running,
+    Running { mut kill, mut ended }: Running,
     (input, output): (impl Future<Output = ()>, impl Future<Output = ()>),
     exited: watch::Sender<bool>,
     mut liveness: Liveness,
-) -> Option<Outcome> {
-    tokio::pin!(input, output, ended);
+    detach: impl Future<Output = OwnedFd>,
+) -> Copied {
+    tokio::pin!(input, output, detach);
     let (mut input_done, mut output_done) = (false, false);
     let exit = loop {
         tokio::select! {
             exit = &mut ended => break exit,
             () = &mut input, if !input_done => input_done = true,
             () = &mut output, if !output_done => output_done = true,
-            () = liveness.disconnected() => return None,
+            master = &mut detach => {
+                let running = Running { kill, ended };
+                return Copied::LeftRunning(Detached { running, master });
+            }
+            () = liveness.disconnected() => return Copied::Disconnected,
         }
     };
     kill.disarm();
@@ -288,10 +347,10 @@ async fn copy(
     if !output_done {
         tokio::select! {
             () = output => {}
-            () = liveness.disconnected() => return None,
+            () = liveness.disconnected() => return Copied::Disconnected,
         }
     }
-    Some(match exit {
+    Copied::Ended(match exit {
         Ok(exit) => Ok(match exit.how {
             ExitHow::Code(code) => code,
             ExitHow::Signal(signal) => 128 + signal,

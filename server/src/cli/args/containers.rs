@@ -126,7 +126,7 @@ pub(crate) struct Top {
 #[derive(Debug, Args)]
 pub(crate) struct Restart {
     /// Grace period in seconds, until SIGKILL [default: --stop-timeout of `hull run`, else 10]
-    #[arg(short, long, value_name = "SECONDS", value_parser = number("seconds", 0..=u32::MAX))]
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", value_parser = number("seconds", 0..=u32::MAX))]
     pub(crate) time: Option<u32>,
     #[command(flatten)]
     pub(crate) of: Names,

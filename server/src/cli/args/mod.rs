@@ -7,6 +7,7 @@ pub(crate) mod diagnose;
 pub(crate) mod images;
 mod inspect;
 mod logs;
+mod node;
 pub(crate) mod place;
 pub(crate) mod pods;
 mod run;
@@ -18,6 +19,7 @@ pub(crate) use diagnose::Diagnose;
 pub(crate) use images::Stored;
 pub(crate) use inspect::{Document, Inspect};
 pub(crate) use logs::Logs;
+pub(crate) use node::{Check, Completion, ConfigArgs, ConfigWhat, Schema};
 pub(crate) use pods::Pods;
 pub(crate) use run::Run;
 pub(crate) use session::{Attach, Exec};
@@ -157,7 +159,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   hull import app.tar
-  docker save app:1 | hull import -
+  docker save app:1 | hull import
+  hull load < app.tar
   hull import --name registry.example/app:1 layout.tar.gz")]
     Import(Import),
     /// Export images as an archive: an OCI image layout that `docker load` also reads
@@ -248,6 +251,9 @@ pub(crate) struct Ps {
     /// List only containers in pods of this namespace
     #[arg(short, long, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
+    /// List pods of all namespaces, which is done in any case
+    #[arg(short = 'A', long = "all-namespaces", hide = true, conflicts_with = "namespace")]
+    _all_namespaces: bool,
     /// List only containers of this pod, by id, prefix of the id, or name
     #[arg(short, long, value_name = "POD")]
     pub(crate) pod: Option<String>,
@@ -401,8 +407,7 @@ pub(crate) struct Import {
     pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
-    /// Archive to read, plain or compressed with gzip or zstd; `-` is stdin
-    #[arg(required_unless_present = "input")]
+    /// Archive to read, plain or compressed with gzip or zstd; `-` is stdin [default: stdin, if it is not a terminal]
     pub(crate) file: Option<PathBuf>,
 }
 
@@ -414,6 +419,9 @@ pub(crate) struct Stats {
     /// List only pods of this namespace
     #[arg(short, long, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
+    /// List pods of all namespaces, which is done in any case
+    #[arg(short = 'A', long = "all-namespaces", hide = true, conflicts_with = "namespace")]
+    _all_namespaces: bool,
     /// Print again and again, every so many seconds, until interrupted [default: 2]
     #[arg(
         short,
@@ -434,48 +442,4 @@ pub(crate) struct Stats {
     /// Pods or containers, by id, prefix of the id, or name [default: all that run]
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<String>,
-}
-
-/// Options of `hull check`.
-#[derive(Debug, Args)]
-pub(crate) struct Check {
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-    /// Print only warnings and what is missing
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-}
-
-/// Arguments of `hull config`.
-#[derive(Debug, Args)]
-pub(crate) struct ConfigArgs {
-    #[command(subcommand)]
-    pub(crate) what: ConfigWhat,
-}
-
-/// Commands of `hull config`.
-#[derive(Debug, Clone, Copy, Subcommand)]
-pub(crate) enum ConfigWhat {
-    /// Print every setting with its default and a description, as a configuration file
-    Default,
-    /// Print the merged configuration, and where each value comes from
-    Show {
-        /// Print the configuration of the running daemon instead of the files
-        #[arg(long)]
-        daemon: bool,
-    },
-}
-
-/// Arguments of `hull completion`.
-#[derive(Debug, Args)]
-pub(crate) struct Completion {
-    /// Shell to complete for
-    pub(crate) shell: clap_complete::Shell,
-}
-
-/// Arguments of `hull schema`.
-#[derive(Debug, Args)]
-pub(crate) struct Schema {
-    /// Command, as in `ps` or `"play kube"` [default: all]
-    pub(crate) command: Option<String>,
 }

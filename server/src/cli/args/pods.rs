@@ -14,9 +14,12 @@ Examples:
   hull play kube --down pod.yaml
   kubectl run web --image nginx --dry-run=client -o yaml | hull play kube -
 
-Pods with containers, init containers, environment, ports, limits, security contexts, hostPath and emptyDir volumes.
-A field that needs a cluster or a kubelet (probes, secrets, services) is an error that names it. The daemon restarts
-containers as restartPolicy says, by default always, until `hull stop`; not after a reboot.";
+Pods with containers, init containers, environment, ports, limits, security contexts; volumes hostPath, emptyDir,
+configMap, secret, downwardAPI and projected. ConfigMaps and Secrets are documents of the same file, before or after the
+pods. Their values are read once, when a pod is made; those of Secrets lie on the disk, in a directory for root alone,
+until the pod is removed. A field that needs a cluster or a kubelet (probes, service accounts, claims) is an error that
+names it. The daemon restarts containers as restartPolicy says, by default always, until `hull stop`; not after a
+reboot.";
 
 /// Commands for pods.
 #[derive(Debug, Subcommand)]
@@ -63,6 +66,12 @@ pub(crate) struct ListPods {
     /// List only pods of this namespace
     #[arg(short, long, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
+    /// List pods of all namespaces, which is done in any case
+    #[arg(short = 'A', long = "all-namespaces", hide = true, conflicts_with = "namespace")]
+    _all_namespaces: bool,
+    /// List pods in any state, which is done in any case
+    #[arg(short = 'a', long = "all", hide = true)]
+    _all: bool,
 }
 
 /// Names of pods.

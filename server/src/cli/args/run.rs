@@ -61,7 +61,7 @@ pub(crate) struct Run {
     /// Mount the root filesystem read-only
     #[arg(long)]
     pub(crate) read_only: bool,
-    /// Program to run instead of the entrypoint of the image
+    /// Program to run instead of the entrypoint of the image; '' runs CMD itself
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
     /// Host name in the pod [default: the name of the pod]

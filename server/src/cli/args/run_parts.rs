@@ -115,9 +115,9 @@ pub(crate) struct Isolation {
     /// Reap orphans, as --pid pod does
     #[arg(long, conflicts_with = "pid")]
     pub(crate) init: bool,
-    /// Add a supplemental group, a number; may be repeated
-    #[arg(long, value_name = "GID")]
-    pub(crate) group_add: Vec<u32>,
+    /// Add a supplemental group, by number, or by name in the image's /etc/group; may be repeated
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group_add: Vec<String>,
     /// Limit of a resource of getrlimit(2), as in nofile=1024:2048; may be repeated
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimit: Vec<String>,

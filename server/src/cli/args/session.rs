@@ -16,7 +16,8 @@ Examples:
   hull exec web -n shop -c app -- env            as kubectl has it
   hull exec --timeout 5 web sh -c 'wget -qO- localhost'
 
-The command is killed when hull ends. The exit code is that of the command; 124 means that it was killed
+The command is killed when hull ends, unless the detach keys left it running: then its output is dropped, and it gets
+SIGHUP when the daemon ends. The exit code is that of the command; 124 means that it was killed
 after --timeout, 125 that hull itself failed, 126 that the command cannot be executed, 127 that it was not
 found.";
 
@@ -43,6 +44,9 @@ pub(crate) struct Exec {
     /// Give the command a terminal
     #[arg(short, long)]
     pub(crate) tty: bool,
+    /// Keys that leave the command running and end hull, with -it; '' turns them off
+    #[arg(long, value_name = "KEYS", default_value = DEFAULT_DETACH_KEYS, value_parser = detach_keys)]
+    pub(crate) detach_keys: DetachKeys,
     /// Kill the command after this many seconds; 0 is never [default: 0]
     #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true, value_parser = number("seconds", 0..=u32::MAX))]
     pub(crate) timeout: u32,

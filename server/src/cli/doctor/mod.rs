@@ -24,7 +24,7 @@ pub(crate) const FINDINGS: Kinds = Kinds {
         Field::always(
             "class",
             "CLASS",
-            Kind::Text,
+            Kind::Word,
             "leak: on the host without a record; mismatch: recorded, and not so on the host.",
         ),
         Field::always("subject", "SUBJECT", Kind::Text, "Kind of the object, as in cgroup."),

@@ -43,9 +43,13 @@ pub(super) fn text(field: &Field, value: Option<&Value>, no_trunc: bool, now_ns:
             age(at, now_ns)
         }
         Kind::Flag => if value == &Value::Bool(true) { "yes" } else { "" }.into(),
-        Kind::Id | Kind::Text | Kind::Number | Kind::List | Kind::Map | Kind::Object => {
-            plain(Some(value))
-        }
+        Kind::Id
+        | Kind::Text
+        | Kind::Word
+        | Kind::Number
+        | Kind::List
+        | Kind::Map
+        | Kind::Object => plain(Some(value)),
     }
 }
 

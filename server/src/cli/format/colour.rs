@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Colours of a table on a terminal: bold headings, and states by what they mean. Pure.
 
+use unicode_width::UnicodeWidthChar as _;
+
 /// Heading of the column of states.
 const STATE: &str = "STATE";
 const BOLD: &str = "\x1b[1m";
@@ -38,10 +40,10 @@ fn column(headings: &str) -> Option<usize> {
     is_whole.then_some(at)
 }
 
-/// The parts of a line: before its state, the state with its colour, and the rest. Only of a line in which bytes are
-/// columns.
+/// The parts of a line: before its state, the state with its colour, and the rest.
 fn state(line: &str, at: usize) -> Option<(&str, &str, &'static str, &str)> {
-    let rest = line.get(at..).filter(|_| line.is_ascii())?;
+    let at = byte_of(line, at)?;
+    let rest = line.get(at..)?;
     let end = rest.find("  ").unwrap_or(rest.len());
     let (word, rest) = rest.split_at(end);
     let colour = match word {
@@ -51,6 +53,18 @@ fn state(line: &str, at: usize) -> Option<(&str, &str, &'static str, &str)> {
         _ => return None,
     };
     Some((&line[..at], word, colour, rest))
+}
+
+/// The byte at a column of the terminal: names may have characters of several bytes or two columns.
+fn byte_of(line: &str, column: usize) -> Option<usize> {
+    let mut used = 0;
+    for (at, c) in line.char_indices() {
+        if used == column {
+            return Some(at);
+        }
+        used += c.width().unwrap_or(0);
+    }
+    None
 }
 
 #[cfg(test)]
@@ -64,7 +78,9 @@ mod tests {
         assert_eq!(lines[0], format!("{BOLD}NAME     STATE    ATTEMPT{RESET}"));
         assert_eq!(lines[1], format!("running  {GREEN}running{RESET}  0"));
         assert_eq!(lines[2], "b        exited   1");
-        assert_eq!(lines[3], "ö        running  0");
+        assert_eq!(lines[3], format!("ö        {GREEN}running{RESET}  0"));
+        let cut = table("NAME  STATE\n漢…   running\n");
+        assert_eq!(cut.lines().nth(1), Some(format!("漢…   {GREEN}running{RESET}").as_str()));
         assert_eq!(table("ESTATE  X\nrunning  y\n").lines().nth(1), Some("running  y"));
         assert_eq!(table("A\n"), format!("{BOLD}A{RESET}\n"));
     }

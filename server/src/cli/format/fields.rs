@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The fields of printed objects.
 
+use super::super::table::Content;
 use serde_json::{Map, Value};
 
 /// One object: its fields by key.
@@ -24,6 +25,8 @@ pub(crate) struct Kinds {
 pub(crate) enum Kind {
     /// A string, shown unchanged.
     Text,
+    /// A string, one of a few words as for a state; no table cuts it.
+    Word,
     /// A string of hex digits, maybe after `sha256:`; tables show the first 12.
     Id,
     /// A string, RFC 3339 in UTC; empty if it is not known. Tables show the time since then.
@@ -45,11 +48,22 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// The content of a column with such values.
+    pub(crate) const fn content(self) -> Content {
+        match self {
+            Self::Text | Self::List | Self::Map | Self::Object => Content::Names,
+            Self::Word | Self::Id => Content::Words,
+            Self::Time | Self::Bytes | Self::Number | Self::Decimal | Self::Flag => {
+                Content::Figures
+            }
+        }
+    }
+
     /// Its name in the documentation.
     #[cfg(test)]
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Text | Self::Id => "string",
+            Self::Text | Self::Word | Self::Id => "string",
             Self::Time => "time",
             Self::Bytes => "bytes",
             Self::Number => "integer",

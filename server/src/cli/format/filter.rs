@@ -84,6 +84,7 @@ fn matches(key: &str, kind: Kind, value: Option<&Value>, searched: &str) -> bool
             cell::plain(value).contains(searched)
         }
         Kind::Text
+        | Kind::Word
         | Kind::Time
         | Kind::Bytes
         | Kind::Number

@@ -17,7 +17,8 @@ pub(crate) use fields::{Field, Kind, Kinds, Row};
 pub(crate) use filter::Filter;
 
 use super::error::{Error, Result};
-use super::output::{self, Table};
+use super::output;
+use super::table::Table;
 use clap::Args;
 use fields::Show;
 use hull_sys::text::shown_lines;
@@ -119,6 +120,8 @@ pub(crate) fn list(kind: &Kinds, rows: Vec<Row>, args: &ListArgs) -> Result<()> 
     let rows = filter::select(kind, rows, &args.filter)?;
     if args.quiet {
         let ids = rows.iter().map(|row| cell::plain(row.get(kind.id)));
+        // A step of an image without a layer has none.
+        let ids = ids.filter(|id| !id.is_empty());
         return output::print(&ids.map(|id| id + "\n").collect::<String>());
     }
     print(kind, &rows, &args.output)
@@ -132,8 +135,21 @@ pub(crate) fn selects(kind: &Kinds, row: &Row, args: &ListArgs) -> Result<bool> 
 /// Prints rows in the selected format.
 pub(crate) fn print(kind: &Kinds, rows: &[Row], args: &OutputArgs) -> Result<()> {
     match args.selected() {
-        Format::Table => coloured(&table(kind, rows, args, false), args),
-        Format::Wide => coloured(&table(kind, rows, args, true), args),
+        Format::Table => {
+            coloured(&table(kind, rows, args, false, output::terminal_width()).shown(), args)
+        }
+        Format::Wide => {
+            let table = table(kind, rows, args, true, output::terminal_width());
+            coloured(&table.shown(), args)?;
+            // They were asked for.
+            if let left_out @ [_, ..] = table.left_out().as_slice() {
+                let left_out = left_out.join(", ");
+                output::to_stderr(&format!(
+                    "no room for {left_out}; --no-trunc prints all columns\n"
+                ));
+            }
+            Ok(())
+        }
         Format::Json => {
             let all = Value::Array(rows.iter().cloned().map(Value::Object).collect());
             output::json(&format!("{all:#}\n"))
@@ -146,14 +162,20 @@ pub(crate) fn print(kind: &Kinds, rows: &[Row], args: &OutputArgs) -> Result<()>
             output::json(&yaml::text(&all))
         }
         Format::Name => {
-            let names = rows.iter().map(|row| cell::plain(row.get(kind.name)) + "\n");
-            output::print(&names.collect::<String>())
+            rows.iter().filter_map(|row| name(kind, row)).try_for_each(|name| output::line(&name))
         }
         Format::Template(template) => {
             let text = template.all(rows);
             output::raw(&text.map_err(|text| Error::Usage { text })?)
         }
     }
+}
+
+/// The name of an object, or its id if it has no name; none if it has neither, as a step of an image without a layer.
+fn name(kind: &Kinds, row: &Row) -> Option<String> {
+    let texts = [kind.name, kind.id].map(|key| cell::plain(row.get(key)));
+    // An image without a name has a dash for it.
+    texts.into_iter().find(|text| !matches!(text.as_str(), "" | "-"))
 }
 
 /// Prints a table, on a terminal with bold headings and states in colours.
@@ -164,16 +186,13 @@ fn coloured(text: &str, args: &OutputArgs) -> Result<()> {
     output::raw(&colour::table(&shown_lines(text)))
 }
 
-/// Prints one document, which is not a list. A table is printed as YAML, which people read more easily.
-pub(crate) fn document(value: &Value, args: &OutputArgs) -> Result<()> {
+/// Prints one document, which is not a list, or its names. A table is printed as YAML, which people read more easily.
+pub(crate) fn document(value: &Value, names: &[String], args: &OutputArgs) -> Result<()> {
     match args.selected() {
         Format::Json => output::json(&format!("{value:#}\n")),
         Format::JsonLines => output::json(&format!("{value}\n")),
         Format::Table | Format::Wide | Format::Yaml => output::json(&yaml::text(value)),
-        Format::Name => {
-            let name = ["name", "id"].iter().find_map(|key| value.get(key));
-            output::line(&cell::plain(name))
-        }
+        Format::Name => names.iter().try_for_each(|name| output::line(name)),
         Format::Template(template) => {
             let text = template.one(value).map_err(|text| Error::Usage { text })?;
             output::print(&format!("{text}\n"))
@@ -186,17 +205,18 @@ pub(crate) fn cell(field: &Field, row: &Row) -> String {
     cell::text(field, row.get(field.key), false, hull_sys::time::now_ns())
 }
 
-fn table(kind: &Kinds, rows: &[Row], args: &OutputArgs, wide: bool) -> String {
+fn table(kind: &Kinds, rows: &[Row], args: &OutputArgs, wide: bool, width: Option<u16>) -> Table {
     let shown = |field: &&Field| match field.show {
         Show::Never => false,
         Show::Wide => wide,
         Show::Always => true,
     };
     let fields: Vec<&Field> = kind.fields.iter().filter(shown).collect();
-    let headings: Vec<&str> = fields.iter().map(|field| field.heading).collect();
-    let mut table =
-        if args.no_headers { Table::bare(headings.len()) } else { Table::new(&headings) };
-    if let (Some(width), false) = (output::terminal_width(), args.no_trunc) {
+    let mut table = empty_table(&fields);
+    if args.no_headers {
+        table = table.bare();
+    }
+    if let (Some(width), false) = (width, args.no_trunc) {
         table.fit(width);
     }
     let now = hull_sys::time::now_ns();
@@ -204,7 +224,14 @@ fn table(kind: &Kinds, rows: &[Row], args: &OutputArgs, wide: bool) -> String {
         let cell = |field: &&Field| cell::text(field, row.get(field.key), args.no_trunc, now);
         table.cells(fields.iter().map(cell).collect());
     }
-    table.shown()
+    table
+}
+
+/// A table with these fields as its columns, without rows.
+pub(crate) fn empty_table(fields: &[&Field]) -> Table {
+    let columns: Vec<_> =
+        fields.iter().map(|field| (field.heading, field.kind.content())).collect();
+    Table::new(&columns)
 }
 
 #[cfg(test)]
@@ -233,9 +260,24 @@ mod tests {
     #[test]
     fn a_table_has_the_fields_of_its_width() {
         let args = OutputArgs::default();
-        assert_eq!(table(&KIND, &[row()], &args, false), "ID            NAME\n0123456789ab  web\n");
+        assert_eq!(
+            table(&KIND, &[row()], &args, false, None).shown(),
+            "ID            NAME\n0123456789ab  web\n"
+        );
         let args = OutputArgs { no_trunc: true, no_headers: true, ..args };
-        assert_eq!(table(&KIND, &[row()], &args, true), "0123456789abcdef  web  1.00 KiB\n");
+        assert_eq!(
+            table(&KIND, &[row()], &args, true, None).shown(),
+            "0123456789abcdef  web  1.00 KiB\n"
+        );
+    }
+
+    #[test]
+    fn an_object_without_a_name_has_its_id() {
+        assert_eq!(name(&KIND, &row()).as_deref(), Some("web"));
+        let unnamed =
+            Row::from_iter([("id".to_owned(), json!("01")), ("name".to_owned(), json!(""))]);
+        assert_eq!(name(&KIND, &unnamed).as_deref(), Some("01"));
+        assert_eq!(name(&KIND, &Row::new()), None);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(crate) fn of(kind: &Kinds) -> Value {
 
 fn types(kind: Kind) -> Value {
     match kind {
-        Kind::Text | Kind::Id => json!({"type": "string"}),
+        Kind::Text | Kind::Word | Kind::Id => json!({"type": "string"}),
         Kind::Time => json!({"type": "string", "format": "date-time"}),
         Kind::Bytes | Kind::Number => json!({"type": ["integer", "null"]}),
         Kind::Decimal => json!({"type": ["number", "null"]}),

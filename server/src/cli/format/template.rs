@@ -9,7 +9,7 @@
 //!
 //! Names of fields may be in any case: `{{.Names}}` is `{{.names}}`.
 
-use super::super::output::Table;
+use super::super::table::{Content, Table};
 use super::cell::plain;
 use super::fields::Row;
 use hull_sys::text::shown_lines;
@@ -75,8 +75,9 @@ impl Template {
             return Ok(lines.iter().map(|line| format!("{line}\n")).collect());
         }
         let headings: Vec<String> = self.headings();
-        let names: Vec<&str> = headings.iter().map(String::as_str).collect();
-        let mut table = Table::new(&names);
+        let columns: Vec<(&str, Content)> =
+            headings.iter().map(|heading| (heading.as_str(), Content::Names)).collect();
+        let mut table = Table::new(&columns);
         for line in &lines {
             let mut cells: Vec<String> = line.split('\t').map(str::to_owned).collect();
             cells.resize(headings.len(), String::new());

@@ -36,6 +36,7 @@ pub(super) fn rows(before: &Load, after: &Load) -> Vec<Row> {
             "execsPerSecond": null,
             "seconds": seconds,
             "id": "",
+            "names": pull.image,
         }))
     }));
     rows
@@ -70,6 +71,7 @@ fn container(before: Option<&ContainerLoad>, now: &ContainerLoad, elapsed_ns: u6
         "execsPerSecond": execs,
         "seconds": null,
         "id": now.id,
+        "names": format!("{}/{}/{}", now.namespace, now.pod, now.container),
     }))
 }
 

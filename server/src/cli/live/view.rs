@@ -4,7 +4,6 @@
 use super::super::client::Client;
 use super::super::error::{Error, Result};
 use super::super::format::{self, Field, Kind, Kinds};
-use super::super::output;
 use crate::observe::load::Load;
 use hull_proto::admin;
 
@@ -68,9 +67,10 @@ pub(crate) const LOAD: Kinds = Kinds {
             "How long a pull has taken so far; null for a container.",
         ),
         Field::wide("id", "ID", Kind::Id, "Id of the container; empty for a pull."),
+        Field::never("names", Kind::Text, "NAMESPACE/POD/CONTAINER; of a pull the image."),
     ],
     id: "id",
-    name: "container",
+    name: "names",
 };
 
 /// Reads the counters of the daemon.
@@ -84,8 +84,7 @@ pub(super) fn table(rows: &[format::Row], width: u16) -> String {
     let columns: Vec<&Field> = LOAD.fields.iter().filter(|of| !of.heading.is_empty()).collect();
     let shown: Vec<&Field> =
         columns.into_iter().filter(|of| !["id", "seconds"].contains(&of.key)).collect();
-    let headings: Vec<&str> = shown.iter().map(|of| of.heading).collect();
-    let mut table = output::Table::new(&headings);
+    let mut table = format::empty_table(&shown);
     table.fit(width);
     for row in rows {
         table.cells(shown.iter().map(|field| format::cell(field, row)).collect());

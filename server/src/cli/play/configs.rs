@@ -3,6 +3,10 @@
 
 use super::super::parse;
 use super::super::run_config::STOP_TIMEOUT;
+use super::data::Data;
+use super::env;
+use super::fields::PodFacts;
+use super::files;
 use super::manifest::{Container, Pod, Quantity, Volume, VolumeMount};
 use super::volumes::{self, PathType};
 use crate::pod::run_pods::{self, RestartPolicy, UID_LABEL};
@@ -11,16 +15,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
 
-/// The namespace of a manifest without one.
-const NAMESPACE: &str = "default";
 /// A CPU's shares, as a kubelet counts them.
 const SHARES_PER_CPU: u128 = 1024;
 /// The smallest shares that the kernel accepts.
 const SHARES_MIN: i64 = 2;
 
-/// The namespace of a pod.
-pub(super) fn namespace(pod: &Pod) -> &str {
-    pod.metadata.namespace.as_deref().unwrap_or(NAMESPACE)
+/// The circumstances in which a pod's containers are made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Setting<'a> {
+    pub(super) facts: PodFacts<'a>,
+    pub(super) data: &'a Data,
+    /// Directory of the pod, for its logs and volumes.
+    pub(super) directory: &'a Path,
 }
 
 /// The configuration of the pod. `directory` is for its logs and empty directories.
@@ -57,7 +63,7 @@ pub(super) fn pod(pod: &Pod, uid: &str, directory: &Path) -> Result<api::PodSand
         metadata: Some(api::PodSandboxMetadata {
             name: pod.metadata.name.clone(),
             uid: uid.to_owned(),
-            namespace: namespace(pod).to_owned(),
+            namespace: pod.metadata.namespace().to_owned(),
             attempt: 0,
         }),
         hostname: if spec.host_network { String::new() } else { hostname },
@@ -128,11 +134,14 @@ fn namespaces(pod: &Pod) -> api::NamespaceOption {
 
 /// The configuration of a container. Init containers are not restarted.
 pub(super) fn container(
-    pod: &Pod,
     of: &Container,
-    directory: &Path,
     is_init: bool,
+    at: &Setting<'_>,
 ) -> Result<api::ContainerConfig, String> {
+    let pod = at.facts.pod;
+    let variables = env::variables(of, &at.facts, at.data)?;
+    let words =
+        |words: &[String]| words.iter().map(|word| env::expanded(word, &variables)).collect();
     let (own, common) = (&of.security_context, &pod.spec.security_context);
     let id = |value| api::Int64Value { value };
     let security = api::LinuxContainerSecurityContext {
@@ -151,19 +160,14 @@ pub(super) fn container(
         seccomp: Some(api::SecurityProfile::default()),
         ..Default::default()
     };
-    let mounts = of.volume_mounts.iter().map(|mount| self::mount(pod, mount, directory));
-    let value = |text: &Option<String>| text.clone().unwrap_or_default().into_bytes();
+    let mounts = of.volume_mounts.iter().map(|mount| self::mount(pod, mount, at.directory));
     Ok(api::ContainerConfig {
         metadata: Some(api::ContainerMetadata { name: of.name.clone(), attempt: 0 }),
         image: Some(api::ImageSpec { image: of.image.clone(), ..Default::default() }),
-        command: of.command.clone(),
-        args: of.args.clone(),
+        command: words(&of.command),
+        args: words(&of.args),
         working_dir: of.working_dir.clone().unwrap_or_default(),
-        envs: of
-            .env
-            .iter()
-            .map(|of| api::KeyValue { key: of.name.clone(), value: value(&of.value) })
-            .collect(),
+        envs: env::pairs(&variables),
         mounts: mounts.collect::<Result<_, _>>()?,
         labels: HashMap::new(),
         annotations: annotations(pod, is_init),
@@ -198,10 +202,25 @@ fn annotations(pod: &Pod, is_init: bool) -> HashMap<String, String> {
 fn mount(pod: &Pod, mount: &VolumeMount, directory: &Path) -> Result<api::Mount, String> {
     let volume = pod.spec.volumes.iter().find(|volume| volume.name == mount.name);
     let volume = volume.ok_or_else(|| format!("there is no volume `{}`", mount.name))?;
+    let mut path = host_path(volume, directory)?;
+    if let Some(below) = mount.sub_path.as_deref().filter(|below| !below.is_empty()) {
+        if !volume.has_own_files() {
+            // A container could put a link there that leads to a file of the host.
+            return Err(format!(
+                "subPath of volume `{}`: only configMap, secret, downwardAPI and projected volumes have one; \
+                 mount the volume as a whole, or use a hostPath of the directory",
+                mount.name
+            ));
+        }
+        let below = files::relative(below)
+            .ok_or_else(|| format!("subPath `{below}` is not a path in volume `{}`", mount.name))?;
+        path = format!("{path}/{below}");
+    }
     let mut made = api::Mount {
         container_path: mount.mount_path.clone(),
-        host_path: host_path(volume, directory)?,
-        readonly: mount.read_only,
+        host_path: path,
+        // As a kubelet mounts them.
+        readonly: mount.read_only || volume.has_own_files(),
         ..Default::default()
     };
     made.set_propagation(match mount.mount_propagation.as_deref() {
@@ -213,20 +232,37 @@ fn mount(pod: &Pod, mount: &VolumeMount, directory: &Path) -> Result<api::Mount,
     Ok(made)
 }
 
-fn host_path(volume: &Volume, directory: &Path) -> Result<String, String> {
-    match (&volume.host_path, &volume.empty_dir) {
-        (Some(of), None) => match PathType::parse(of.kind.as_deref()) {
+/// The path on the host of a volume.
+pub(super) fn host_path(volume: &Volume, directory: &Path) -> Result<String, String> {
+    let name = &volume.name;
+    if volume.kinds() != 1 {
+        return Err(format!(
+            "volume `{name}` is not one of hostPath, emptyDir, configMap, secret, downwardAPI and projected"
+        ));
+    }
+    if let Some(of) = &volume.host_path {
+        return match PathType::parse(of.kind.as_deref()) {
             Some(_) => Ok(of.path.clone()),
             None => {
                 let kind = of.kind.as_deref().unwrap_or_default();
-                Err(format!("hostPath type `{kind}` of volume `{}` does not exist", volume.name))
+                Err(format!("hostPath type `{kind}` of volume `{name}` does not exist"))
             }
-        },
-        (None, Some(_)) => {
-            Ok(volumes::empty_dir(directory, &volume.name).to_string_lossy().into_owned())
-        }
-        _ => Err(format!("volume `{}` has neither hostPath nor emptyDir", volume.name)),
+        };
     }
+    if let Some(of) = &volume.empty_dir {
+        if !of.medium.is_empty() {
+            return Err(format!(
+                "emptyDir.medium `{}` of volume `{name}`: only the disk is supported; omit it",
+                of.medium
+            ));
+        }
+        if of.size_limit.is_some() {
+            return Err(format!(
+                "emptyDir.sizeLimit of volume `{name}`: only a kubelet evicts pods for it; omit it"
+            ));
+        }
+    }
+    Ok(volumes::own_directory(directory, name).to_string_lossy().into_owned())
 }
 
 /// Limits as a kubelet sets them: shares by the request (else the limit), quota and memory by the limit.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pod manifests: the part of `core/v1` Pod that a node can run without a cluster.
+//! Pod manifests: the part of `core/v1` Pod that a node can run without a cluster. [`unsupported`](super::unsupported)
+//! says of the rest what to do instead.
 //!
 //! The rule: a field that is not here is an error that names it, because a pod without it would be another pod.
 
@@ -10,10 +11,13 @@ use std::collections::BTreeMap;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Pod {
-    pub(super) api_version: String,
-    pub(super) kind: String,
     pub(super) metadata: Metadata,
     pub(super) spec: Spec,
+    /// Both were compared when the document was found to be a pod.
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
     /// Added by a cluster.
     #[serde(default, rename = "status")]
     _status: serde_json::Value,
@@ -33,6 +37,16 @@ pub(super) struct Metadata {
     /// Added by a cluster.
     #[serde(default, rename = "creationTimestamp")]
     _creation_timestamp: serde_json::Value,
+}
+
+/// The namespace of a document without one.
+const NAMESPACE: &str = "default";
+
+impl Metadata {
+    /// The namespace, or the default one.
+    pub(super) fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or(NAMESPACE)
+    }
 }
 
 /// The specification of a pod.
@@ -129,7 +143,9 @@ pub(super) struct Container {
     #[serde(default)]
     pub(super) working_dir: Option<String>,
     #[serde(default)]
-    pub(super) env: Vec<NameValue>,
+    pub(super) env: Vec<EnvVar>,
+    #[serde(default)]
+    pub(super) env_from: Vec<EnvFrom>,
     #[serde(default)]
     pub(super) ports: Vec<Port>,
     #[serde(default)]
@@ -201,6 +217,74 @@ pub(super) struct VolumeMount {
     pub(super) read_only: bool,
     #[serde(default)]
     pub(super) mount_propagation: Option<String>,
+    #[serde(default)]
+    pub(super) sub_path: Option<String>,
+}
+
+/// A variable of the environment.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct EnvVar {
+    pub(super) name: String,
+    pub(super) value: Option<String>,
+    pub(super) value_from: Option<ValueFrom>,
+}
+
+/// The source of a variable's value: one of them.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ValueFrom {
+    pub(super) config_map_key_ref: Option<KeyRef>,
+    pub(super) secret_key_ref: Option<KeyRef>,
+    pub(super) field_ref: Option<FieldRef>,
+    pub(super) resource_field_ref: Option<ResourceField>,
+}
+
+/// One value of a ConfigMap or Secret.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyRef {
+    pub(super) name: String,
+    pub(super) key: String,
+    #[serde(default)]
+    pub(super) optional: bool,
+}
+
+/// A field of the pod.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct FieldRef {
+    pub(super) field_path: String,
+    /// The version of the pod's interface, of which there is one.
+    #[serde(default, rename = "apiVersion")]
+    _api_version: Option<String>,
+}
+
+/// A request or limit of a container.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ResourceField {
+    pub(super) container_name: Option<String>,
+    pub(super) resource: String,
+    pub(super) divisor: Option<Quantity>,
+}
+
+/// Variables from all values of a ConfigMap or Secret: one of them.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct EnvFrom {
+    pub(super) prefix: Option<String>,
+    pub(super) config_map_ref: Option<NameRef>,
+    pub(super) secret_ref: Option<NameRef>,
+}
+
+/// A ConfigMap or Secret.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NameRef {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) optional: bool,
 }
 
 /// Security settings of a container.
@@ -235,6 +319,31 @@ pub(super) struct Volume {
     pub(super) name: String,
     pub(super) host_path: Option<HostPath>,
     pub(super) empty_dir: Option<EmptyDir>,
+    pub(super) config_map: Option<ConfigMapVolume>,
+    pub(super) secret: Option<SecretVolume>,
+    #[serde(rename = "downwardAPI")]
+    pub(super) downward_api: Option<DownwardVolume>,
+    pub(super) projected: Option<ProjectedVolume>,
+}
+
+impl Volume {
+    /// The number of kinds that it has; a volume is of one.
+    pub(super) fn kinds(&self) -> usize {
+        let kinds = [
+            self.host_path.is_some(),
+            self.empty_dir.is_some(),
+            self.config_map.is_some(),
+            self.secret.is_some(),
+            self.downward_api.is_some(),
+            self.projected.is_some(),
+        ];
+        kinds.into_iter().filter(|is| *is).count()
+    }
+
+    /// Whether its files are written here, and are not the pod's to change.
+    pub(super) fn has_own_files(&self) -> bool {
+        self.host_path.is_none() && self.empty_dir.is_none()
+    }
 }
 
 /// A path of the host.
@@ -248,5 +357,120 @@ pub(super) struct HostPath {
 
 /// A directory that goes with the pod.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct EmptyDir {
+    /// Only the disk, the default.
+    #[serde(default)]
+    pub(super) medium: String,
+    pub(super) size_limit: Option<Quantity>,
+}
+
+/// Files with the values of a ConfigMap.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ConfigMapVolume {
+    pub(super) name: String,
+    pub(super) items: Option<Vec<KeyToPath>>,
+    pub(super) default_mode: Option<Mode>,
+    #[serde(default)]
+    pub(super) optional: bool,
+}
+
+/// Files with the values of a Secret.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct SecretVolume {
+    pub(super) secret_name: String,
+    pub(super) items: Option<Vec<KeyToPath>>,
+    pub(super) default_mode: Option<Mode>,
+    #[serde(default)]
+    pub(super) optional: bool,
+}
+
+/// Files with facts of the pod.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct DownwardVolume {
+    #[serde(default)]
+    pub(super) items: Vec<DownwardItem>,
+    pub(super) default_mode: Option<Mode>,
+}
+
+/// Files of several sources in one directory; of two with one path, the later one counts.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ProjectedVolume {
+    #[serde(default)]
+    pub(super) sources: Vec<Projection>,
+    pub(super) default_mode: Option<Mode>,
+}
+
+/// One source of a projected volume: one of them.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Projection {
+    pub(super) config_map: Option<ProjectedKeys>,
+    pub(super) secret: Option<ProjectedKeys>,
+    #[serde(rename = "downwardAPI")]
+    pub(super) downward_api: Option<ProjectedFields>,
+}
+
+/// Values of a ConfigMap or Secret in a projected volume.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct EmptyDir {}
+pub(super) struct ProjectedKeys {
+    pub(super) name: String,
+    pub(super) items: Option<Vec<KeyToPath>>,
+    #[serde(default)]
+    pub(super) optional: bool,
+}
+
+/// Facts of the pod in a projected volume.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProjectedFields {
+    #[serde(default)]
+    pub(super) items: Vec<DownwardItem>,
+}
+
+/// A value, and its path in the volume.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyToPath {
+    pub(super) key: String,
+    pub(super) path: String,
+    pub(super) mode: Option<Mode>,
+}
+
+/// A fact, and its path in the volume.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct DownwardItem {
+    pub(super) path: String,
+    pub(super) field_ref: Option<FieldRef>,
+    pub(super) resource_field_ref: Option<ResourceField>,
+    pub(super) mode: Option<Mode>,
+}
+
+/// Permissions of a file as they are written: octal digits with a leading zero, as YAML of Kubernetes has them, or a
+/// decimal number.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Mode(String);
+
+impl Mode {
+    /// The permissions; none if they are not between 0 and 0777.
+    pub(super) fn bits(&self) -> Option<u32> {
+        let bits = match self.0.strip_prefix("0o").or_else(|| self.0.strip_prefix('0')) {
+            Some(octal) if !octal.is_empty() => u32::from_str_radix(octal, 8),
+            _ => self.0.parse(),
+        };
+        bits.ok().filter(|bits| *bits <= 0o777)
+    }
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(to)
+    }
+}

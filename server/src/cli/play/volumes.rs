@@ -3,6 +3,7 @@
 
 use super::super::error::{Error, Result};
 use super::super::run_setup;
+use super::files::{self, Files};
 use super::manifest::Volume;
 use std::fs::{File, FileType};
 use std::io;
@@ -51,17 +52,18 @@ impl PathType {
     }
 }
 
-/// The path of an empty directory of a pod.
-pub(super) fn empty_dir(directory: &Path, volume: &str) -> PathBuf {
+/// The path of a volume that is a directory of its pod.
+pub(super) fn own_directory(directory: &Path, volume: &str) -> PathBuf {
     directory.join("volumes").join(volume)
 }
 
-/// Creates the directory of an emptyDir, and checks a hostPath.
-pub(super) fn prepare(volume: &Volume, directory: &Path) -> Result<()> {
-    if volume.empty_dir.is_some() {
-        run_setup::create(&[empty_dir(directory, &volume.name)])?;
-    }
-    let Some(of) = &volume.host_path else { return Ok(()) };
+/// Creates the directory of a volume with the files that it begins with, or checks a hostPath.
+pub(super) fn prepare(volume: &Volume, directory: &Path, content: Option<&Files>) -> Result<()> {
+    let Some(of) = &volume.host_path else {
+        let own = own_directory(directory, &volume.name);
+        run_setup::create(std::slice::from_ref(&own))?;
+        return content.map_or(Ok(()), |content| files::write(&own, content));
+    };
     // Another type was refused with the manifest.
     let kind = PathType::parse(of.kind.as_deref()).unwrap_or(PathType::Any);
     host_path(kind, Path::new(&of.path))
@@ -129,11 +131,11 @@ mod tests {
     fn an_empty_directory_is_never_a_link() {
         let dir = tempfile::tempdir().unwrap();
         let volume: Volume = serde_saphyr::from_str("{name: data, emptyDir: {}}").unwrap();
-        prepare(&volume, dir.path()).unwrap();
-        let path = empty_dir(dir.path(), "data");
+        prepare(&volume, dir.path(), None).unwrap();
+        let path = own_directory(dir.path(), "data");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
         std::fs::remove_dir(&path).unwrap();
         std::os::unix::fs::symlink(dir.path(), &path).unwrap();
-        prepare(&volume, dir.path()).unwrap_err();
+        prepare(&volume, dir.path(), None).unwrap_err();
     }
 }

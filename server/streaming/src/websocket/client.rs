@@ -4,7 +4,7 @@
 use super::channels::{ChannelMessage, Channels, InvalidMessage};
 use super::{ERROR, MESSAGE_BYTES_MAX, RESIZE, STDERR, STDIN, STDOUT, WAITING_BYTES_MAX};
 use crate::channel::CHUNK;
-use crate::terminal::Size;
+use crate::terminal::{DETACH, Size};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -115,6 +115,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Sender<I> {
     /// The connection has ended.
     pub async fn resize(&mut self, size: Size) -> Result<(), ClientError> {
         Ok(self.0.send(CHANNELS.encode(RESIZE, size.to_json().as_bytes())).await?)
+    }
+
+    /// Asks the server to leave the process running at its terminal. The status that follows says that it does.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub async fn detach(&mut self) -> Result<(), ClientError> {
+        Ok(self.0.send(CHANNELS.encode(RESIZE, DETACH.as_bytes())).await?)
     }
 
     /// Sends a pong, which shows the server that this client is alive even while it does not read.
