@@ -26,12 +26,14 @@ pub(super) fn unreachable(host: &str, error: &reqwest::Error) -> Cause {
 /// Classifies a transport failure before the head of a response.
 pub(super) fn without_response(host: &str, error: &reqwest::Error) -> Cause {
     let is_plain = error.url().is_some_and(|url| url.scheme() == "http");
-    match unreachable(host, error) {
-        Cause::Unreachable { kind: Unreachable::Broken, host, detail, registry } if is_plain => {
-            Cause::Unreachable { kind: Unreachable::NoResponse, host, detail, registry }
-        }
-        other => other,
+    let mut cause = unreachable(host, error);
+    if let Cause::Unreachable { kind, .. } = &mut cause
+        && is_plain
+        && *kind == Unreachable::Broken
+    {
+        *kind = Unreachable::NoResponse;
     }
+    cause
 }
 
 /// The remark beside the kind, from the error's text: in words of this field, with the port and the proxy that it is about.
