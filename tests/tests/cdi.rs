@@ -348,6 +348,32 @@ async fn a_daemon_that_is_killed_during_a_hook_changes_nothing() {
     assert_eq!(cri.status(&id).await.state(), api::ContainerState::ContainerRunning);
 }
 
+#[tokio::test]
+async fn a_stop_ends_a_start_that_waits_for_a_hook_and_the_hook() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let log = node.host_dir().join("log");
+    let mark = "86403.17";
+    let waits = format!("echo begun >> {}; sleep {mark} & wait", log.display());
+    hooked(&node, &json!([hook("createRuntime", &waits)]));
+    let id = cri.create(&pod, wants_hooks(idle("main", &image))).await.unwrap();
+    let starting = {
+        let (cri, id) = (cri.clone(), id.clone());
+        tokio::spawn(async move { cri.start(&id).await })
+    };
+    lines_of(&log, 1).await;
+    cri.stop(&id, 0).await.unwrap();
+    // Killed without a word: that is how a program ends which was killed as soon as it ran, too.
+    let _either = starting.await.unwrap();
+    assert_eq!(cri.status(&id).await.state(), api::ContainerState::ContainerExited);
+    eventually("nothing of the hook runs", || async {
+        let left = running_with(&[mark]);
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    cri.remove(&id).await.unwrap();
+}
+
 /// There `/proc/<pid>/root` of a hook would be the host's.
 #[tokio::test]
 async fn no_hook_with_the_hosts_root_is_seen_in_a_shared_pid_namespace() {

@@ -129,8 +129,8 @@ impl Hooks {
         pid: i32,
         surroundings: &Surroundings<'_>,
     ) -> Result<(), StepError> {
-        let of_kinds = self.list.iter().enumerate().filter(|(_, of)| kinds.contains(&of.kind));
-        of_kinds.map(|(at, _)| self.run_one(at, status, pid, surroundings)).collect()
+        let mut of_kinds = self.list.iter().enumerate().filter(|(_, of)| kinds.contains(&of.kind));
+        of_kinds.try_for_each(|(at, _)| self.run_one(at, status, pid, surroundings))
     }
 
     fn run_one(
