@@ -98,9 +98,9 @@ async fn lines_of(log: &Path, count: usize) -> Vec<String> {
     .await
 }
 
-fn bundles(node: &Node) -> Vec<PathBuf> {
-    let entries = fs::read_dir(node.state_dir().join("bundles")).unwrap();
-    entries.map(|entry| entry.unwrap().path()).collect()
+fn bundles(node: &Node) -> std::io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(node.state_dir().join("bundles"))?;
+    entries.map(|entry| entry.map(|entry| entry.path())).collect()
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn hooks_run_in_their_order_and_namespaces_with_the_state_and_a_bundle() {
     let (of_host, own) = (namespace(node.daemon_pid()), namespace(cri.pid(&id).await));
     let inside = cri.exec(&id, &["cat", "/from-inside"]).await.unwrap().stdout;
     assert!(inside.starts_with('\n') && inside.contains("\"created\""), "{inside}");
-    let bundle = bundles(&node).pop().unwrap();
+    let bundle = bundles(&node).unwrap().pop().unwrap();
 
     cri.stop(&id, 0).await.unwrap();
     let seen: Vec<(String, String, Value)> = lines_of(&log, 5)
@@ -146,7 +146,7 @@ async fn hooks_run_in_their_order_and_namespaces_with_the_state_and_a_bundle() {
         assert_eq!(state["pid"].is_null(), status == "stopped", "{state}");
     }
     cri.remove(&id).await.unwrap();
-    assert_eq!(bundles(&node), Vec::<PathBuf>::new());
+    assert_eq!(bundles(&node).unwrap(), Vec::<PathBuf>::new());
     assert_eq!(lines(&log).len(), 5, "each runs once");
 }
 
@@ -250,7 +250,7 @@ async fn a_hook_that_fails_or_hangs_is_named_and_nothing_of_it_is_left() {
             cri.create(&pod, wants_hooks(idle(&format!("{kind}-hangs"), &image))).await.unwrap();
         let said = cri.start(&id).await.unwrap_err();
         assert!(said.message().contains("killed after 1 s"), "{said}");
-        let left = running_with(&marks);
+        let left = running_with(&marks).unwrap();
         assert_eq!(left, Vec::<String>::new(), "{kind}");
         cri.remove(&id).await.unwrap();
     }
@@ -274,12 +274,12 @@ async fn a_hook_that_fails_or_hangs_is_named_and_nothing_of_it_is_left() {
 }
 
 /// The command lines of processes that have one of these words.
-fn running_with(words: &[&str]) -> Vec<String> {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
+fn running_with(words: &[&str]) -> std::io::Result<Vec<String>> {
+    let processes = fs::read_dir("/proc")?.flatten();
     let lines = processes.filter_map(|of| fs::read_to_string(of.path().join("cmdline")).ok());
-    lines
-        .filter(|line| line.starts_with("sleep") && words.iter().any(|word| line.contains(word)))
-        .collect()
+    let is_one =
+        |line: &String| line.starts_with("sleep") && words.iter().any(|word| line.contains(word));
+    Ok(lines.filter(is_one).collect())
 }
 
 #[tokio::test]
@@ -317,7 +317,7 @@ async fn poststop_hooks_run_once_also_when_the_daemon_and_the_monitor_are_killed
     cri.stop_pod(&pod).await.unwrap();
     lines_of(&log, 3).await;
     cri.remove_pod(&pod).await.unwrap();
-    assert_eq!((lines(&log).len(), bundles(&node).len()), (3, 0));
+    assert_eq!((lines(&log).len(), bundles(&node).unwrap().len()), (3, 0));
 }
 
 #[tokio::test]
@@ -367,7 +367,7 @@ async fn a_stop_ends_a_start_that_waits_for_a_hook_and_the_hook() {
     let _either = starting.await.unwrap();
     assert_eq!(cri.status(&id).await.state(), api::ContainerState::ContainerExited);
     eventually("nothing of the hook runs", || async {
-        let left = running_with(&[mark]);
+        let left = running_with(&[mark]).map_err(|err| err.to_string())?;
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await;

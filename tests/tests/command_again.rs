@@ -108,11 +108,9 @@ fn recorded(node: &Node, id: &str) -> String {
     let path = node.state_dir().join("containers").join(format!("{id}.json"));
     let text = fs::read_to_string(path).or_fail("read the record");
     let record: Value = serde_json::from_str(&text).or_fail("read JSON");
-    match &record["record"]["state"] {
-        Value::String(name) => name.clone(),
-        Value::Object(state) => state.keys().next().cloned().unwrap_or_default(),
-        other => other.to_string(),
-    }
+    let state = &record["record"]["state"];
+    let name = state.as_str().or_else(|| state.as_object()?.keys().next().map(String::as_str));
+    name.unwrap_or_default().to_owned()
 }
 
 #[tokio::test]

@@ -44,7 +44,9 @@ unsafe impl<Inner: GlobalAlloc> GlobalAlloc for Wiping<Inner> {
         let (head, pages) = whole_pages(block.addr(), layout.size());
         let tail = head.saturating_add(pages);
         // SAFETY: within the block, which is the caller's until it is freed below.
-        let (middle, last) = unsafe { (block.add(head), block.add(tail)) };
+        let middle = unsafe { block.add(head) };
+        // SAFETY: likewise, or just behind it.
+        let last = unsafe { block.add(tail) };
         // SAFETY: whole pages within the block; nothing in them is used any more.
         let is_given_back = pages > 0
             && GIVES_BACK.load(Ordering::Relaxed)

@@ -250,13 +250,10 @@ mod tests {
         cni.network.mode = NetworkMode::Cni;
         let others = claim_in(&claims, &cni).unwrap();
         let second = || claim_in(&claims, &config(&theirs, "b", "t", "/third"));
-        match second().unwrap_err() {
-            Error::Taken { kind: "bridge", name, pid, command } => {
-                assert_eq!((name.as_str(), pid), ("b", std::process::id().to_string()));
-                assert!(command.contains("hull"), "{command}");
-            }
-            other => panic!("{other}"),
-        }
+        let taken = second().unwrap_err();
+        let Error::Taken { kind: "bridge", name, pid, command } = &taken else { panic!("{taken}") };
+        assert_eq!((name.as_str(), pid), ("b", &std::process::id().to_string()));
+        assert!(command.contains("hull"), "{command}");
         assert!(matches!(
             claim_in(&claims, &config(&theirs, "b2", "t2", "p//")),
             Err(Error::Taken { kind: "parent cgroup", .. })

@@ -58,6 +58,10 @@ fn payload(command: &Command) {
     match command {
         Command::StartPause { plan, .. } => drop(borsh::from_slice::<hull_init::PausePlan>(plan)),
         Command::StartContainer { plan, .. } => drop(borsh::from_slice::<hull_init::Plan>(plan)),
+        Command::StartWithHooks { plan, hooks, .. } => {
+            drop(borsh::from_slice::<hull_init::Plan>(plan));
+            drop(borsh::from_slice::<hull_init::Hooks>(hooks));
+        }
         Command::Exec { process, .. } => drop(borsh::from_slice::<hull_init::Process>(process)),
         Command::Hello { .. }
         | Command::Signal { .. }
