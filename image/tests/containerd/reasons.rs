@@ -19,6 +19,9 @@ const OPAQUE: &str =
 const IMPLIED: &str =
     "a directory that layers imply has the time from below in Hull, that of the pull in containerd";
 
+const SET_GROUP: &str =
+    "a directory that a layer implies in a set-group-ID one has the default group in Hull";
+
 /// The reason of a difference of a path, if there is one.
 pub(super) fn of_path(
     subject: &Subject,
@@ -63,7 +66,9 @@ pub(super) fn of_path(
     if *property == "mtime" && is_directory && theirs == "now" {
         return Some(IMPLIED);
     }
-    None
+    let above = path.parent().and_then(|above| hull.nodes.get(above));
+    let sets_group = above.is_some_and(|above| above.mode & 0o2000 != 0);
+    (*property == "owner" && is_directory && sets_group).then_some(SET_GROUP)
 }
 
 const BOTH: &str = "both refuse the image";
@@ -81,7 +86,9 @@ pub(super) fn of_failure(hull: &str, containerd: &str) -> Option<&'static str> {
         () if is_by("mkparent") || is_by("file exists") => Some(MARK_AND_FILE),
         () if is_by("lstat") && is_by("not a directory") => Some(FILE_BELOW),
         () if is_by("UtimesNanoAt") || is_by("too many links") => Some(WAS_DIRECTORY),
-        () if is_by("link") && (is_by("no such file") || is_by("not permitted")) => {
+        () if is_by("link")
+            && ["no such file", "not permitted", "not a directory"].into_iter().any(is_by) =>
+        {
             Some(LINK_BELOW)
         }
         () => None,
