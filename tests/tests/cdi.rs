@@ -150,6 +150,39 @@ async fn hooks_run_in_their_order_and_namespaces_with_the_state_and_a_bundle() {
     assert_eq!(lines(&log).len(), 5, "each runs once");
 }
 
+#[tokio::test]
+async fn each_run_of_a_container_has_its_hooks() {
+    let node = Node::start().await;
+    let image = hull_tests::fixture::busybox();
+    let log = node.host_dir().join("log");
+    let kinds = ["createRuntime", "createContainer", "poststart", "poststop"];
+    let write = |kind: &&str| hook(kind, &format!("echo {kind} >> {}", log.display()));
+    hooked(&node, &json!(kinds.iter().map(write).collect::<Vec<_>>()));
+    let device = ["--device", "vendor.com/hooked=one"];
+    let run = [&["run", "-d", "--name", "again"][..], &device, &[&image, "sleep", "1000"]].concat();
+    let _id = node.hull(&run).good();
+    let _id = node.hull(&["restart", "-t", "0", "again"]).good();
+    let _id = node.hull(&["kill", "again"]).good();
+    lines_of(&log, 8).await;
+    let _id = node.hull(&["start", "again"]).good();
+    let _id = node.hull(&["rm", "-f", "again"]).good();
+    assert_eq!(lines(&log), kinds.repeat(3));
+}
+
+#[tokio::test]
+async fn what_a_hook_leaves_running_is_not_in_the_container() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let left = node.host_dir().join("left");
+    let script = format!("sleep 7331 > /dev/null 2>&1 & echo $! > {}", left.display());
+    hooked(&node, &json!([hook("createContainer", &script)]));
+    let looks = "cat /proc/[0-9]*/cmdline | tr '\\0' ' '";
+    let said = cri.output(&pod, wants_hooks(shell("main", &image, looks))).await;
+    let pid: i32 = fs::read_to_string(&left).unwrap().trim().parse().unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    assert!(said.stdout.contains("cat ") && !said.stdout.contains("7331"), "{said:?}");
+}
+
 /// A program with the part of `nvidia-cdi-hook`'s that its callers see.
 const CDI_HOOK: &str = r#"#!/bin/sh
 bundle=$(sed -n 's/.*"bundle":"\([^"]*\)".*/\1/p')

@@ -11,9 +11,9 @@
 //! process that starts it ─ continue, report ─▶│ startContainer, exec
 //! ```
 //!
-//! A child that joins the pid namespace of others does not run its createContainer hooks itself: its own children are
-//! visible there, and the root of such a hook is the host's. Then a process of the parent's side enters the container's
-//! other namespaces, and runs them.
+//! A child in another pid namespace does not run its createContainer hooks itself: its own children are visible there,
+//! to others now or to the program later, and the root and the program of such a hook are the host's. Then a process of
+//! the parent's side enters the container's other namespaces, and runs them.
 
 use crate::apply::become_container_root;
 use crate::hook_process::{Lock, end_with_parent};
@@ -58,7 +58,7 @@ impl HookPhase {
     pub(crate) fn new(how: &LaunchOptions<'_>, namespaces: &Namespaces) -> Result<Self, StepError> {
         let has = |kinds: &[HookKind]| how.hooks.is_some_and(|hooks| hooks.has(kinds));
         let from_outside =
-            matches!(namespaces.pid, Namespace::Join(_)) && has(&[HookKind::CreateContainer]);
+            namespaces.pid != Namespace::Inherit && has(&[HookKind::CreateContainer]);
         let other_user = namespaces.user != Namespace::Inherit;
         if how.prepare.is_none() && !has(&FROM_PARENT) && !from_outside {
             return Ok(Self { sides: None, from_outside, other_user });

@@ -97,7 +97,8 @@ pub fn fork() -> Result<ForkResult> {
     }
 }
 
-/// What a child begins as: its filter may forbid the call that gives memory back, and its own memory goes with it soon.
+/// The state in which a child begins: its filter may forbid the call that gives memory back, and its own memory goes with
+/// it soon.
 fn child() -> ForkResult {
     give_back_pages(false);
     ForkResult::Child

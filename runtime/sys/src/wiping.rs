@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Pages in a block for which it is worth a call that gives them back to the kernel.
 const PAGES_MIN: usize = 2;
 
-/// See [`give_back_pages`].
+/// Whether whole pages go back to the kernel: see [`give_back_pages`].
 static GIVES_BACK: AtomicBool = AtomicBool::new(false);
 
 /// Sets whether whole pages of large blocks that are freed go back to the kernel, which is a system call. A process says
@@ -45,7 +45,7 @@ unsafe impl<Inner: GlobalAlloc> GlobalAlloc for Wiping<Inner> {
         let tail = head.saturating_add(pages);
         // SAFETY: within the block, which is the caller's until it is freed below.
         let middle = unsafe { block.add(head) };
-        // SAFETY: likewise, or just behind it.
+        // SAFETY: within the same block, or just behind it.
         let last = unsafe { block.add(tail) };
         // SAFETY: whole pages within the block; nothing in them is used any more.
         let is_given_back = pages > 0

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Clears what is left of a container's exited run, so that it can run again with the same writable layer.
 
-use super::{ContainerRecord, host_paths, volumes};
+use super::{ContainerRecord, host_paths, poststop, volumes};
 use crate::container::cgroup::clear_cgroup;
 use crate::error::Error;
 use crate::monitors::{self, Client};
@@ -34,6 +34,9 @@ pub(crate) async fn clear(
                 source: pod::Error::ClearCgroup { source },
             }
         })?;
+        // Those of the exited run, before the next one owes its own.
+        poststop::run_owed(&shared, &known.id)?;
+        shared.bundles.end_run(&known.id)?;
         volumes::check(&shared, &known)
     })
     .await?;

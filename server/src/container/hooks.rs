@@ -8,9 +8,9 @@
 //!                                    poststop      from before that until the poststop hooks have run
 //! ```
 //!
-//! The rule: a container whose start was requested has its poststop hooks run once. The pod's monitor runs them when the
-//! container has ended, whether a daemon is there or not. If the monitor was lost before that, the daemon that removes
-//! the container runs them; a lock of the file keeps both from doing it at a time.
+//! The rule: a container whose start was requested has its poststop hooks run once for each run. The pod's monitor runs
+//! them when the container has ended, whether a daemon is there or not. If the monitor was lost before that, the daemon
+//! that removes the container, or starts it again, runs them; a lock of the file keeps both from doing it at a time.
 
 use crate::error::Error;
 use crate::limits::HOOK_S;
@@ -118,6 +118,13 @@ impl Bundles {
             self.make(id, STARTED_FILE).map_err(failed)?;
         }
         self.directory(id).map_err(|err| failed(self.unreadable(id, err.into())))
+    }
+
+    /// Ends the run of a container whose poststop hooks have run: its next start owes them again.
+    pub(crate) fn end_run(&self, id: &str) -> Result<(), Error> {
+        let path = self.path(id).join(STARTED_FILE);
+        let removed = Location::at(&path).remove();
+        removed.map_err(|source| Error::Store { source: records::Error::Remove { path, source } })
     }
 
     fn has(&self, id: &str, name: &str) -> Result<bool, records::Error> {
@@ -253,6 +260,10 @@ mod tests {
         fs::remove_file(bundle.join(OWED_FILE)).unwrap();
         let _dir = bundles.begin(&id, &hooks).unwrap();
         assert!(bundles.owed(&id).is_none(), "they have run");
+        bundles.end_run(&id).unwrap();
+        bundles.end_run(&id).unwrap();
+        let _dir = bundles.begin(&id, &hooks).unwrap();
+        assert!(bundles.owed(&id).is_some(), "the next run has its own");
         bundles.remove(&id).unwrap();
         bundles.remove(&id).unwrap();
         assert_eq!(bundles.load(&id).unwrap(), None);

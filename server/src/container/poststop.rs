@@ -18,7 +18,9 @@ pub(crate) fn run_owed(node: &Node, id: &str) -> Result<(), Error> {
     let took_ms = (now_ns() - began) / 1_000_000;
     warn!(
         container = id,
-        took_ms, failed, "poststop hooks were still to run when the container was removed"
+        took_ms,
+        failed,
+        "poststop hooks were still to run when the container was removed or started again"
     );
     Ok(())
 }
