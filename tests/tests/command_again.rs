@@ -237,3 +237,40 @@ async fn rm_f_kills_at_once_whatever_the_grace_period() {
     assert_eq!(finish(&mut listed).good(), "");
     node.nothing_is_left().await;
 }
+
+#[tokio::test]
+async fn restarts_and_stops_at_the_same_time_end_no_pod() {
+    let node = Node::start().await;
+    let image = fixture::busybox();
+    let script = "trap '' TERM; while :; do sleep 1; done";
+    let id = node.hull(&["run", "-d", "--name", "busy", &image, "sh", "-c", script]).good();
+    let again = ["restart", "-t", "0", "busy"];
+    let all: [&[&str]; 6] =
+        [&again, &again, &again, &again, &["stop", "-t", "0", "busy"], &["start", "busy"]];
+    let pod = || output(&node, &["pods", "-o", "json"])[0].clone();
+    let before = pod();
+    for _ in 0..12 {
+        let spawn = |args: &&[&str]| {
+            let mut command = node.hull_command(args);
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().or_fail("run hull")
+        };
+        for mut child in all.iter().map(spawn).collect::<Vec<_>>() {
+            let _code = child.wait().or_fail("wait for hull");
+        }
+    }
+    let _named = node.hull(&["start", "busy"]).good();
+    let now = container(&node, id.trim());
+    assert_eq!(now["state"], "running", "{now}");
+    assert_eq!((&pod()["state"], &pod()["id"]), (&before["state"], &before["id"]));
+
+    let mut stop = node.hull_command(&["stop", "-t", "30", "busy"]);
+    let mut stopping = stop.stdout(Stdio::null()).spawn().or_fail("run hull");
+    eventually("a start is refused meanwhile", || async {
+        let said = node.hull(&["start", "busy"]);
+        if said.stderr.contains("being stopped") { Ok(()) } else { Err(format!("{said:?}")) }
+    })
+    .await;
+    let _named = node.hull(&["rm", "-f", "busy"]).good();
+    let _code = stopping.wait().or_fail("wait for hull");
+    node.nothing_is_left().await;
+}

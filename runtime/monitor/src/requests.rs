@@ -46,12 +46,12 @@ impl Monitor {
             {
                 Err(Failure::BadRequest("the pod is being shut down".into()))
             }
-            Command::StartPause { plan, netns } => self.start_pause(id, &plan, netns),
+            Command::StartPause { plan, netns } => small_again(self.start_pause(id, &plan, netns)),
             Command::StartContainer { container, plan, stdio } => {
-                self.start_container(id, container, &plan, stdio, None)
+                small_again(self.start_container(id, container, &plan, stdio, None))
             }
             Command::StartWithHooks { container, plan, stdio, hooks } => {
-                self.start_container(id, container, &plan, stdio, Some(&hooks))
+                small_again(self.start_container(id, container, &plan, stdio, Some(&hooks)))
             }
             Command::Exec { container, exec, process, streams } => {
                 self.start_exec(id, &container, exec, &process, streams)
@@ -183,6 +183,12 @@ impl Monitor {
 
 pub(crate) fn decode<T: borsh::BorshDeserialize>(bytes: &[u8]) -> Result<T, Failure> {
     borsh::from_slice(bytes).map_err(|err| Failure::BadRequest(err.to_string()))
+}
+
+/// The answer of a start, whose calls are the deepest: their stack need not stay resident as long as the pod lives.
+fn small_again(answer: Answer) -> Answer {
+    hull_sys::give_back_stack();
+    answer
 }
 
 /// An error and its causes, in one line.

@@ -61,7 +61,7 @@ pub use signals::{
 pub use socket_path::{SocketFile, SocketPathError, listen_at};
 pub use spawn::{inherited, spawn_program};
 pub use syscall::Syscall;
-pub use wiping::{Wiping, give_back_pages};
+pub use wiping::{Wiping, give_back_pages, give_back_stack};
 
 /// Whether a test of the few that need root may run; fails where every test must (`TESTS_MUST_RUN=1`).
 #[cfg(test)]

@@ -18,6 +18,25 @@ pub fn give_back_pages(yes: bool) {
     GIVES_BACK.store(yes, Ordering::Relaxed);
 }
 
+/// Bytes of stack that one request may have used, and more.
+const STACK_BYTES: usize = 128 << 10;
+
+/// Gives the pages of the main thread's stack below its caller's frames back to the kernel, `madvise(2)` with
+/// MADV_DONTNEED. Nothing is there any more once deep calls have returned, but it stays resident. Another thread that
+/// calls it must have more than [`STACK_BYTES`] of its stack left.
+#[inline(never)]
+pub fn give_back_stack() {
+    let page = rustix::param::page_size();
+    let here = 0_u8;
+    let here = black_box(&raw const here).addr();
+    // The page of this frame stays, and the one below it, for the frame of the call.
+    let end = (here & !(page - 1)).saturating_sub(page);
+    let start = std::ptr::without_provenance_mut(end.saturating_sub(STACK_BYTES));
+    // SAFETY: stacks grow down, so nothing is in use below this frame and those that it calls; the kernel keeps a gap
+    // of a mebibyte below a stack free of other mappings, and skips what is not mapped.
+    let _unmapped = unsafe { madvise(start, STACK_BYTES, Advice::LinuxDontNeed) };
+}
+
 /// Wipes every block that is freed, also the old one of a block that grows, before `Inner` has it back. Whole pages of a
 /// large block go back to the kernel meanwhile, which hands out empty ones: a request leaves no memory resident. That
 /// is for processes that ask for it ([`give_back_pages`]).
@@ -138,6 +157,22 @@ mod tests {
             // SAFETY: the block is of that layout, and not used after this.
             unsafe { wiping.dealloc(block, layout) };
             assert_eq!(wiping.0.0.take(), Some(vec![0; size]));
+        }
+    }
+    /// Uses much stack, and returns a sum of it.
+    #[inline(never)]
+    fn deep(seed: u8) -> usize {
+        let bytes = black_box([seed; 100 << 10]);
+        bytes.iter().map(|byte| usize::from(*byte)).sum()
+    }
+
+    #[test]
+    fn frames_in_use_stay_when_the_stack_is_given_back() {
+        let mine = black_box([5_u8; 3000]);
+        for seed in 1..20 {
+            assert_eq!(deep(seed), usize::from(seed) * (100 << 10));
+            give_back_stack();
+            assert_eq!(mine, [5; 3000]);
         }
     }
 }

@@ -22,8 +22,9 @@ async fn selected(client: &mut Client, args: &Names) -> Result<Vec<api::Containe
 pub(crate) async fn start(mut client: Client, args: &Names) -> Result<()> {
     for (container, name) in selected(&mut client, args).await?.iter().zip(&args.names) {
         match container.state() {
-            // As docker has it: it is what was requested.
-            api::ContainerState::ContainerRunning => {}
+            // As docker has it: it is what was requested, unless it is being stopped.
+            api::ContainerState::ContainerRunning if refuse_kubelets(container).is_err() => {}
+            api::ContainerState::ContainerRunning => begin(&mut client, &container.id).await?,
             api::ContainerState::ContainerCreated => begin(&mut client, &container.id).await?,
             api::ContainerState::ContainerExited | api::ContainerState::ContainerUnknown => {
                 refuse_kubelets(container)?;

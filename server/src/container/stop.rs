@@ -15,6 +15,7 @@ use hull_proto::monitor::{Command, Target};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 const SIGKILL: i32 = 9;
@@ -42,9 +43,7 @@ pub(crate) async fn stop(mut params: StopParams) -> Result<Stopped, Error> {
     if params.grace_s > 0 && params.ends_by_itself().await {
         return Ok(Stopped::Reported);
     }
-    let target = Target::ContainerAll(params.id.clone());
-    let sent = send(&params.client, target, SIGKILL).await;
-    if sent && ended(&mut params.state, waits::DIE_MAX).await {
+    if params.is_killed().await {
         return Ok(Stopped::Reported);
     }
     if let Some(stack) = params.kill_without_monitor().await {
@@ -79,12 +78,46 @@ pub(crate) enum Stopped {
 }
 
 impl StopParams {
-    /// Sends the stop signal and waits for the end of the grace period. A monitor that does not take the
-    /// signal does not make that longer.
+    /// Sends SIGKILL and waits for the end. A signal during a start may come before its process, so that one gets its own
+    /// when it runs.
+    async fn is_killed(&mut self) -> bool {
+        let deadline = Instant::now() + waits::DIE_MAX;
+        loop {
+            let starts = self.starts();
+            if !send(&self.client, Target::ContainerAll(self.id.clone()), SIGKILL).await {
+                return false;
+            }
+            let is_over = |state: &State| match state {
+                State::Running { .. } => starts,
+                State::Created => false,
+                State::Creating | State::Exited { .. } | State::Removing => true,
+            };
+            let runs = async {
+                let state = self.state.wait_for(is_over).await;
+                // A dropped sender means that the container is gone altogether.
+                state.is_ok_and(|state| matches!(*state, State::Running { .. }))
+            };
+            match timeout_at(deadline, runs).await {
+                Ok(true) => {}
+                Ok(false) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Whether a start is in progress.
+    fn starts(&self) -> bool {
+        matches!(*self.state.borrow(), State::Created)
+    }
+
+    /// Sends the stop signal, once the process runs, and waits for the end of the grace period. A monitor that does not
+    /// take the signal does not make that longer.
     async fn ends_by_itself(&mut self) -> bool {
         let Self { client, id, state, grace_s, signal, .. } = self;
+        let mut starting = state.clone();
         let signalled = async {
             if let Some(signal) = *signal {
+                drop(starting.wait_for(|state| !matches!(state, State::Created)).await);
                 send(client, Target::Container(id.clone()), signal).await;
             }
             std::future::pending::<bool>().await

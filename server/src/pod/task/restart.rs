@@ -127,7 +127,11 @@ impl Task {
             return answer(Some(reply), Err(not_found(id)));
         };
         let has_exited = matches!(entry.record.state, State::Exited { .. });
-        let refused = if !has_exited {
+        let refused = if entry.is_running() && matches!(entry.stop, StopRequest::Yes { .. }) {
+            in_state(id, "being stopped")
+        } else if entry.is_running() {
+            return answer(Some(reply), Ok(()));
+        } else if !has_exited {
             return self.start(id, reply).await;
         } else if run_pods::is_of_kubelet(&self.record, &entry.record.config) {
             let why = "it is a container of a kubelet, which alone starts it again".into();
