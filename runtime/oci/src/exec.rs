@@ -338,15 +338,13 @@ fn with(sets: Option<&LinuxCapabilities>, more: &[Capability]) -> LinuxCapabilit
     sets
 }
 
-/// The capabilities of these names, with or without `CAP_`; unknown ones are left out, with a warning.
+/// The capabilities of these names; unknown ones are left out, with a warning.
 fn capabilities(global: &Global, names: &[String]) -> Vec<Capability> {
     let mut known = Vec::new();
     for name in names {
-        let upper = name.to_ascii_uppercase();
-        let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-        match serde_json::from_value::<Capability>(full.into()) {
-            Ok(capability) => known.push(capability),
-            Err(_) => unknown_capability(global, name),
+        match documents::capability(name) {
+            Some(capability) => known.push(capability),
+            None => unknown_capability(global, name),
         }
     }
     known
