@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Why a spec cannot be planned. Texts read after "cannot".
 
+use crate::mounts::REPLACEABLE_IN_PROC;
+
 /// Why a spec cannot be planned.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -27,6 +29,12 @@ pub enum Error {
         what: &'static str,
         /// The field or value in the spec.
         value: String,
+    },
+    /// A mount that would hide or replace a part of procfs.
+    #[error("mount at `{target}`: no mount may hide or replace a part of the container's procfs")]
+    InProc {
+        /// The destination.
+        target: String,
     },
     /// A setting that would change the host.
     #[error("set sysctl `{name}` in a container: it is not namespaced{because}")]
@@ -101,6 +109,10 @@ impl Error {
             Self::HostSysctl { .. } => Some(
                 "set it on the node itself, or let the pod have this namespace of its own (no `hostNetwork` or `hostIPC`)".into(),
             ),
+            Self::InProc { .. } => Some(format!(
+                "mount it outside of /proc; only these files there may be replaced, by bind mounts, as lxcfs does: {}",
+                REPLACEABLE_IN_PROC.join(", ")
+            )),
             Self::NoNamespace { field, kind } => Some(format!(
                 "add a namespace of type `{kind}` to `linux.namespaces`, or remove `{field}`"
             )),
