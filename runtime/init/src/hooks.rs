@@ -224,13 +224,15 @@ fn run(hook: &Hook, state: &[u8], surroundings: &Surroundings<'_>) -> Result {
 
 /// The signal of a seccomp filter.
 const SIGSYS: i32 = 31;
+/// How the error of a hook begins that was killed by a seccomp filter.
+pub const KILLED_BY_FILTER: &str = "killed by signal 31 (bad system call)";
 
 /// `None` for success.
 fn how(status: &WaitIdStatus) -> Option<String> {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(0), _) => None,
         (Some(code), _) => Some(format!("exit code {code}")),
-        (None, Some(SIGSYS)) => Some(format!("killed by signal {SIGSYS} (bad system call)")),
+        (None, Some(SIGSYS)) => Some(KILLED_BY_FILTER.to_owned()),
         (None, signal) => Some(format!("killed by signal {}", signal.unwrap_or(0))),
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::record::Record;
+use crate::store::Dir;
 use hull_init::{Hooks, StepError};
 use oci_spec::runtime::{Spec, SpecBuilder};
 
@@ -24,7 +25,20 @@ pub(crate) fn failed_hook(record: &Record, hooks: &Hooks, error: &StepError) -> 
     hook_failed(hooks, record.id.clone(), error)
 }
 
+/// A hook that failed in the container, under its seccomp filter.
+pub(crate) fn failed_inside(dir: &Dir, record: &Record, error: &StepError) -> Result<Error> {
+    let hooks = hooks(record)?;
+    let filter = dir.filter()?.and_then(|bytes| borsh::from_slice(&bytes).ok());
+    let hint = hull_plan::refused_by_filter(&hooks, error, filter.as_ref());
+    Ok(Error::Hook {
+        id: record.id.clone(),
+        hook: hooks.name(error),
+        why: error.call.clone(),
+        hint,
+    })
+}
+
 /// Names the hook.
 pub(crate) fn hook_failed(hooks: &Hooks, id: String, error: &StepError) -> Error {
-    Error::Hook { id, hook: hooks.name(error), why: error.call.clone() }
+    Error::Hook { id, hook: hooks.name(error), why: error.call.clone(), hint: None }
 }

@@ -105,6 +105,21 @@ fn a_hook_that_fails_or_hangs_is_named_and_nothing_is_left() {
     assert!(ran.code == 0 && ran.stderr.contains("exit code 5"), "{ran:?}");
 }
 
+#[test]
+fn a_hook_in_the_container_that_its_filter_kills_is_explained_by_it() {
+    let bundle = Bundle::new();
+    bundle.change(|config| {
+        let rule = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"});
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+        let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "mkdir /made"]}]);
+        config["hooks"] = json!({"startContainer": hook});
+    });
+    let _said = bundle.create("one").good();
+    let started = bundle.oci(&["start", "one"]);
+    refused(&started, &["startContainer hook #0", "seccomp profile", "likely"]);
+    let _said = bundle.oci(&["delete", "-f", "one"]).good();
+}
+
 /// In the pid namespace of another container it would be visible, with the host's root.
 #[test]
 fn a_create_container_hook_does_not_enter_the_pid_namespace_of_others() {
