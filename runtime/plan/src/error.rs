@@ -119,6 +119,9 @@ impl Error {
             Self::NoModule { module, .. } => Some(format!(
                 "enable {module} on the node, or remove the label: a pod has it from its security context"
             )),
+            Self::Unsupported { value, .. } if value.starts_with("SCMP_ACT_") => {
+                Some(format!("use another action than `{value}` in the seccomp profile"))
+            }
             Self::Unsupported { value, .. } => {
                 Some(format!("take `{value}` out of the pod's spec"))
             }
@@ -144,5 +147,20 @@ impl Error {
             // Only who wrote a config.json knows the field.
             Self::Bad { .. } | Self::Missing { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_is_of_the_profile_and_not_of_the_pods_spec() {
+        let of = |value: &str| {
+            let error = Error::Unsupported { what: "seccomp notification", value: value.into() };
+            error.hint().unwrap()
+        };
+        assert!(of("SCMP_ACT_NOTIFY").contains("in the seccomp profile"));
+        assert!(of("linux.intelRdt").contains("the pod's spec"));
     }
 }

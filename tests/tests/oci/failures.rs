@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 #[test]
 fn invalid_input_is_named_with_a_hint_and_takes_no_id() {
     type Change = fn(&mut Value);
-    let wrong: [(Change, &[&str]); 14] = [
+    let wrong: [(Change, &[&str]); 15] = [
         (|c| c["root"]["path"] = "nowhere".into(), &["nowhere", "root.path"]),
         (|c| c["ociVersion"] = "9.0".into(), &["9.0", "version 1"]),
         (|c| c["process"]["cwd"] = "x".into(), &["`x`", "process.cwd"]),
@@ -34,6 +34,15 @@ fn invalid_input_is_named_with_a_hint_and_takes_no_id() {
                     json!({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/x"});
             },
             &["SCMP_ACT_NOTIFY"],
+        ),
+        (
+            |c| {
+                let rule =
+                    json!({"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 70000});
+                c["linux"]["seccomp"] =
+                    json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+            },
+            &["errnoRet", "70000", "0 to 4094"],
         ),
         (
             |c| c["linux"]["sysctl"] = json!({"vm.swappiness": "1"}),

@@ -15,7 +15,7 @@ const RLIMIT_NPROC: u32 = 6;
 /// `RLIM_INFINITY`, getrlimit(2).
 const UNLIMITED: u64 = u64::MAX;
 
-/// The fix for the pod's own limit, by whoever made the pod.
+/// The fix for the pod's own limit: a kubelet or `hull run` has set it.
 pub(super) const RAISE_PODS_LIMIT: &str = "raise `podPidsLimit` of the kubelet (of a pod of `hull run`: `--pids-limit`), \
                                            or find which processes or threads leak";
 
