@@ -9,7 +9,7 @@ use crate::documents::{self, unknown_capability};
 use crate::error::{Error, Result};
 use crate::listener::{Listener, connect_agent};
 use crate::record::Record;
-use crate::setup::host_facts;
+use crate::setup::{check_env, host_facts};
 use crate::state::Status;
 use crate::status;
 use crate::store::{self, Dir};
@@ -33,6 +33,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let record = dir.record()?.ok_or_else(none)?;
     let first = running(&dir, &record, args)?;
     let oci = document(global, &record, args)?;
+    check_env(&oci)?;
     let terminal = oci.terminal() == Some(true);
     check_streams(&args.streams, terminal)?;
     let mut plain = oci.clone();

@@ -4,13 +4,32 @@
 use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::store::Dir;
-use hull_init::{Hooks, StepError};
+use hull_init::{HookKind, Hooks, StepError};
 use oci_spec::runtime::{Spec, SpecBuilder};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 
 /// The container's hooks, as they were when it was created.
 pub(crate) fn hooks(record: &Record) -> Result<Hooks> {
     let planned = |source| Error::Plan { id: record.id.clone(), source };
-    hull_plan::hooks(&only_hooks(record)?, record.state_for_hooks()).map_err(planned)
+    let mut hooks =
+        hull_plan::hooks(&only_hooks(record)?, record.state_for_hooks()).map_err(planned)?;
+    inherit_env(&mut hooks);
+    Ok(hooks)
+}
+
+/// Gives hooks outside of the container that have no environment of their own the caller's, as runc does.
+pub(crate) fn inherit_env(hooks: &mut Hooks) {
+    use HookKind::{CreateRuntime, Poststart, Poststop, Prestart};
+    let outside = [Prestart, CreateRuntime, Poststart, Poststop];
+    for hook in &mut hooks.list {
+        if outside.contains(&hook.kind) && hook.env.is_empty() {
+            let entry = |(name, value): (OsString, OsString)| {
+                [name.as_bytes(), b"=", value.as_bytes()].concat()
+            };
+            hook.env = std::env::vars_os().map(entry).collect();
+        }
+    }
 }
 
 pub(crate) fn only_hooks(record: &Record) -> Result<Spec> {
