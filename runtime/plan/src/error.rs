@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Why a spec cannot be planned. Texts read after "cannot".
 
-use crate::mounts::REPLACEABLE_IN_PROC;
+use crate::defaults::REPLACEABLE_IN_PROC;
 
 /// Why a spec cannot be planned.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ pub enum Error {
     /// A mount that would hide or replace a part of procfs.
     #[error("mount at `{target}`: no mount may hide or replace a part of the container's procfs")]
     InProc {
-        /// The destination.
+        /// The destination of the mount.
         target: String,
     },
     /// A setting that would change the host.

@@ -2,6 +2,7 @@
 //! OCI mounts to operations.
 
 use crate::Error;
+use crate::defaults::REPLACEABLE_IN_PROC;
 use crate::id_maps::ranges;
 use crate::mount_options::MountOptions;
 use hull_init::plan::{IdMaps, MountIdMaps, Op, Propagation, Source};
@@ -88,20 +89,6 @@ pub(crate) fn op(mount: &Mount, of: Surroundings<'_>) -> Result<Op, Error> {
         Op::MountWith { source, fstype, target, attrs, options: data, copy_up, propagation }
     })
 }
-
-/// Files of procfs that a bind mount may replace, as with runc: lxcfs shows the container's own limits there.
-pub(crate) const REPLACEABLE_IN_PROC: [&str; 10] = [
-    "/proc/cpuinfo",
-    "/proc/diskstats",
-    "/proc/loadavg",
-    "/proc/meminfo",
-    "/proc/net/dev",
-    "/proc/slabinfo",
-    "/proc/stat",
-    "/proc/swaps",
-    "/proc/sys/kernel/ns_last_pid",
-    "/proc/uptime",
-];
 
 /// Refuses mounts that hide or replace parts of procfs, and another file system in its place. Whether the tree of a
 /// bind mount at `/proc` is a procfs is checked when it is made.
