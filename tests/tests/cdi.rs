@@ -251,6 +251,36 @@ kind: nvidia.com/gpu
 }
 
 #[tokio::test]
+async fn a_hook_in_the_container_that_the_seccomp_profile_kills_is_the_profiles_fault() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let under = |name: &str, calls: &[&str], action: &str| {
+        let rule = json!({"names": calls, "action": action});
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+        let path = node::write(&node.seccomp_dir(), "hooks.json", &profile.to_string());
+        let mut config = wants_hooks(idle(name, &image));
+        security(&mut config).seccomp = Some(api::SecurityProfile {
+            profile_type: api::security_profile::ProfileType::Localhost.into(),
+            localhost_ref: path.display().to_string(),
+        });
+        config
+    };
+    hooked(&node, &json!([hook("startContainer", "mkdir /made")]));
+    let calls = ["mkdir", "mkdirat"];
+    let id = cri.create(&pod, under("killed", &calls, "SCMP_ACT_KILL_PROCESS")).await.unwrap();
+    let said = cri.start(&id).await.unwrap_err();
+    for part in ["startContainer hook #0", "seccomp profile", "likely"] {
+        assert!(said.message().contains(part), "{part:?} in {said}");
+    }
+    // Without calls for hooks, and for what comes without them, all are in one message.
+    let calls = ["waitid", "execve", "ppoll"];
+    let said = cri.create(&pod, under("refused", &calls, "SCMP_ACT_ERRNO")).await.unwrap_err();
+    for call in calls {
+        assert!(said.message().contains(&format!("`{call}`")), "{call} in {said}");
+    }
+}
+
+#[tokio::test]
 async fn a_hook_that_fails_or_hangs_is_named_and_nothing_of_it_is_left() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;

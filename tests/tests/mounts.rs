@@ -345,6 +345,13 @@ async fn the_hosts_sys_and_proc_can_hide_the_containers() {
     let made = cri.create(&pod, config).await.unwrap();
     let refused = cri.start(&made).await.unwrap_err();
     assert!(refused.message().contains("is not a procfs"), "{refused}");
+    for (name, place) in [("sys", "/proc/sys"), ("irq", "/proc/irq"), ("one", "/proc/1")] {
+        let mut config = shell(name, &image, "true");
+        config.mounts = vec![mount(&empty, place)];
+        let refused = cri.create(&pod, config).await.unwrap_err();
+        let said = refused.message();
+        assert!(said.contains(place) && said.contains("outside of /proc"), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ fn run_locked(
     if is_last && lock.0.is_none() {
         return Ok(String::new());
     }
-    let errors = hooks.run_all(&[kind], if is_last { "stopped" } else { "running" }, pid);
+    let errors = hooks.run_all(&[kind], if is_last { "stopped" } else { "running" }, pid, None);
     if is_last {
         // Before anybody else gets the lock.
         unlinkat(dir, OWED, AtFlags::empty())

@@ -167,6 +167,7 @@ impl HookPhase {
             let surroundings = Surroundings {
                 is_outside: true,
                 container: Some(started.pidfd.as_fd()),
+                directory: how.hooks_directory,
                 ..Surroundings::default()
             };
             hooks.run_as(&FROM_PARENT, "creating", started.pid, &surroundings)?;

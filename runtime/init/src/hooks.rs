@@ -16,6 +16,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, waitid};
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Timeout of a hook that does not set one itself.
@@ -94,10 +95,16 @@ impl Hooks {
         )
     }
 
-    /// Runs all of these kinds, whatever becomes of each. Returns the errors.
+    /// Runs all of these kinds, whatever becomes of each, in `directory` if that is given. Returns the errors.
     #[must_use]
-    pub fn run_all(&self, kinds: &[HookKind], status: &str, pid: i32) -> Vec<StepError> {
-        let surroundings = Surroundings { is_outside: true, ..Surroundings::default() };
+    pub fn run_all(
+        &self,
+        kinds: &[HookKind],
+        status: &str,
+        pid: i32,
+        directory: Option<&Path>,
+    ) -> Vec<StepError> {
+        let surroundings = Surroundings { is_outside: true, directory, ..Surroundings::default() };
         let of_kinds = self.list.iter().enumerate().filter(|(_, of)| kinds.contains(&of.kind));
         let ran = of_kinds.map(|(at, _)| self.run_one(at, status, pid, &surroundings));
         ran.filter_map(Result::err).collect()
@@ -159,6 +166,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) is_outside: bool,
     /// The process of the container: with its end the hook is killed.
     pub(crate) container: Option<BorrowedFd<'a>>,
+    /// Its working directory, if that is not the caller's.
+    pub(crate) directory: Option<&'a Path>,
     /// The environment of a hook that has none of its own.
     pub(crate) env: &'a [Vec<u8>],
     /// Confines the hook as the program will be, before its exec.
@@ -224,13 +233,15 @@ fn run(hook: &Hook, state: &[u8], surroundings: &Surroundings<'_>) -> Result {
 
 /// The signal of a seccomp filter.
 const SIGSYS: i32 = 31;
+/// How the error of a hook begins that was killed by a seccomp filter.
+pub const KILLED_BY_FILTER: &str = "killed by signal 31 (bad system call)";
 
 /// `None` for success.
 fn how(status: &WaitIdStatus) -> Option<String> {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(0), _) => None,
         (Some(code), _) => Some(format!("exit code {code}")),
-        (None, Some(SIGSYS)) => Some(format!("killed by signal {SIGSYS} (bad system call)")),
+        (None, Some(SIGSYS)) => Some(KILLED_BY_FILTER.to_owned()),
         (None, signal) => Some(format!("killed by signal {}", signal.unwrap_or(0))),
     }
 }
@@ -260,6 +271,10 @@ fn become_hook(
         rustix::stdio::dup2_stdout(said).map_err(errno_context("dup2(stdout)"))?;
         rustix::stdio::dup2_stderr(said).map_err(errno_context("dup2(stderr)"))?;
         let failed = |err: hull_sys::Error| (err.errno(), err.to_string());
+        if let Some(directory) = surroundings.directory {
+            let call = errno_context(format!("chdir({})", directory.display()));
+            rustix::process::chdir(directory).map_err(call)?;
+        }
         hull_sys::reset_signals().map_err(failed)?;
         hull_sys::close_all_but(3, &[]).map_err(failed)?;
         if surroundings.confine.is_none() {

@@ -11,6 +11,7 @@ use crate::start_socket;
 use hull_cgroup::FurtherLimits;
 use rustix::io::Errno;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// Writes the maps of the user namespace of a process, by its number.
 pub type WriteMaps = fn(i32, &IdMaps) -> Result<(), StepError>;
@@ -44,6 +45,8 @@ pub struct LaunchOptions<'a> {
     pub procfs: Option<&'a PodProcfs>,
     /// Hooks that run during the start.
     pub hooks: Option<&'a Hooks>,
+    /// The working directory of hooks that run on the caller's side; `None` for the caller's own.
+    pub hooks_directory: Option<&'a Path>,
     /// A process beside the caller runs the hooks outside of the container, so that the caller goes on meanwhile; the
     /// directory is the one of [`hook_process`](crate::hook_process). The caller reaps all its children.
     pub hooks_beside: Option<BorrowedFd<'a>>,

@@ -169,6 +169,7 @@ fn build(
         kept_fds: args.streams.preserve_fds,
         keyring: (!args.no_new_keyring).then_some(keyring.as_str()),
         hooks: Some(&setup.hooks),
+        hooks_directory: Some(Path::new(&setup.record.bundle)),
         prepare: (!wanted.is_empty()).then_some(Prepare(&give_devices)),
         scheduling: Some(&setup.beyond.scheduling),
         further_limits: Some(&setup.beyond.further_limits),

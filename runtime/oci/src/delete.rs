@@ -15,6 +15,7 @@ use crate::{log, systemd};
 use hull_init::HookKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::time::Duration;
 
 /// How long processes may take to exit after SIGKILL.
@@ -86,7 +87,9 @@ pub(crate) fn tear_down(global: &Global, dir: &Dir, record: Option<&Record>) -> 
     if record.hooks.is_some() {
         let hooks = hooks(record)?;
         // As the spec requires, a failed poststop hook does not keep the container.
-        for error in hooks.run_all(&[HookKind::Poststop], "stopped", 0) {
+        // A bundle that its owner has already removed keeps no hook from its work.
+        let bundle = Some(Path::new(&record.bundle)).filter(|bundle| bundle.is_dir());
+        for error in hooks.run_all(&[HookKind::Poststop], "stopped", 0, bundle) {
             log::warn(global, &format!("cannot {}", failed_hook(record, &hooks, &error)));
         }
     }

@@ -5,9 +5,11 @@
 use crate::args::Global;
 use crate::error::{Error, Result};
 use crate::log;
+use hull_plan::capabilities;
 use oci_spec::runtime::Capability;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Warns that a capability is left out.
@@ -23,14 +25,16 @@ pub(crate) fn parse<T: DeserializeOwned>(
     process: &str,
 ) -> Result<T> {
     let failed = |source| Error::Document { path: path.to_owned(), source };
-    let refused = match serde_json::from_slice(text) {
-        Ok(document) => return Ok(document),
-        Err(refused) => refused,
-    };
+    let document = serde_json::from_slice(text);
+    if document.is_ok() && !names_unknown(text) {
+        return document.map_err(failed);
+    }
     // Slower, so only where something is wrong.
-    let Ok(mut value) = serde_json::from_slice::<Value>(text) else { return Err(failed(refused)) };
+    let Ok(mut value) = serde_json::from_slice::<Value>(text) else {
+        return document.map_err(failed);
+    };
     let Some(process) = value.pointer_mut(process).and_then(Value::as_object_mut) else {
-        return Err(failed(refused));
+        return document.map_err(failed);
     };
     let unknown = process.get_mut("capabilities").map(leave_out_unknown).unwrap_or_default();
     for name in &unknown {
@@ -41,6 +45,28 @@ pub(crate) fn parse<T: DeserializeOwned>(
     }
     process.entry("user").or_insert_with(|| json!({"uid": 0, "gid": 0}));
     serde_json::from_value(value).map_err(failed)
+}
+
+/// The part of a document that names capabilities: of the process, or of the process in it.
+#[derive(serde::Deserialize)]
+struct Outline {
+    process: Option<Box<Outline>>,
+    capabilities: Option<BTreeMap<String, Value>>,
+}
+
+/// Whether a document names a capability that is not one: the crate which reads it also takes other spellings.
+fn names_unknown(text: &[u8]) -> bool {
+    let Ok(outline) = serde_json::from_slice::<Outline>(text) else { return false };
+    let of_process = outline.process.and_then(|process| process.capabilities);
+    let sets = of_process.iter().chain(&outline.capabilities).flat_map(BTreeMap::values);
+    let mut names = sets.filter_map(Value::as_array).flatten().filter_map(Value::as_str);
+    names.any(|name| capability(name).is_none())
+}
+
+/// The capability of this name, spelled as in `CAP_KILL`, as with runc.
+pub(crate) fn capability(name: &str) -> Option<Capability> {
+    let _number = name.strip_prefix("CAP_").and_then(capabilities::number)?;
+    serde_json::from_value(name.into()).ok()
 }
 
 /// Names of the runtime spec that the crate which reads it spells otherwise.
@@ -60,7 +86,7 @@ fn leave_out_unknown(sets: &mut Value) -> Vec<String> {
     for set in sets.as_object_mut().into_iter().flat_map(|sets| sets.values_mut()) {
         let Some(names) = set.as_array_mut() else { continue };
         names.retain(|name| {
-            let is_known = serde_json::from_value::<Capability>(name.clone()).is_ok();
+            let is_known = name.as_str().is_some_and(|name| capability(name).is_some());
             if let (false, Some(name)) = (is_known, name.as_str())
                 && !unknown.iter().any(|have| have == name)
             {
@@ -97,11 +123,26 @@ mod tests {
     #[test]
     fn unknown_capabilities_are_left_out_of_every_set() {
         let mut sets = json!({
-            "bounding": ["CAP_CHOWN", "CAP_FLY", "CAP_KILL"], "effective": ["CAP_FLY"],
+            "bounding": ["CAP_CHOWN", "CAP_FLY", "CAP_KILL"], "effective": ["CAP_FLY", "KILL"],
             "permitted": ["CAP_SWIM", 7], "ambient": null,
         });
-        assert_eq!(leave_out_unknown(&mut sets), ["CAP_FLY", "CAP_SWIM"]);
+        assert_eq!(leave_out_unknown(&mut sets), ["CAP_FLY", "KILL", "CAP_SWIM"]);
         assert_eq!(sets["bounding"], json!(["CAP_CHOWN", "CAP_KILL"]));
         assert_eq!((&sets["effective"], &sets["permitted"]), (&json!([]), &json!([7])));
+    }
+
+    #[test]
+    fn capabilities_are_found_in_a_process_and_in_a_container() {
+        for (sets, wanted) in [
+            (json!({"bounding": ["CAP_KILL"]}), false),
+            (json!({"bounding": ["CAP_KILL"], "ambient": ["KILL"]}), true),
+            (json!({"bounding": ["cap_kill"]}), true),
+            (json!({"bounding": ["CAP_CAP_KILL"]}), true),
+        ] {
+            let process = json!({"cwd": "/", "capabilities": sets});
+            for document in [process.clone(), json!({"hostname": "x", "process": process})] {
+                assert_eq!(names_unknown(document.to_string().as_bytes()), wanted, "{document}");
+            }
+        }
     }
 }

@@ -59,7 +59,7 @@ pub(crate) enum Error {
     #[error("start container `{id}`: {failure}")]
     Start { id: String, failure: Box<Failure> },
     #[error("start container `{id}`: error running {hook}: {why}")]
-    Hook { id: String, hook: String, why: String },
+    Hook { id: String, hook: String, why: String, hint: Option<String> },
     #[error("exec in container `{id}`: exec failed: {failure}")]
     Exec { id: String, failure: Box<Failure> },
     #[error("give container `{id}` its network devices")]
@@ -123,13 +123,13 @@ impl Error {
                 Some("pass a directory with config.json and a root filesystem to --bundle; `hull oci spec` writes a config.json".into())
             }
             Self::Record { source } => source.hint(),
+            Self::Hook { hint, .. } => hint.clone(),
             Self::Document { .. } => Some("fix the JSON at that position".into()),
             Self::BadId { .. }
             | Self::NotRunning { .. }
             | Self::WrongState { .. }
             | Self::BadFile { .. }
             | Self::BadValue { .. }
-            | Self::Hook { .. }
             | Self::Call { .. }
             | Self::SealedCopy(_) => None,
         }

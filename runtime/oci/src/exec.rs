@@ -9,7 +9,7 @@ use crate::documents::{self, unknown_capability};
 use crate::error::{Error, Result};
 use crate::listener::{Listener, connect_agent};
 use crate::record::Record;
-use crate::setup::host_facts;
+use crate::setup::{check_env, host_facts};
 use crate::state::Status;
 use crate::status;
 use crate::store::{self, Dir};
@@ -33,6 +33,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let record = dir.record()?.ok_or_else(none)?;
     let first = running(&dir, &record, args)?;
     let oci = document(global, &record, args)?;
+    check_env(&oci)?;
     let terminal = oci.terminal() == Some(true);
     check_streams(&args.streams, terminal)?;
     let mut plain = oci.clone();
@@ -338,15 +339,13 @@ fn with(sets: Option<&LinuxCapabilities>, more: &[Capability]) -> LinuxCapabilit
     sets
 }
 
-/// The capabilities of these names, with or without `CAP_`; unknown ones are left out, with a warning.
+/// The capabilities of these names; unknown ones are left out, with a warning.
 fn capabilities(global: &Global, names: &[String]) -> Vec<Capability> {
     let mut known = Vec::new();
     for name in names {
-        let upper = name.to_ascii_uppercase();
-        let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-        match serde_json::from_value::<Capability>(full.into()) {
-            Ok(capability) => known.push(capability),
-            Err(_) => unknown_capability(global, name),
+        match documents::capability(name) {
+            Some(capability) => known.push(capability),
+            None => unknown_capability(global, name),
         }
     }
     known

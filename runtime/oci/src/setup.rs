@@ -4,6 +4,7 @@
 use crate::args::{Create, Global};
 use crate::beyond_plan::{BeyondPlan, label_mounts};
 use crate::error::{Error, Result};
+use crate::hooks::inherit_env;
 use crate::record::{self, Record};
 use crate::resources::{checks_memory, warn_of_kernel_memory};
 use crate::systemd::Scope;
@@ -55,12 +56,15 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     warn_of_kernel_memory(global, resources);
     let checks_memory = resources.and_then(checks_memory).unwrap_or(false);
     let planned = |source| Error::Plan { id: args.id.clone(), source };
-    let steps = hull_plan::hooks(&spec, record.state_for_hooks()).map_err(planned)?;
+    check_env(&record.process)?;
+    let mut steps = hull_plan::hooks(&spec, record.state_for_hooks()).map_err(planned)?;
+    inherit_env(&mut steps);
     spec.set_hooks(None);
     let options = Options {
         root: Root::Bundle(bundle.to_string_lossy().into_owned()),
         sources: Vec::new(),
         host: host_facts(),
+        has_start_hooks: steps.has(&[HookKind::StartContainer]),
     };
     let mut plan = hull_plan::plan(&spec, &options).map_err(planned)?;
     label_all(&mut plan.ops, beyond.mount_label.as_deref(), options.host).map_err(planned)?;
@@ -138,6 +142,20 @@ pub(crate) fn host_facts() -> HostFacts {
         selinux: rustix::fs::stat("/sys/fs/selinux/enforce").is_ok(),
         ..HostFacts::default()
     }
+}
+
+/// Refuses an environment that no program can read, as runc does: an entry without a name or without a value.
+pub(crate) fn check_env(process: &Process) -> Result<()> {
+    let mut env = process.env().iter().flatten();
+    let Some(entry) = env.find(|entry| entry.find('=').is_none_or(|at| at == 0)) else {
+        return Ok(());
+    };
+    let source = hull_plan::Error::Bad {
+        field: "process.env",
+        value: hull_sys::text::shown(entry, 100),
+        why: "an entry is a name that is not empty, `=`, and a value",
+    };
+    Err(Error::PlanProcess { source })
 }
 
 /// Without being inheritable and permitted a capability cannot be ambient, `capabilities(7)`.

@@ -4,7 +4,7 @@
 use crate::args::Global;
 use crate::beyond_plan::take_scheduling;
 use crate::error::{Error, Result};
-use crate::hooks::{failed_hook, hooks, only_hooks};
+use crate::hooks::{failed_hook, failed_inside, hooks, only_hooks};
 use crate::record::Record;
 use crate::state::Status;
 use crate::status;
@@ -35,7 +35,7 @@ pub(crate) fn start(global: &Global, id: &str) -> Result<()> {
     }
     match start_socket::release(dir.as_fd()).map_err(Error::call)? {
         Some(Ok(())) => {}
-        Some(Err(error)) => return Err(described(&record, &error)?),
+        Some(Err(error)) => return Err(described(&dir, &record, &error)?),
         None => {
             let (status, _) = status::of(&dir, &record)?;
             return Err(Error::WrongState { action: "start", id: id.into(), status });
@@ -57,9 +57,9 @@ pub(crate) fn start(global: &Global, id: &str) -> Result<()> {
 }
 
 /// Why its last step failed, which nothing but its process is needed for.
-fn described(record: &Record, error: &StepError) -> Result<Error> {
+fn described(dir: &Dir, record: &Record, error: &StepError) -> Result<Error> {
     if matches!(error.step, Step::Hook(_)) {
-        return Ok(failed_hook(record, &hooks(record)?, error));
+        return failed_inside(dir, record, error);
     }
     let spec = only_hooks(record)?;
     let facts = hull_plan::HostFacts { apparmor: true, selinux: true, ..Default::default() };

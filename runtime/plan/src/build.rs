@@ -22,6 +22,8 @@ pub struct Options {
     pub sources: Vec<(String, Source)>,
     /// Facts about the host.
     pub host: HostFacts,
+    /// Whether startContainer hooks, which travel beside the plan, run under the seccomp filter of its process.
+    pub has_start_hooks: bool,
 }
 
 /// The source of the root file system.
@@ -68,7 +70,7 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     }
     devices(linux, &mut ops)?;
     let process = process(oci, spec, &options.host)?;
-    check_start(&process, &phases(&namespaces, oci))?;
+    check_start(&process, &phases(&namespaces, oci, options.has_start_hooks))?;
     ops.push(Op::Mkdir { path: process.cwd.clone(), mode: 0o755 });
     settings(spec, linux, &namespaces, &mut ops)?;
     for path in linux.readonly_paths().iter().flatten() {
@@ -102,15 +104,17 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     })
 }
 
-/// The phases of the start of a pod's container without hooks that run under its seccomp filter.
-#[must_use]
-pub fn phases(namespaces: &Namespaces, process: &Process) -> Vec<Phase> {
+/// The phases of the start of a pod's container that run under its seccomp filter.
+fn phases(namespaces: &Namespaces, process: &Process, has_hooks: bool) -> Vec<Phase> {
     let mut phases = vec![Phase::ParentDeath];
     if matches!(namespaces.pid, Namespace::Join(_)) {
         phases.push(Phase::Birth);
     }
     if process.terminal() == Some(true) {
         phases.push(Phase::Terminal);
+    }
+    if has_hooks {
+        phases.push(Phase::Hooks);
     }
     phases
 }
@@ -352,6 +356,7 @@ mod tests {
                 root: Root::Bundle("/bundle".into()),
                 sources: Vec::new(),
                 host: HostFacts::default(),
+                has_start_hooks: false,
             };
             let planned =
                 |spec: &Value| plan(&serde_json::from_value(spec.clone()).unwrap(), &options);
@@ -380,6 +385,7 @@ mod tests {
             root: Root::Bundle("/bundle".into()),
             sources: Vec::new(),
             host: HostFacts::default(),
+            has_start_hooks: false,
         };
         let plan = plan(&serde_json::from_value(spec).unwrap(), &options).unwrap();
         let path = |op: Op| {
@@ -387,6 +393,32 @@ mod tests {
             Some(path)
         };
         plan.ops.into_iter().filter_map(path).collect()
+    }
+
+    #[test]
+    fn calls_for_hooks_in_the_container_are_refused_with_all_others() {
+        let rule = json!({"names": ["ppoll", "wait4", "waitid", "clone", "clone3", "fork"], "action": "SCMP_ACT_ERRNO"});
+        let spec = json!({
+            "ociVersion": "1.2.1", "root": {"path": "rootfs"},
+            "process": {"cwd": "/", "args": ["true"], "user": {"uid": 0, "gid": 0}},
+            "linux": {
+                "cgroupsPath": "/x", "namespaces": [{"type": "mount"}],
+                "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]},
+            },
+        });
+        let spec = serde_json::from_value(spec).unwrap();
+        let refused = |has_start_hooks| {
+            let options = Options {
+                root: Root::Bundle("/bundle".into()),
+                sources: Vec::new(),
+                host: HostFacts::default(),
+                has_start_hooks,
+            };
+            plan(&spec, &options).unwrap_err().to_string()
+        };
+        let (without, with) = (refused(false), refused(true));
+        assert!(without.contains("`ppoll`") && !without.contains("`waitid`"), "{without}");
+        assert!(with.contains("`ppoll`") && with.contains("`waitid`"), "{with}");
     }
 
     #[test]
@@ -403,6 +435,7 @@ mod tests {
             root: Root::Bundle("/bundle".into()),
             sources: Vec::new(),
             host: HostFacts::default(),
+            has_start_hooks: false,
         };
         let plan = plan(&serde_json::from_value(spec).unwrap(), &options).unwrap();
         let masks = plan.ops.iter().filter(|op| matches!(op, Op::Mask { .. })).count();

@@ -254,7 +254,7 @@ const WORDS: [Words; 17] = [
 fn clone_hint(errno: i32) -> Option<&'static str> {
     match errno {
         EAGAIN => Some(
-            "the pod's limit of processes is reached (the kubelet's `podPidsLimit`), or the node's (kernel.pid_max, kernel.threads-max): raise it, or find what uses it up",
+            "the pod's limit of processes is reached (the kubelet's `podPidsLimit`, or `--pids-limit` of `hull run`), or the node's (kernel.pid_max, kernel.threads-max): raise it, or find what uses it up",
         ),
         ENOMEM => Some("free memory on the node"),
         ENOSPC => Some(

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Why a spec cannot be planned. Texts read after "cannot".
 
+use crate::defaults::REPLACEABLE_IN_PROC;
+
 /// Why a spec cannot be planned.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -27,6 +29,12 @@ pub enum Error {
         what: &'static str,
         /// The field or value in the spec.
         value: String,
+    },
+    /// A mount that would hide or replace a part of procfs.
+    #[error("mount at `{target}`: no mount may hide or replace a part of the container's procfs")]
+    InProc {
+        /// The destination of the mount.
+        target: String,
     },
     /// A setting that would change the host.
     #[error("set sysctl `{name}` in a container: it is not namespaced{because}")]
@@ -101,12 +109,19 @@ impl Error {
             Self::HostSysctl { .. } => Some(
                 "set it on the node itself, or let the pod have this namespace of its own (no `hostNetwork` or `hostIPC`)".into(),
             ),
+            Self::InProc { .. } => Some(format!(
+                "mount it outside of /proc; only these files there may be replaced, by bind mounts, as lxcfs does: {}",
+                REPLACEABLE_IN_PROC.join(", ")
+            )),
             Self::NoNamespace { field, kind } => Some(format!(
                 "add a namespace of type `{kind}` to `linux.namespaces`, or remove `{field}`"
             )),
             Self::NoModule { module, .. } => Some(format!(
                 "enable {module} on the node, or remove the label: a pod has it from its security context"
             )),
+            Self::Unsupported { value, .. } if value.starts_with("SCMP_ACT_") => {
+                Some(format!("use another action than `{value}` in the seccomp profile"))
+            }
             Self::Unsupported { value, .. } => {
                 Some(format!("take `{value}` out of the pod's spec"))
             }
@@ -132,5 +147,20 @@ impl Error {
             // Only who wrote a config.json knows the field.
             Self::Bad { .. } | Self::Missing { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_is_of_the_profile_and_not_of_the_pods_spec() {
+        let of = |value: &str| {
+            let error = Error::Unsupported { what: "seccomp notification", value: value.into() };
+            error.hint().unwrap()
+        };
+        assert!(of("SCMP_ACT_NOTIFY").contains("in the seccomp profile"));
+        assert!(of("linux.intelRdt").contains("the pod's spec"));
     }
 }

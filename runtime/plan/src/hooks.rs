@@ -2,7 +2,10 @@
 //! Hooks of a spec, as a flat list in the order in which they run.
 
 use crate::Error;
-use hull_init::{Hook, HookKind, Hooks};
+use crate::seccomp::refused_at_start;
+use hull_init::hooks::KILLED_BY_FILTER;
+use hull_init::plan::Seccomp;
+use hull_init::{Hook, HookKind, Hooks, Step, StepError};
 use oci_spec::runtime::{Hook as Oci, Spec};
 
 /// The hooks of `spec`. `state` is the state that they get, as JSON without its end; see
@@ -25,6 +28,37 @@ pub fn hooks(spec: &Spec, state: String) -> Result<Hooks, Error> {
         }
     }
     Ok(Hooks { state, list })
+}
+
+/// The code of a shell whose command a seccomp filter killed: 128 + SIGSYS.
+const SHELL_OF_KILLED: &str = "exit code 159;";
+
+/// The hint for a failed hook, if the seccomp filter of the container is the likely reason: only startContainer hooks run
+/// under it. The hook ended by the filter's signal, or the filter refuses calls by which programs start.
+#[must_use]
+pub fn refused_by_filter(
+    hooks: &Hooks,
+    error: &StepError,
+    filter: Option<&Seccomp>,
+) -> Option<String> {
+    let Step::Hook(at) = error.step else { return None };
+    let hook = hooks.list.get(usize::try_from(at).ok()?)?;
+    let filter = filter.filter(|_| hook.kind == HookKind::StartContainer)?;
+    let is_killed =
+        error.call.starts_with(KILLED_BY_FILTER) || error.call.starts_with(SHELL_OF_KILLED);
+    let refused = refused_at_start(filter);
+    let calls: Vec<String> = refused.all().map(|call| format!("`{call}`")).collect();
+    let likely = "the container's seccomp profile, under which startContainer hooks run, is the likely reason";
+    match (is_killed, refused.needed.is_empty()) {
+        (true, true) if calls.is_empty() => Some(format!(
+            "{likely}: allow the hook's system calls in it; the node's audit log names the call (`type=1326`)"
+        )),
+        (true, _) | (false, false) => Some(format!(
+            "{likely}: it refuses {}, by which programs start; allow the hook's system calls in it",
+            calls.join(", ")
+        )),
+        (false, true) => None,
+    }
 }
 
 fn one(kind: HookKind, hook: &Oci) -> Result<Hook, Error> {
@@ -58,6 +92,7 @@ fn one(kind: HookKind, hook: &Oci) -> Result<Hook, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seccomp::{compiled, localhost};
 
     fn spec(hook: &str) -> Spec {
         let text = format!(
@@ -74,6 +109,35 @@ mod tests {
         assert_eq!(kinds, [HookKind::CreateRuntime, HookKind::Poststop]);
         assert_eq!(hooks.list[0].timeout_s, Some(5));
         assert_eq!(hooks.list[0].args[1], b"x");
+    }
+
+    #[test]
+    fn a_hook_in_the_container_that_the_profile_refuses_is_the_profiles_fault() {
+        let text = r#"{"ociVersion":"1.0.0","hooks":{"createRuntime":[{"path":"/h"}],"startContainer":[{"path":"/h"}]}}"#;
+        let hooks = hooks(&serde_json::from_str(text).unwrap(), "{".into()).unwrap();
+        let filter = |calls: &[&str]| {
+            let rule = serde_json::json!({"names": calls, "action": "SCMP_ACT_KILL_PROCESS"});
+            let profile =
+                serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+            compiled(&localhost(profile.to_string().as_bytes()).unwrap()).unwrap()
+        };
+        let (mkdir, mmap) = (filter(&["mkdir"]), filter(&["mmap", "rseq"]));
+        let killed = format!("{KILLED_BY_FILTER}; it said \"\"");
+        let of = |at, call: &str, filter| {
+            let error = StepError { step: Step::Hook(at), errno: 125, call: call.into() };
+            refused_by_filter(&hooks, &error, filter)
+        };
+        for call in [killed.as_str(), "exit code 159; it said \"\""] {
+            let hint = of(1, call, Some(&mkdir)).unwrap();
+            assert!(hint.contains("likely") && hint.contains("audit log"), "{hint}");
+        }
+        for call in [killed.as_str(), "exit code 127; it said \"\""] {
+            let hint = of(1, call, Some(&mmap)).unwrap();
+            assert!(hint.contains("refuses `mmap`, `rseq`"), "{hint}");
+        }
+        assert_eq!(of(1, "exit code 1; it said \"exit code 159;\"", Some(&mkdir)), None);
+        assert_eq!(of(1, &killed, None), None);
+        assert_eq!(of(0, &killed, Some(&mmap)), None, "that one runs outside");
     }
 
     #[test]

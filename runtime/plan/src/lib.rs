@@ -29,13 +29,13 @@ pub mod seccomp;
 pub mod signals;
 mod unsupported;
 
-pub use build::{Options, Root, check_sysctl, phases, plan};
+pub use build::{Options, Root, check_sysctl, plan};
 pub use diagnose::{diagnose, diagnose_pause, diagnose_process, is_exec, is_gone};
 pub use diagnosis::{Certainty, Diagnosis, LastLines};
 pub use error::Error;
 pub use failure::{Failure, Layer};
 pub use further::take_further_limits;
-pub use hooks::hooks;
+pub use hooks::{hooks, refused_by_filter};
 pub use host::HostFacts;
 pub use hull_cgroup::{FurtherLimits, Limits};
 pub use hull_init::hook_process::{HOOKS as HOOKS_FILE, OWED as OWED_FILE};

@@ -2,6 +2,7 @@
 //! OCI mounts to operations.
 
 use crate::Error;
+use crate::defaults::REPLACEABLE_IN_PROC;
 use crate::id_maps::ranges;
 use crate::mount_options::MountOptions;
 use hull_init::plan::{IdMaps, MountIdMaps, Op, Propagation, Source};
@@ -50,10 +51,11 @@ pub(crate) fn op(mount: &Mount, of: Surroundings<'_>) -> Result<Op, Error> {
     let source = mount.source().as_ref().map(|path| path.to_string_lossy().into_owned());
     let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default())?;
     let id_maps = id_maps(mount, &options, of.user_maps)?;
-    if fstype == "bind"
+    let is_bind = fstype == "bind"
         || options.bind.is_some()
-        || of.sources.iter().any(|(text, _)| Some(text) == source.as_ref())
-    {
+        || of.sources.iter().any(|(text, _)| Some(text) == source.as_ref());
+    check_proc(&target, is_bind, &fstype)?;
+    if is_bind {
         let source = source.ok_or(Error::Missing { field: "mounts.source" })?;
         let recursive = options.bind.unwrap_or(true);
         let source = bind_source(source, recursive, of)?;
@@ -86,6 +88,21 @@ pub(crate) fn op(mount: &Mount, of: Surroundings<'_>) -> Result<Op, Error> {
     } else {
         Op::MountWith { source, fstype, target, attrs, options: data, copy_up, propagation }
     })
+}
+
+/// Refuses mounts that hide or replace parts of procfs, and another file system in its place. Whether the tree of a
+/// bind mount at `/proc` is a procfs is checked when it is made.
+fn check_proc(target: &str, is_bind: bool, fstype: &str) -> Result<(), Error> {
+    let Some(rest) = target.strip_prefix("/proc") else { return Ok(()) };
+    let is_allowed = match rest {
+        "" => is_bind || fstype == "proc",
+        rest if rest.starts_with('/') => is_bind && REPLACEABLE_IN_PROC.contains(&target),
+        _ => true,
+    };
+    if is_allowed {
+        return Ok(());
+    }
+    Err(Error::InProc { target: target.chars().take(200).collect() })
 }
 
 fn bind_source(text: String, recursive: bool, of: Surroundings<'_>) -> Result<Source, Error> {
@@ -255,6 +272,45 @@ mod tests {
             op,
             Op::Bind { source: Source::Slot(3), attrs: Attrs { rdonly: true, .. }, .. }
         ));
+    }
+
+    #[test]
+    fn nothing_is_mounted_in_proc_but_files_that_lxcfs_replaces() {
+        let of = |destination: &str, kind: &str| {
+            let text = format!(
+                r#"{{"destination":"{destination}","type":"{kind}","source":"/y","options":[]}}"#
+            );
+            op(&mount(&text), POD)
+        };
+        for (path, kind) in [
+            ("/proc/sys", "bind"),
+            ("/proc/irq", "tmpfs"),
+            ("//proc/./1", "bind"),
+            ("/x/../proc/self/attr", "bind"),
+            ("/proc/cpuinfo/x", "bind"),
+            ("/proc/cpuinfo", "tmpfs"),
+            ("/proc/x", "proc"),
+            ("/proc", "tmpfs"),
+        ] {
+            let refused = of(path, kind).unwrap_err();
+            assert!(refused.to_string().contains("procfs"), "{path}: {refused}");
+            assert!(refused.hint().unwrap().contains("/proc/cpuinfo"), "{path}: {refused}");
+        }
+        for (path, kind) in [
+            ("/proc", "proc"),
+            ("/proc", "bind"),
+            ("/proc/meminfo", "bind"),
+            ("/proc/sys/kernel/ns_last_pid", "bind"),
+            ("/procession", "tmpfs"),
+            ("/host/proc/sys", "bind"),
+        ] {
+            of(path, kind).unwrap();
+        }
+        // With runc, a destination may name the root.
+        let bundle = Bundle { dir: "/bundle".into(), rootfs: "/bundle/rootfs".into() };
+        let surroundings = Surroundings { bundle: Some(&bundle), ..POD };
+        let text = r#"{"destination":"/bundle/rootfs/proc/sys","type":"bind","source":"/y"}"#;
+        op(&mount(text), surroundings).unwrap_err();
     }
 
     #[test]

@@ -32,6 +32,8 @@ use tracing::error;
 const FILE_BYTES_MAX: u64 = 16 << 20;
 /// The file that says that a start was requested.
 const STARTED_FILE: &str = "started";
+/// The environment of a hook on the node that has none of its own.
+const PATH_DEFAULT: &[u8] = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Kinds that run before a start is answered.
 const OF_START: [HookKind; 5] = [
     HookKind::Prestart,
@@ -204,6 +206,10 @@ fn planned(spec: &Spec, id: &str, bundle: &Path) -> Result<Hooks, Error> {
     let mut hooks = hull_plan::hooks(spec, state).map_err(|source| Error::Plan { source })?;
     for hook in &mut hooks.list {
         hook.timeout_s.get_or_insert(u32::try_from(HOOK_S.default).unwrap_or(u32::MAX));
+        // In the container that is the container's environment.
+        if hook.env.is_empty() && hook.kind != HookKind::StartContainer {
+            hook.env.push(PATH_DEFAULT.to_vec());
+        }
     }
     Ok(hooks)
 }
@@ -251,6 +257,7 @@ mod tests {
             hooks.list.iter().map(|of| of.timeout_s).collect::<Vec<_>>(),
             [Some(30), Some(9)]
         );
+        assert!(hooks.list.iter().all(|of| of.env == [PATH_DEFAULT]), "{hooks:?}");
         assert_eq!(start_max(&hooks).as_secs(), 30);
         let state: serde_json::Value =
             serde_json::from_str(&format!("{}\"x\":1}}", hooks.state)).unwrap();

@@ -30,5 +30,6 @@ pub(crate) mod volumes;
 
 pub(crate) use cached_plan::{CachedPlan, ExecTemplate};
 pub(crate) use record::{ContainerRecord, SignalRecord, User};
+pub(crate) use remarks::layer as remark_layer;
 pub(crate) use snapshot::ContainerSnapshot;
 pub(crate) use state::State;

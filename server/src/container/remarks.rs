@@ -6,7 +6,7 @@ use super::{ContainerRecord, start};
 use crate::node::Node;
 use crate::oci_spec;
 use ::oci_spec::runtime::Spec;
-use hull_plan::{Plan, capabilities, seccomp};
+use hull_plan::{Layer, Plan, capabilities, seccomp};
 use std::fs;
 
 /// The remarks of a container that is being created.
@@ -23,10 +23,25 @@ pub(crate) fn of(node: &Node, record: &ContainerRecord, spec: &Spec, plan: &Plan
     remarks
 }
 
+/// How remarks on a seccomp profile and on a score begin.
+const OF_PROFILE: &str = "its seccomp profile";
+const OF_SCORE: &str = "its oom_score_adj";
+
+/// The layer of a remark, by its beginning: a record keeps sentences.
+pub(crate) fn layer(remark: &str) -> Layer {
+    if remark.starts_with(OF_PROFILE) {
+        Layer::Security
+    } else if remark.starts_with(OF_SCORE) {
+        Layer::Process
+    } else {
+        Layer::Filesystem
+    }
+}
+
 fn unknown_call(call: &seccomp::UnknownCall) -> String {
     let meant = call.meant.map_or(String::new(), |meant| format!(" (did you mean `{meant}`?)"));
     format!(
-        "its seccomp profile names `{}`, which is not a system call{meant}: rules for it have no effect",
+        "{OF_PROFILE} names `{}`, which is not a system call{meant}: rules for it have no effect",
         call.name
     )
 }
@@ -45,7 +60,7 @@ fn own_score() -> Option<i32> {
 fn lower_score(wanted: i32, own: i32) -> Option<String> {
     (wanted < own).then(|| {
         format!(
-            "its oom_score_adj {wanted} cannot be set, it stays {own}: this node lacks CAP_SYS_RESOURCE, so the \
+            "{OF_SCORE} {wanted} cannot be set, it stays {own}: this node lacks CAP_SYS_RESOURCE, so the \
              out-of-memory killer may choose this container earlier than its QoS class says"
         )
     })
@@ -60,8 +75,11 @@ mod tests {
         let call = seccomp::UnknownCall { name: "mkdri".into(), meant: Some("mkdir") };
         let text = unknown_call(&call);
         assert!(text.contains("`mkdri`") && text.contains("did you mean `mkdir`"), "{text}");
+        assert_eq!(layer(&text), Layer::Security);
         let text = lower_score(-997, 0).unwrap();
         assert!(text.contains("oom_score_adj -997 cannot be set, it stays 0"), "{text}");
+        assert_eq!(layer(&text), Layer::Process);
+        assert_eq!(layer("two volumes are mounted at `/x`"), Layer::Filesystem);
         assert_eq!(lower_score(-5, -5), None);
     }
 }

@@ -13,7 +13,7 @@ use crate::pod::{PodRecord, State as PodState};
 use crate::storage::blocking;
 use ::oci_spec::runtime::{Hooks as SpecHooks, Spec};
 use hull_image::Image;
-use hull_plan::{Hooks, Namespace, Op, Options, Phase, Plan, Root, Source};
+use hull_plan::{Hooks, Namespace, Op, Options, Plan, Root, Source};
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Command, Failure as MonitorFailure, SLOT_SHM, Started, Stdio};
 use hull_proto::nri::LinuxResources;
@@ -55,30 +55,21 @@ pub(crate) fn plan_of(
         },
         sources,
         host: node.host.clone(),
+        has_start_hooks: spec.hooks().as_ref().is_some_and(has_start_hooks),
     };
     let planned = match spec.hooks() {
         None => hull_plan::plan(spec, &options),
-        Some(hooks) => plan_beside(hooks, spec, &options),
+        Some(_) => {
+            let mut plain = spec.clone();
+            plain.set_hooks(None);
+            hull_plan::plan(&plain, &options)
+        }
     };
     planned.map_err(|source| Error::Plan { source })
 }
 
-/// The plan of a container without these hooks, under whose seccomp filter those in the container can run.
-fn plan_beside(
-    hooks: &SpecHooks,
-    spec: &Spec,
-    options: &Options,
-) -> Result<Plan, hull_plan::Error> {
-    let mut plain = spec.clone();
-    plain.set_hooks(None);
-    let plan = hull_plan::plan(&plain, options)?;
-    let run_inside = hooks.start_container().as_ref().is_some_and(|of| !of.is_empty());
-    if let Some(process) = spec.process().as_ref().filter(|_| run_inside) {
-        let mut phases = hull_plan::phases(&plan.namespaces, process);
-        phases.push(Phase::Hooks);
-        hull_plan::check_start(&plan.process, &phases)?;
-    }
-    Ok(plan)
+fn has_start_hooks(hooks: &SpecHooks) -> bool {
+    hooks.start_container().as_ref().is_some_and(|of| !of.is_empty())
 }
 
 /// Updates what may have changed since the plan was built: limits, and the process whose pid namespace it joins.
@@ -244,7 +235,9 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
             if let Some(error) = hull_plan::decode_step(&step)
                 && matches!(error.step, hull_plan::Step::Hook(_))
             {
-                return Err(Error::Hook { hook: hooks.name(&error), why: error.call });
+                let filter = planned.process.seccomp.as_ref();
+                let refused = hull_plan::refused_by_filter(&hooks, &error, filter);
+                return Err(Error::Hook { hook: hooks.name(&error), why: error.call, refused });
             }
             let (of, known, process) =
                 (Arc::clone(&node), Arc::clone(&record), planned.process.clone());

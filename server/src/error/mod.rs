@@ -85,7 +85,12 @@ pub(crate) enum Error {
     #[error("{doing}: {failure}")]
     Failed { doing: &'static str, failure: Box<Failure> },
     #[error("start the container: {hook} failed: {why}")]
-    Hook { hook: String, why: String },
+    Hook {
+        hook: String,
+        why: String,
+        /// The hint about the seccomp profile, if that is the likely reason.
+        refused: Option<String>,
+    },
     #[error("{doing}")]
     Monitor { doing: &'static str, source: monitors::Error },
     #[error("{doing} the pod")]
@@ -237,7 +242,7 @@ impl Error {
             Self::LaunchTimeout { .. } => Some(
                 "look whether its storage answers, and whether its cgroup or its pod's is frozen; or raise `runtime.launch_timeout_s`".into(),
             ),
-            Self::Hook { .. } => Some(advice::HOOK.into()),
+            Self::Hook { refused, .. } => refused.clone().or_else(|| Some(advice::HOOK.into())),
             Self::Monitor { source, .. } => monitor_hint(source),
             Self::Invalid { .. }
             | Self::WrongState { .. }

@@ -73,6 +73,17 @@ fn invalid_input_is_named_with_a_hint_and_takes_no_id() {
 }
 
 #[test]
+fn an_errno_of_a_profile_that_no_program_can_get_is_named_with_its_bounds() {
+    let bundle = Bundle::new();
+    bundle.change(|config| {
+        let rule = json!({"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 70000});
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+    });
+    refused(&bundle.create("one"), &["errnoRet", "70000", "0 to 4094", "hint:"]);
+    assert_eq!(bundle.left(), Vec::<String>::new());
+}
+
+#[test]
 fn a_damaged_record_hides_no_other_container_and_is_removed_by_force() {
     let bundle = Bundle::new();
     bundle.up("one");

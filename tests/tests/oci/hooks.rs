@@ -105,6 +105,65 @@ fn a_hook_that_fails_or_hangs_is_named_and_nothing_is_left() {
     assert!(ran.code == 0 && ran.stderr.contains("exit code 5"), "{ran:?}");
 }
 
+#[test]
+fn a_hook_on_the_host_without_an_environment_has_the_callers_and_runs_in_the_bundle() {
+    let bundle = Bundle::new();
+    let log = bundle.scratch().join("log");
+    bundle.change(|config| {
+        let hook = |kind: &str| {
+            let script = format!("echo {kind} $PWD ${{PATH:+path}} $OWN >> {}", log.display());
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}])
+        };
+        let kinds = ["prestart", "createRuntime", "poststop"];
+        let hooks = kinds.iter().map(|kind| ((*kind).to_owned(), hook(kind)));
+        config["hooks"] = Value::Object(hooks.collect());
+        // Where its own is given, it is all that it has.
+        config["hooks"]["createRuntime"][0]["env"] = json!(["OWN=own"]);
+    });
+    let _said = bundle.create("one").good();
+    let _said = bundle.oci(&["delete", "-f", "one"]).good();
+    let lines: Vec<_> =
+        fs::read_to_string(&log).unwrap().lines().map(|line| line.trim().to_owned()).collect();
+    let place = fs::canonicalize(bundle.path()).unwrap().display().to_string();
+    let want = [
+        format!("prestart {place} path"),
+        // The shell's own default.
+        format!("createRuntime {place} path own"),
+        format!("poststop {place} path"),
+    ];
+    assert_eq!(lines, want);
+}
+
+#[test]
+fn an_environment_without_names_is_refused() {
+    let bundle = Bundle::new();
+    for entry in ["NO_VALUE", "=x", ""] {
+        bundle.change(|config| config["process"]["env"] = json!(["A=b", entry]));
+        refused(&bundle.create("one"), &["process.env", &format!("`{entry}`")]);
+    }
+    bundle.change(|config| config["process"]["env"] = json!(["PATH=/bin", "EMPTY="]));
+    bundle.up("one");
+    refused(&bundle.oci(&["exec", "-e", "NO_VALUE", "one", "true"]), &["`NO_VALUE`"]);
+    let ran = bundle.oci(&["exec", "-e", "A=", "one", "true"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let _said = bundle.oci(&["delete", "-f", "one"]).good();
+}
+
+#[test]
+fn a_hook_in_the_container_that_its_filter_kills_is_explained_by_it() {
+    let bundle = Bundle::new();
+    bundle.change(|config| {
+        let rule = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"});
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+        let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "mkdir /made"]}]);
+        config["hooks"] = json!({"startContainer": hook});
+    });
+    let _said = bundle.create("one").good();
+    let started = bundle.oci(&["start", "one"]);
+    refused(&started, &["startContainer hook #0", "seccomp profile", "likely"]);
+    let _said = bundle.oci(&["delete", "-f", "one"]).good();
+}
+
 /// In the pid namespace of another container it would be visible, with the host's root.
 #[test]
 fn a_create_container_hook_does_not_enter_the_pid_namespace_of_others() {

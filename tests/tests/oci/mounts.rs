@@ -137,6 +137,26 @@ fn a_source_in_the_roots_proc_is_refused() {
 }
 
 #[test]
+fn only_files_that_lxcfs_replaces_are_mounted_in_proc() {
+    let bundle = Bundle::shell("cat /proc/meminfo");
+    let source = bundle.scratch().join("meminfo");
+    fs::write(&source, "MemTotal: 7 kB\n").unwrap();
+    let source = source.display().to_string();
+    add(&bundle, &[bind(&source, "/proc/meminfo", &["bind", "ro"])]);
+    let ran = bundle.oci(&["run", "-b", &bundle.path(), "one"]);
+    assert_eq!(ran.stdout, "MemTotal: 7 kB\n", "{ran:?}");
+    for (place, kind) in [("/proc/sys", "tmpfs"), ("/proc/irq", "bind"), ("/proc/1/../2", "bind")] {
+        bundle.change(|config| {
+            let mounts = config["mounts"].as_array_mut().or_fail("find the mounts");
+            let last = mounts.last_mut().or_fail("find the last mount");
+            *last = json!({"destination": place, "type": kind, "source": source});
+        });
+        refused(&bundle.create("two"), &["procfs", "/proc/uptime"]);
+    }
+    assert_eq!(bundle.left(), Vec::<String>::new());
+}
+
+#[test]
 fn ids_are_mapped_with_the_mounts_below_only_if_asked() {
     let bundle = Bundle::new();
     let tree = Tree::mounted(&bundle, "relatime");

@@ -178,14 +178,27 @@ fn flags(profile: &LinuxSeccomp) -> u32 {
     })
 }
 
+/// Largest errno that libseccomp accepts: less than the kernel's `MAX_ERRNO`. No error has a number near it.
+const ERRNO_MAX: u32 = 4094;
+
 fn action(action: Action, errno: Option<u32>) -> Result<ScmpAction, Error> {
-    let errno = i32::try_from(errno.unwrap_or(EPERM)).unwrap_or(1);
+    let errno = errno.unwrap_or(EPERM);
+    let value = u16::try_from(errno).ok();
+    let in_range = value.filter(|_| action == Action::ScmpActTrace || errno <= ERRNO_MAX);
+    let Some(value) = in_range else {
+        let why = "the number of an error is 0 to 4094, and the message to a tracer 0 to 65535";
+        return Err(Error::Bad {
+            field: "`errnoRet` of the seccomp profile",
+            value: errno.to_string(),
+            why,
+        });
+    };
     Ok(match action {
         Action::ScmpActKill | Action::ScmpActKillThread => ScmpAction::KillThread,
         Action::ScmpActKillProcess => ScmpAction::KillProcess,
         Action::ScmpActTrap => ScmpAction::Trap,
-        Action::ScmpActErrno => ScmpAction::Errno(errno),
-        Action::ScmpActTrace => ScmpAction::Trace(u16::try_from(errno).unwrap_or(1)),
+        Action::ScmpActErrno => ScmpAction::Errno(value.into()),
+        Action::ScmpActTrace => ScmpAction::Trace(value),
         Action::ScmpActLog => ScmpAction::Log,
         Action::ScmpActAllow => ScmpAction::Allow,
         Action::ScmpActNotify => ScmpAction::Notify,

@@ -203,6 +203,20 @@ mod tests {
     }
 
     #[test]
+    fn a_profile_that_asks_a_tracer_is_refused_with_all_calls() {
+        let profile = json!({"defaultAction": "SCMP_ACT_TRACE"});
+        for no_new_privs in [true, false] {
+            let refused = check_start(&process(&profile, no_new_privs), &OF_POD).unwrap_err();
+            let text = refused.to_string();
+            assert!(text.contains("refuses") && text.contains("`execve`"), "{text}");
+            let hint = refused.hint().unwrap();
+            assert!(hint.contains("`exit_group`") && hint.contains("`mmap`"), "{hint}");
+        }
+        let refused = check_start(&process(&profile, false), &OF_POD).unwrap_err().to_string();
+        assert!(refused.contains("`setresuid`"), "{refused}");
+    }
+
+    #[test]
     fn a_call_that_is_allowed_with_the_arguments_that_hull_has_is_not_missing() {
         let allowed: Vec<&str> = vec![
             "chdir",

@@ -219,6 +219,30 @@ fn a_broken_profile_is_an_error() {
 }
 
 #[test]
+fn an_errno_that_no_program_can_get_is_refused_by_name() {
+    let compiled_with = |action: &str, errno: u32| {
+        let text = format!(
+            r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{{"names":["mkdir"],"action":"{action}","errnoRet":{errno}}}]}}"#
+        );
+        compiled(&localhost(text.as_bytes()).unwrap())
+    };
+    for (action, errno) in
+        [("SCMP_ACT_ERRNO", 4095), ("SCMP_ACT_ERRNO", 4_294_967_295), ("SCMP_ACT_TRACE", 65536)]
+    {
+        let refused = compiled_with(action, errno).unwrap_err();
+        let text = refused.to_string();
+        for part in ["errnoRet", &errno.to_string(), "0 to 4094"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+    for errno in [0, 1, 4094] {
+        let program = compiled_with("SCMP_ACT_ERRNO", errno).unwrap().bpf;
+        assert_eq!(run(&program, number("mkdir"), 0), ERRNO | errno);
+    }
+    compiled_with("SCMP_ACT_TRACE", 65535).unwrap();
+}
+
+#[test]
 fn several_conditions_on_one_argument_are_alternatives() {
     let text = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["personality"],
         "action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":0,"op":"SCMP_CMP_EQ"},

@@ -25,7 +25,10 @@ const RETURN_ERRNO: u32 = 0x0005_0000;
 const RETURN_TRAP: u32 = 0x0003_0000;
 /// `SECCOMP_RET_KILL_PROCESS` and `SECCOMP_RET_KILL_THREAD`.
 const KILLS: [u32; 2] = [0x8000_0000, 0];
-/// `SECCOMP_RET_ALLOW`, `SECCOMP_RET_LOG`; a tracer that nobody is, answers `ENOSYS`: not here.
+/// Asks the process's tracer; a process without one gets `ENOSYS` from the kernel.
+const RETURN_TRACE: u32 = 0x7ff0_0000;
+const ENOSYS: u32 = 38;
+/// `SECCOMP_RET_ALLOW`, `SECCOMP_RET_LOG`.
 const PASSES: [u32; 2] = [0x7fff_0000, 0x7ffc_0000];
 
 /// The filter's answer to `call`, by its name on this machine's architecture. `None` for an unknown name, and for a
@@ -42,7 +45,7 @@ pub(super) fn verdict_of(filter: &Seccomp, number: u32, first: Option<u64>) -> O
     let mut kinds = kinds.into_iter();
     match (kinds.next()?, kinds.next()) {
         (Kind::Passes, None) => Some(Verdict::Passes),
-        (Kind::Fails, None) => Some(Verdict::Fails(answers.first()? & DATA)),
+        (Kind::Fails, None) => Some(Verdict::Fails(errno(*answers.first()?))),
         (Kind::Kills, None) => Some(Verdict::Kills),
         (_, Some(_)) => Some(Verdict::Depends),
     }
@@ -64,11 +67,16 @@ enum Kind {
 fn kind(answer: u32) -> Option<Kind> {
     match answer & ACTION {
         action if PASSES.contains(&action) => Some(Kind::Passes),
-        RETURN_ERRNO => Some(Kind::Fails),
+        RETURN_ERRNO | RETURN_TRACE => Some(Kind::Fails),
         RETURN_TRAP => Some(Kind::Kills),
         action if KILLS.contains(&action) => Some(Kind::Kills),
         _ => None,
     }
+}
+
+/// The errno of an answer of [`Kind::Fails`].
+fn errno(answer: u32) -> u32 {
+    if answer & ACTION == RETURN_TRACE { ENOSYS } else { answer & DATA }
 }
 
 #[cfg(test)]
@@ -96,6 +104,19 @@ mod tests {
         assert_eq!(verdict(&filter, "no_such_call"), None);
         let broken = Seccomp { bpf: vec![1, 2, 3], flags: 0 };
         assert_eq!(verdict(&broken, "read"), None);
+    }
+
+    #[test]
+    fn a_call_for_a_tracer_fails_as_on_a_kernel_without_it() {
+        let filter = filter(
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+                {"names": ["mkdir"], "action": "SCMP_ACT_TRACE", "errnoRet": 13},
+                {"names": ["personality"], "action": "SCMP_ACT_TRACE", "args": [
+                    {"index": 0, "value": 8, "op": "SCMP_CMP_EQ"}]}]}"#,
+        );
+        assert_eq!(verdict(&filter, "mkdir"), Some(Verdict::Fails(38)));
+        assert_eq!(verdict(&filter, "personality"), Some(Verdict::Depends));
+        assert_eq!(verdict(&filter, "read"), Some(Verdict::Passes));
     }
 
     #[test]

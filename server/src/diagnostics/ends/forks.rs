@@ -12,6 +12,12 @@ const FORK_CALLS: [&str; 4] = ["clone", "clone3", "fork", "vfork"];
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 const RLIMIT_NPROC: u32 = 6;
+/// `RLIM_INFINITY`, getrlimit(2).
+const UNLIMITED: u64 = u64::MAX;
+
+/// The fix for the pod's own limit: a kubelet or `hull run` has set it.
+pub(super) const RAISE_PODS_LIMIT: &str = "raise `podPidsLimit` of the kubelet (of a pod of `hull run`: `--pids-limit`), \
+                                           or find which processes or threads leak";
 
 /// Words of errors by EPERM, which no limit gives.
 const NOT_PERMITTED: [&str; 3] = ["not permitted", "eperm", "errno=1)"];
@@ -53,31 +59,47 @@ fn refused_calls(facts: &Facts, is_meant: impl Fn(u32) -> bool) -> Vec<&'static 
 }
 
 fn limit(facts: &Facts) -> Inference {
-    let limits = &facts.process.rlimits;
-    let own = limits.iter().find(|limit| limit.resource == RLIMIT_NPROC).map(|limit| limit.soft);
-    let own = own.map_or("RLIMIT_NPROC".to_owned(), |soft| format!("RLIMIT_NPROC ({soft})"));
+    let own = own_limit(facts);
     let (cause, fix) = match facts.pids {
         Some(PidsLimit { limit, refused }) if refused > 0 => {
             let limit = limit.map_or(String::new(), |limit| format!(" ({limit})"));
-            (
-                format!(
-                    "the pod's pids limit{limit} is reached: it refused {refused} new processes"
-                ),
-                "raise `podPidsLimit` of the kubelet, or find which processes or threads leak",
-            )
+            let cause = format!(
+                "the pod's pids limit{limit} is reached: it refused {refused} new processes"
+            );
+            (cause, RAISE_PODS_LIMIT)
         }
-        Some(_) => (
-            format!(
-                "{own} of its user is reached, or a limit of the node or of a cgroup above the pod: the pod's own pids \
-                 limit refused nothing"
-            ),
-            "raise `nproc` in `runtime.default_ulimits` or kernel.threads-max and kernel.pid_max of the node, or find \
-             which processes or threads leak",
-        ),
-        None => (
-            format!("a limit of processes and threads is reached: the pod's pids limit or {own}"),
-            "raise `podPidsLimit` of the kubelet, or find which processes or threads leak",
-        ),
+        Some(_) => {
+            let above = "a limit of the node or of a cgroup above the pod";
+            let (limits, fix) = match own {
+                Some(own) => (
+                    format!("{own} of its user is reached, or {above}"),
+                    "raise `nproc` in `runtime.default_ulimits` or kernel.threads-max and kernel.pid_max of the node, or \
+                     find which processes or threads leak",
+                ),
+                None => (
+                    format!("{above} is reached"),
+                    "raise kernel.threads-max and kernel.pid_max of the node, or find which processes or threads leak",
+                ),
+            };
+            (format!("{limits}: the pod's own pids limit refused nothing"), fix)
+        }
+        None => {
+            let other = own.unwrap_or_else(|| "a limit of the node".to_owned());
+            let cause = format!(
+                "a limit of processes and threads is reached: the pod's pids limit or {other}"
+            );
+            (cause, RAISE_PODS_LIMIT)
+        }
     };
     likely("fork-refused", Layer::Cgroup, cause, fix)
+}
+
+/// The container's own limit, in words; `None` if it is unlimited, and so never reached.
+fn own_limit(facts: &Facts) -> Option<String> {
+    let limit = facts.process.rlimits.iter().find(|limit| limit.resource == RLIMIT_NPROC);
+    match limit.map(|limit| limit.soft) {
+        Some(UNLIMITED) => None,
+        Some(soft) => Some(format!("RLIMIT_NPROC ({soft})")),
+        None => Some("RLIMIT_NPROC".to_owned()),
+    }
 }

@@ -207,7 +207,7 @@ fn observed(what: String, details: &ExitDetails) -> Option<Diagnosis> {
         (layer, kind) = (Layer::Cgroup, "pids-limit");
         evidence
             .push(format!("its pids limit refused {} new processes before", details.pids_refused));
-        fix = Some("raise `podPidsLimit` of the kubelet, or find which processes leak".to_owned());
+        fix = Some(forks::RAISE_PODS_LIMIT.to_owned());
     }
     if let Some(denial) = details.denials.last() {
         (layer, kind) = (Layer::Security, "denied");

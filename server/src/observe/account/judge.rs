@@ -3,6 +3,7 @@
 
 use super::finding::{Finding, Weight};
 use super::reading::Reading;
+use crate::container::remark_layer;
 use crate::diagnostics::ends::memory::size;
 use crate::history::{End, Kind, Timeline};
 use hull_plan::{Certainty, Diagnosis, LastLines, Layer};
@@ -171,7 +172,7 @@ fn of_image(of: &Timeline, fault: &str, now_ns: i64) -> Finding {
 
 /// A part of the config that has no effect.
 fn remarked(of: &Timeline, remark: &str) -> Finding {
-    let layer = if of.kind == Kind::Pod { Layer::Namespace } else { Layer::Filesystem };
+    let layer = if of.kind == Kind::Pod { Layer::Namespace } else { remark_layer(remark) };
     let remark = Diagnosis { fix: None, layer, ..diagnosis("remark", remark.to_owned(), "") };
     finding(of, Weight::Note, of.began_ns, remark)
 }

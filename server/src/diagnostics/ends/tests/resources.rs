@@ -174,21 +174,32 @@ fn a_limit_of_processes_is_the_pods_only_if_the_kernel_counted_a_refusal() {
     let with = |pids| Facts { pids, ..facts(&["sh", "-c", "true | true"]) };
     let text = failed(line, &with(Some(PidsLimit { limit: Some(20), refused: 3 })));
     contains(&text, &["the pod's pids limit (20)", "refused 3 new", "podPidsLimit"]);
-    let mut own = with(Some(PidsLimit { limit: None, refused: 0 }));
-    let oci = json!({
-        "cwd": "/", "args": ["sh"], "user": {"uid": 0, "gid": 0},
-        "rlimits": [{"type": "RLIMIT_NPROC", "soft": 7, "hard": 7}],
-    });
-    let spec = ::oci_spec::runtime::Spec::default();
-    let limited = hull_plan::process(
-        &serde_json::from_value(oci).unwrap(),
-        &spec,
-        &hull_plan::HostFacts::default(),
-    );
-    own.process.rlimits = limited.unwrap().rlimits;
-    let text = failed(line, &own);
+    contains(&text, &["`--pids-limit`"]);
+    let limited = |pids, nproc: u64| {
+        let oci = json!({
+            "cwd": "/", "args": ["sh"], "user": {"uid": 0, "gid": 0},
+            "rlimits": [{"type": "RLIMIT_NPROC", "soft": nproc, "hard": nproc}],
+        });
+        let spec = ::oci_spec::runtime::Spec::default();
+        let host = hull_plan::HostFacts::default();
+        let process = hull_plan::process(&serde_json::from_value(oci).unwrap(), &spec, &host);
+        let mut facts = with(pids);
+        facts.process.rlimits = process.unwrap().rlimits;
+        facts
+    };
+    let unreached = Some(PidsLimit { limit: None, refused: 0 });
+    let text = failed(line, &limited(unreached, 7));
     contains(&text, &["RLIMIT_NPROC (7)", "refused nothing", "`nproc`"]);
     assert!(!text.contains("podPidsLimit"), "{text}");
+    // An unlimited one is never reached.
+    for (pids, wanted) in [
+        (unreached, "a limit of the node or of a cgroup above the pod is reached"),
+        (None, "pids limit or a limit of the node"),
+    ] {
+        let text = failed(line, &limited(pids, u64::MAX));
+        contains(&text, &[wanted]);
+        assert!(!text.contains("RLIMIT") && !text.contains("nproc"), "{text}");
+    }
     contains(&failed(line, &with(None)), &["pids limit or RLIMIT_NPROC", "podPidsLimit"]);
 }
 
