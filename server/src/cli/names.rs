@@ -7,7 +7,7 @@
 
 use super::args::place::Place;
 use super::client::Client;
-use super::error::{Error, Result};
+use super::error::{Error, Namespaces, Result};
 use super::output::short;
 use hull_proto::cri as api;
 
@@ -263,14 +263,30 @@ impl Objects {
     }
 
     fn ambiguous<'k>(&self, name: &str, found: impl Iterator<Item = Object<'k>>) -> Error {
-        let shown = |object: Object<'_>| match object {
-            Object::Pod(pod) => format!("pod {} ({})", short(&pod.id), pod_name(pod)),
+        let found: Vec<_> = found.collect();
+        let pod_of = |object: &Object<'k>| match object {
+            Object::Pod(pod) => Some(self.pods.iter().find(|of| of.id == pod.id)?),
+            Object::Container(container) => self.pod_of(container),
+        };
+        let pods: Vec<_> = found.iter().filter_map(pod_of).collect();
+        let differ = pods.iter().any(|pod| pods.iter().any(|of| namespace(of) != namespace(pod)));
+        let full = |pod: &api::PodSandbox| match namespace(pod) {
+            name if differ && !name.is_empty() => format!("{name}/{}", pod_name(pod)),
+            _ => pod_name(pod).to_owned(),
+        };
+        let shown = |object: &Object<'_>| match object {
+            Object::Pod(pod) => format!("pod {} ({})", short(&pod.id), full(pod)),
             Object::Container(container) => {
-                let pod = self.pod_of(container).map_or("", pod_name);
+                let pod = self.pod_of(container).map_or_else(String::new, full);
                 format!("container {} ({pod}/{})", short(&container.id), container_name(container))
             }
         };
-        Error::Ambiguous { name: name.to_owned(), matches: found.map(shown).collect() }
+        let namespaces = if differ { Namespaces::Several } else { Namespaces::One };
+        Error::Ambiguous {
+            name: name.to_owned(),
+            matches: found.iter().map(shown).collect(),
+            namespaces,
+        }
     }
 }
 
@@ -342,6 +358,8 @@ mod tests {
             "{err}"
         );
         let err = objects.find_container("two").unwrap_err().to_string();
+        let error = objects.find_container("two").unwrap_err();
+        assert!(error.hint().is_some_and(|hint| !hint.contains("NAMESPACE")), "{error:?}");
         assert!(err.contains("two/app") && err.contains("two/side"), "{err}");
         let err = objects.find("a", Prefer::Pod).unwrap_err().to_string();
         assert!(err.contains("pod a1 (web)"), "{err}");
@@ -354,7 +372,9 @@ mod tests {
         twin.metadata.as_mut().unwrap().namespace = "other".into();
         objects.pods.push(twin);
         objects.containers.push(container("e1", "b1", "web", 0));
-        objects.find_pod("web").unwrap_err();
+        let error = objects.find_pod("web").unwrap_err();
+        assert!(error.to_string().contains("(other/web)"), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("-n NAMESPACE")), "{error:?}");
         assert_eq!(objects.find_pod("other/web").unwrap().id, "b1");
         assert_eq!(objects.find_container("other/web/web").unwrap().id, "e1");
         assert_eq!(objects.find_container("other/web").unwrap().id, "e1");

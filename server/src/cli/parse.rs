@@ -143,26 +143,6 @@ pub(crate) fn cpus(text: &str) -> Result<i64> {
     }
 }
 
-/// Parses a quantity of Kubernetes, as in `500m`, `1.5` or `64Mi`, into thousandths.
-pub(crate) fn quantity(text: &str) -> Option<u128> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let scale: u128 = match unit {
-        "m" => 1,
-        "" => 1_000,
-        "k" => 1_000_000,
-        "M" => 1_000_000_000,
-        "G" => 1_000_000_000_000,
-        "T" => 1_000_000_000_000_000,
-        "Ki" => 1_000 << 10,
-        "Mi" => 1_000 << 20,
-        "Gi" => 1_000 << 30,
-        "Ti" => 1_000 << 40,
-        _ => return None,
-    };
-    decimal(number, scale)
-}
-
 /// Parses a signal: `KILL`, `SIGKILL` or `9`.
 pub(crate) fn signal(text: &str) -> Result<i32, String> {
     hull_plan::signals::number(text)
