@@ -79,6 +79,10 @@ pub(crate) enum Error {
     Ended { operation: &'static str, name: String, code: i32, at: String },
     #[error("start container `{name}`: a kubelet manages its pod")]
     OfKubelet { name: String },
+    #[error("write {}: a file is there already", path.display())]
+    FileTaken { path: PathBuf },
+    #[error("read an archive from {what}: it is a directory")]
+    ArchiveDirectory { what: String },
     #[error("copy {what}: {why}")]
     Copy { what: String, why: String },
     #[error("use {} as docker's configuration: {why}", path.display())]
@@ -121,6 +125,9 @@ fn not_found_hint(kind: &str, name: &str) -> String {
     }
     match kind {
         "image" => "`hull images` lists the images of this node, `hull pull` pulls others".into(),
+        "published port" => {
+            "`hull port NAME` lists the published ports, `hull run -p` publishes others".into()
+        }
         "a schema for command" => "`hull schema` prints those of all commands".into(),
         _ => "`hull ps -a` lists all pods and containers".into(),
     }
@@ -163,6 +170,13 @@ impl Error {
             Self::OfKubelet { .. } => {
                 Some("the kubelet starts it again by itself; stop it to have it restarted".into())
             }
+            Self::ArchiveDirectory { .. } => {
+                Some("an image layout is packed first: `tar -C DIRECTORY -c . | hull load`".into())
+            }
+            Self::FileTaken { path } => Some(format!(
+                "name another file, or remove it if it is of an earlier container: rm {}",
+                path.display()
+            )),
             Self::BadManifest { hint, .. } => hint.clone(),
             Self::Stopped { .. } | Self::NotRunning { .. } => {
                 Some("`hull ps -a` lists exited containers with their exit codes".into())

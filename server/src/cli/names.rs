@@ -11,6 +11,11 @@ use super::error::{Error, Namespaces, Result};
 use super::output::short;
 use hull_proto::cri as api;
 
+/// Digits of a full id.
+const ID_DIGITS: usize = 64;
+/// The end of the daemon's message about a start in a pod that is stopped.
+const STOPPED_POD: &str = "while it is stopped";
+
 /// All pods and containers of the node.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
@@ -91,6 +96,30 @@ impl Objects {
             self.containers.retain(|of| pods.contains(&of.pod_sandbox_id.as_str()));
         }
         self
+    }
+
+    /// The error with names in place of the full ids of pods and containers, and with what to do about a pod that is
+    /// stopped.
+    pub(crate) fn named(&self, error: Error) -> Error {
+        let Error::Daemon { mut message, mut hint } = error else { return error };
+        let full = |pod: &api::PodSandbox| format!("{}/{}", namespace(pod), pod_name(pod));
+        for container in self.containers.iter().filter(|of| of.id.len() == ID_DIGITS) {
+            if let Some(pod) = self.pod_of(container) {
+                let name = format!("{}/{}", full(pod), container_name(container));
+                message = message.replace(&container.id, &name);
+            }
+        }
+        for pod in self.pods.iter().filter(|pod| pod.id.len() == ID_DIGITS) {
+            if hint.is_none() && message.contains(&pod.id) && message.ends_with(STOPPED_POD) {
+                hint = Some(format!(
+                    "a stopped pod is not started again: make another one with `hull play kube --replace FILE`, or \
+                     with `hull rm {}` and `hull run`",
+                    full(pod)
+                ));
+            }
+            message = message.replace(&pod.id, &full(pod));
+        }
+        Error::Daemon { message, hint }
     }
 
     /// The pod with this id.
@@ -379,6 +408,22 @@ mod tests {
         assert_eq!(objects.find_container("other/web/web").unwrap().id, "e1");
         assert_eq!(objects.find_container("other/web").unwrap().id, "e1");
         objects.find_container("none/web/web").unwrap_err();
+    }
+
+    #[test]
+    fn errors_have_names_in_place_of_ids() {
+        let mut objects = objects();
+        let (of_pod, of_container) = ("ab".repeat(32), "cd".repeat(32));
+        let mut shop = pod(&of_pod, "shop");
+        shop.metadata.as_mut().unwrap().namespace = "prod".into();
+        objects.pods.push(shop);
+        objects.containers.push(container(&of_container, &of_pod, "app", 0));
+        let named = |text: String| objects.named(Error::daemon(&text)).lines();
+        let said = named(format!("cannot pause container `{of_container}` while it is exited"));
+        assert_eq!(said, "error: cannot pause container `prod/shop/app` while it is exited\n");
+        let said = named(format!("cannot start a container in pod `{of_pod}` while it is stopped"));
+        assert!(said.contains("in pod `prod/shop` while it is stopped\nhint: "), "{said}");
+        assert!(said.contains("--replace FILE") && said.contains("`hull rm prod/shop`"), "{said}");
     }
 
     #[test]
