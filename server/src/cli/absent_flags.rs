@@ -60,6 +60,15 @@ const ABSENT_FLAGS: &[AbsentFlag] = &[
         "use `$(hull ps -q -n hull)`, as in `hull stop $(hull ps -q -n hull)`",
     ),
     absent(
+        &[
+            "cp", "stats", "inspect", "pause", "unpause", "kill", "wait", "start", "stop",
+            "restart", "rm", "port",
+        ],
+        &["-c", "--container"],
+        "a container of a pod is part of its name here",
+        "use POD/CONTAINER, or NAMESPACE/POD/CONTAINER",
+    ),
+    absent(
         &["start"],
         &["-a", "--attach", "-i", "--interactive"],
         "a start returns at once",
@@ -253,15 +262,16 @@ const ABSENT_FLAGS: &[AbsentFlag] = &[
         "objects are arguments",
         "use `hull inspectp NAME`, and -o name for the names alone",
     ),
+    absent(&["import", "export"], &["-q", "--quiet"], "no progress is printed", "omit it"),
     absent(
         &["import"],
-        &["-q", "--quiet", "--platform", "--all-platforms", "-c", "--change", "-m", "--message"],
+        &["--platform", "--all-platforms", "-c", "--change", "-m", "--message"],
         "an archive has finished images, and all of this platform are imported",
         "omit it; `buildctl` or `podman build` make an image of a root filesystem",
     ),
     absent(
         &["export"],
-        &["-q", "--quiet", "--platform", "--all-platforms", "--compress", "--multi-image-archive"],
+        &["--platform", "--all-platforms", "--compress", "--multi-image-archive"],
         "an archive is an OCI image layout of this platform, which `docker load` reads, too",
         "omit it",
     ),

@@ -10,6 +10,7 @@ use hull_proto::admin;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::thread;
 use tokio::sync::{mpsc, oneshot};
@@ -170,10 +171,23 @@ impl Drop for PartialArchive<'_> {
 
 fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
     if path == Path::new("-") {
+        refuse_directory("stdin", io::stdin().as_fd())?;
         return Ok(Box::new(io::stdin()));
     }
     let file = File::open(path).map_err(Error::io(format!("open {}", path.display())))?;
+    refuse_directory(&path.display().to_string(), file.as_fd())?;
     Ok(Box::new(file))
+}
+
+/// Refuses a directory, such as an image layout that is not packed.
+fn refuse_directory(what: &str, file: BorrowedFd<'_>) -> Result<()> {
+    // A file that says nothing of itself is left to the read.
+    let is_directory = rustix::fs::fstat(file)
+        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir());
+    if is_directory {
+        return Err(Error::ArchiveDirectory { what: what.to_owned() });
+    }
+    Ok(())
 }
 
 /// Reads the archive in pieces. Ends early if the daemon has closed the stream.

@@ -39,9 +39,42 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_saphyr::from_str(text).map_err(|err| with_nearest(&err.without_snippet().to_string()))
 }
 
+/// The message without words that are for programmers of the library.
+fn plain(message: &str) -> String {
+    let ranges = [
+        ("u8", "0 to 255"),
+        ("u16", "0 to 65535"),
+        ("u32", "0 to 4294967295"),
+        ("i32", "-2147483648 to 2147483647"),
+        ("i64", "-9223372036854775808 to 9223372036854775807"),
+    ];
+    let place = message.find(" at line").and_then(|at| message.get(at..)).unwrap_or_default();
+    for (name, range) in ranges {
+        if message.strip_suffix(place) == Some(&*format!("invalid {name}")) {
+            return format!("a whole number from {range} is needed{place}");
+        }
+    }
+    if message.starts_with("budget breached: ") {
+        return format!("the document is too large, or nested too deeply{place}");
+    }
+    if let Some((key, _)) = message
+        .strip_prefix("duplicate mapping key: ")
+        .and_then(|rest| rest.split_once(", set DuplicateKeyPolicy"))
+    {
+        return format!("the key `{key}` is there twice{place}");
+    }
+    if message.starts_with("cannot deserialize null into string") {
+        return format!("a text is needed, and there is none{place}");
+    }
+    if message.starts_with("invalid boolean") {
+        return format!("`true` or `false` is needed{place}");
+    }
+    message.to_owned()
+}
+
 /// The message, on one line; about an unknown field, with the known name that is meant, if one is near enough.
 fn with_nearest(message: &str) -> String {
-    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let message = plain(&message.split_whitespace().collect::<Vec<_>>().join(" "));
     let nearest = message.split_once("unknown field `").and_then(|(_, rest)| {
         let (given, rest) = rest.split_once('`')?;
         let (_, known) = rest.split_once("expected ")?;
@@ -106,6 +139,31 @@ mod tests {
         assert!(!said.contains("did you mean"), "{said}");
         let said = parse::<Container>("name: [web\n").unwrap_err();
         assert!(!said.contains('\n'), "{said}");
+    }
+
+    #[test]
+    fn no_message_is_for_programmers() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Port {
+            #[serde(rename = "port", default)]
+            _port: u16,
+            #[serde(rename = "name", default)]
+            _name: String,
+            #[serde(rename = "is", default)]
+            _is: bool,
+        }
+        let large = format!("[{}0]", "0,".repeat(300_000));
+        for (text, wanted) in [
+            ("port: 70000\n", "a whole number from 0 to 65535 is needed at line 1"),
+            ("port: 1\nport: 2\n", "the key `port` is there twice at line 2"),
+            ("name: null\n", "a text is needed, and there is none at line 1"),
+            ("is: 5\n", "`true` or `false` is needed at line 1"),
+        ] {
+            let said = parse::<Port>(text).unwrap_err();
+            assert!(said.starts_with(wanted), "{wanted}: {said}");
+        }
+        let said = parse::<serde_json::Value>(&large).unwrap_err();
+        assert!(said.starts_with("the document is too large, or nested too deeply"), "{said}");
     }
 
     #[test]

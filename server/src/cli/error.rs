@@ -11,6 +11,13 @@ use std::time::Duration;
 /// Longest line, in bytes: the longest message of the daemon fits.
 const TEXT_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 
+/// The namespaces of the pods that a name may mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Namespaces {
+    One,
+    Several,
+}
+
 /// Why a command failed. Each text reads after "cannot".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -26,7 +33,7 @@ pub(crate) enum Error {
     #[error("find {kind} `{name}`")]
     NotFound { kind: &'static str, name: String },
     #[error("identify `{name}`: it may be {}", matches.join(", or "))]
-    Ambiguous { name: String, matches: Vec<String> },
+    Ambiguous { name: String, matches: Vec<String>, namespaces: Namespaces },
     #[error("parse `{flag} {value}`: {why}")]
     BadFlag { flag: &'static str, value: String, why: String },
     /// `instead` is another way than to remove that pod.
@@ -64,7 +71,7 @@ pub(crate) enum Error {
     #[error("read {} as a message of CRI: {why}", path.display())]
     BadFile { path: PathBuf, why: String },
     #[error("read {what} of {} as a pod manifest: {why}", path.display())]
-    BadManifest { path: PathBuf, what: String, why: String, hint: &'static str },
+    BadManifest { path: PathBuf, what: String, why: String, hint: Option<String> },
     #[error("{operation} container `{name}`: it does not run")]
     Stopped { operation: &'static str, name: String },
     /// It ran, and has exited.
@@ -72,6 +79,10 @@ pub(crate) enum Error {
     Ended { operation: &'static str, name: String, code: i32, at: String },
     #[error("start container `{name}`: a kubelet manages its pod")]
     OfKubelet { name: String },
+    #[error("write {}: a file is there already", path.display())]
+    FileTaken { path: PathBuf },
+    #[error("read an archive from {what}: it is a directory")]
+    ArchiveDirectory { what: String },
     #[error("copy {what}: {why}")]
     Copy { what: String, why: String },
     #[error("use {} as docker's configuration: {why}", path.display())]
@@ -114,6 +125,9 @@ fn not_found_hint(kind: &str, name: &str) -> String {
     }
     match kind {
         "image" => "`hull images` lists the images of this node, `hull pull` pulls others".into(),
+        "published port" => {
+            "`hull port NAME` lists the published ports, `hull run -p` publishes others".into()
+        }
         "a schema for command" => "`hull schema` prints those of all commands".into(),
         _ => "`hull ps -a` lists all pods and containers".into(),
     }
@@ -138,7 +152,14 @@ impl Error {
             Self::Daemon { hint, .. } => hint.clone(),
             Self::Config { source } => source.hint(),
             Self::NotFound { kind, name } => Some(not_found_hint(kind, name)),
-            Self::Ambiguous { .. } => Some("give more digits of the id, or POD/CONTAINER".into()),
+            Self::Ambiguous { namespaces: Namespaces::One, .. } => {
+                Some("give more digits of the id, or POD/CONTAINER".into())
+            }
+            Self::Ambiguous { namespaces: Namespaces::Several, .. } => Some(
+                "give the namespace, by -n NAMESPACE or as NAMESPACE/POD or NAMESPACE/POD/CONTAINER; or more digits of \
+                 the id"
+                    .into(),
+            ),
             Self::NameTaken { name, instead, .. } => {
                 Some(format!("remove that pod with `hull rm -f {name}`, or {instead}"))
             }
@@ -149,7 +170,14 @@ impl Error {
             Self::OfKubelet { .. } => {
                 Some("the kubelet starts it again by itself; stop it to have it restarted".into())
             }
-            Self::BadManifest { hint, .. } => Some((*hint).into()),
+            Self::ArchiveDirectory { .. } => {
+                Some("an image layout is packed first: `tar -C DIRECTORY -c . | hull load`".into())
+            }
+            Self::FileTaken { path } => Some(format!(
+                "name another file, or remove it if it is of an earlier container: rm {}",
+                path.display()
+            )),
+            Self::BadManifest { hint, .. } => hint.clone(),
             Self::Stopped { .. } | Self::NotRunning { .. } => {
                 Some("`hull ps -a` lists exited containers with their exit codes".into())
             }

@@ -3,7 +3,7 @@
 
 use super::args::containers::Events;
 use super::client::Client;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::format::{self, Field, Format, Kind, Kinds, ListArgs, OutputArgs, Row};
 use super::ps::row;
 use super::{output, parse};
@@ -46,11 +46,19 @@ pub(crate) async fn events(mut client: Client, args: &Events) -> Result<()> {
     let until_ns = time(&args.until, "--until")?;
     // As docker has it: with an end alone, from the first one that is kept. Nobody asked for those before.
     let since_ns = time(&args.since, "--since")?.or(until_ns.map(|_| 0));
+    if let (Some(since), Some(until), Some(value)) = (since_ns, until_ns, &args.until)
+        && until < since
+    {
+        let why = "it is before the time of --since".to_owned();
+        return Err(Error::BadFlag { flag: "--until", value: value.clone(), why });
+    }
     let request = admin::EventsRequest { since_ns, until_ns };
     let mut stream = client.admin.events(request).await?.into_inner();
     let mut left = args.count.unwrap_or(u64::MAX);
     // An array has no end here, so JSON is a line per event.
     let mut list = one_per_line(&args.list);
+    // The last one is there already: they are printed together, so that their columns are as wide as they need.
+    let mut past = until_ns.filter(|until| *until <= now).map(|_| Vec::new());
     while left > 0
         && let Some(answer) = stream.message().await?
     {
@@ -67,13 +75,21 @@ pub(crate) async fn events(mut client: Client, args: &Events) -> Result<()> {
         let row = event_row(&event);
         if in_namespace(&event, args.namespace.as_deref()) && format::selects(&EVENTS, &row, &list)?
         {
-            format::list(&EVENTS, vec![row], &list)?;
-            // The headings once.
-            list.output.no_headers = true;
             left -= 1;
+            match &mut past {
+                Some(rows) => rows.push(row),
+                None => {
+                    format::list(&EVENTS, vec![row], &list)?;
+                    // The headings once.
+                    list.output.no_headers = true;
+                }
+            }
         }
     }
-    Ok(())
+    match past {
+        Some(rows) if !rows.is_empty() => format::list(&EVENTS, rows, &list),
+        _ => Ok(()),
+    }
 }
 
 fn in_namespace(event: &admin::NodeEvent, namespace: Option<&str>) -> bool {

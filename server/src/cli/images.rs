@@ -5,6 +5,7 @@ use super::args::images::{History, Tag};
 use super::args::{Images, Rmi};
 use super::client::Client;
 use super::error::{Error, Result};
+use super::failures::Failures;
 use super::format::{self, Field, Kind, Kinds, Row};
 use super::names::Objects;
 use super::ps::row;
@@ -171,13 +172,18 @@ pub(crate) async fn remove(mut client: Client, args: &Rmi) -> Result<()> {
         (false, false) => args.images.clone(),
         (all, _) => removable(&mut client, all).await?,
     };
+    let mut failures = Failures::default();
     for name in &images {
-        if find(&mut client, name).await?.is_none() {
-            return Err(Error::NotFound { kind: "image", name: name.clone() });
-        }
-        client.admin.untag(admin::UntagRequest { image: name.clone() }).await?;
-        output::line(name)?;
+        failures.outcome(name, untag(&mut client, name).await)?;
     }
+    failures.result()
+}
+
+async fn untag(client: &mut Client, name: &str) -> Result<()> {
+    if find(client, name).await?.is_none() {
+        return Err(Error::NotFound { kind: "image", name: name.to_owned() });
+    }
+    client.admin.untag(admin::UntagRequest { image: name.to_owned() }).await?;
     Ok(())
 }
 

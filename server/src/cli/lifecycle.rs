@@ -7,51 +7,62 @@
 use super::args::containers::{Checkpoint, CreateContainer, Kill, Names, Restart, Update};
 use super::client::Client;
 use super::error::{Error, Result};
+use super::failures::Failures;
 use super::names::{Object, Objects, Prefer, container_name};
 use super::{inspect, objects, output, resources, wait};
 use crate::pod::{auto_remove, run_pods};
 use hull_proto::{admin, cri as api};
 
-/// The containers with these names, all of them or an error: a misspelt name changes nothing.
-async fn selected(client: &mut Client, args: &Names) -> Result<Vec<api::Container>> {
-    let objects = Objects::fetch_in(client, &args.place).await?;
-    args.names.iter().map(|name| objects.find_container(name).cloned()).collect()
-}
-
 /// Starts containers, also exited ones.
 pub(crate) async fn start(mut client: Client, args: &Names) -> Result<()> {
-    for (container, name) in selected(&mut client, args).await?.iter().zip(&args.names) {
-        match container.state() {
-            // As docker has it: it is what was requested, unless it is being stopped.
-            api::ContainerState::ContainerRunning if refuse_kubelets(container).is_err() => {}
-            api::ContainerState::ContainerRunning => begin(&mut client, &container.id).await?,
-            api::ContainerState::ContainerCreated => begin(&mut client, &container.id).await?,
-            api::ContainerState::ContainerExited | api::ContainerState::ContainerUnknown => {
-                refuse_kubelets(container)?;
-                begin(&mut client, &container.id).await?;
-            }
-        }
-        output::line(name)?;
+    let objects = Objects::fetch_in(&mut client, &args.place).await?;
+    let mut failures = Failures::default();
+    for name in &args.names {
+        let started = start_one(&mut client, &objects, name).await;
+        failures.outcome(name, started.map_err(|err| objects.named(err)))?;
     }
-    Ok(())
+    failures.result()
+}
+
+async fn start_one(client: &mut Client, objects: &Objects, name: &str) -> Result<()> {
+    let container = objects.find_container(name)?;
+    match container.state() {
+        // As docker has it: it is what was requested, unless it is being stopped.
+        api::ContainerState::ContainerRunning if refuse_kubelets(container).is_err() => Ok(()),
+        api::ContainerState::ContainerRunning => begin(client, &container.id).await,
+        api::ContainerState::ContainerCreated => begin(client, &container.id).await,
+        api::ContainerState::ContainerExited | api::ContainerState::ContainerUnknown => {
+            refuse_kubelets(container)?;
+            begin(client, &container.id).await
+        }
+    }
 }
 
 /// Stops containers, and starts them again.
 pub(crate) async fn restart(mut client: Client, args: &Restart) -> Result<()> {
-    let containers = selected(&mut client, &args.of).await?;
-    for (container, name) in containers.iter().zip(&args.of.names) {
-        refuse_kubelets(container)?;
-        if container.state() == api::ContainerState::ContainerCreated {
-            begin(&mut client, &container.id).await?;
-        } else {
-            refuse_removed(&mut client, container, name).await?;
-            let grace_s = objects::grace_s(container, args.time);
-            objects::stop_container(&mut client, &container.id, grace_s).await?;
-            begin(&mut client, &container.id).await?;
-        }
-        output::line(name)?;
+    let objects = Objects::fetch_in(&mut client, &args.of.place).await?;
+    let mut failures = Failures::default();
+    for name in &args.of.names {
+        let restarted = restart_one(&mut client, &objects, name, args.time).await;
+        failures.outcome(name, restarted.map_err(|err| objects.named(err)))?;
     }
-    Ok(())
+    failures.result()
+}
+
+async fn restart_one(
+    client: &mut Client,
+    objects: &Objects,
+    name: &str,
+    time: Option<u32>,
+) -> Result<()> {
+    let container = objects.find_container(name)?;
+    refuse_kubelets(container)?;
+    if container.state() != api::ContainerState::ContainerCreated {
+        refuse_removed(client, container, name).await?;
+        let grace_s = objects::grace_s(container, time);
+        objects::stop_container(client, &container.id, grace_s).await?;
+    }
+    begin(client, &container.id).await
 }
 
 /// Starts a container, which keeps its id, its files and its log if it has exited. Not by CRI's StartContainer, whose
@@ -86,27 +97,37 @@ fn refuse_kubelets(container: &api::Container) -> Result<()> {
 
 /// Sends a signal to containers.
 pub(crate) async fn kill(mut client: Client, args: &Kill) -> Result<()> {
-    for (container, name) in selected(&mut client, &args.of).await?.iter().zip(&args.of.names) {
-        let request =
-            admin::KillRequest { container_id: container.id.clone(), signal: args.signal };
-        client.admin.kill(request).await?;
-        output::line(name)?;
+    let objects = Objects::fetch_in(&mut client, &args.of.place).await?;
+    let mut failures = Failures::default();
+    for name in &args.of.names {
+        let killed = match objects.find_container(name) {
+            Err(err) => Err(err),
+            Ok(of) => {
+                let request =
+                    admin::KillRequest { container_id: of.id.clone(), signal: args.signal };
+                client.admin.kill(request).await.map(drop).map_err(Error::from)
+            }
+        };
+        failures.outcome(name, killed.map_err(|err| objects.named(err)))?;
     }
-    Ok(())
+    failures.result()
 }
 
 /// Freezes or thaws containers; of a pod, all that run.
 pub(crate) async fn pause(mut client: Client, args: &Names, paused: bool) -> Result<()> {
     let objects = Objects::fetch_in(&mut client, &args.place).await?;
-    // All names first, so that a misspelt one changes nothing.
-    let all = args.names.iter().map(|name| to_pause(&objects, name, paused));
-    let selected = all.collect::<Result<Vec<_>>>()?;
-    for (containers, name) in selected.into_iter().zip(&args.names) {
-        for container in containers {
-            let request = admin::PauseRequest { container_id: container.id.clone(), paused };
-            client.admin.pause(request).await?;
-        }
-        output::line(name)?;
+    let mut failures = Failures::default();
+    for name in &args.names {
+        let done = pause_one(&mut client, &objects, name, paused).await;
+        failures.outcome(name, done.map_err(|err| objects.named(err)))?;
+    }
+    failures.result()
+}
+
+async fn pause_one(client: &mut Client, objects: &Objects, name: &str, paused: bool) -> Result<()> {
+    for container in to_pause(objects, name, paused)? {
+        let request = admin::PauseRequest { container_id: container.id.clone(), paused };
+        client.admin.pause(request).await?;
     }
     Ok(())
 }
@@ -130,11 +151,19 @@ fn to_pause<'o>(objects: &'o Objects, name: &str, paused: bool) -> Result<Vec<&'
 
 /// Waits for containers one after the other, and prints their exit codes in this order.
 pub(crate) async fn wait(mut client: Client, args: &Names) -> Result<()> {
-    for container in selected(&mut client, args).await? {
-        let status = wait::until_exited(client.clone(), container.id).await?;
-        output::line(&status.exit_code.to_string())?;
+    let objects = Objects::fetch_in(&mut client, &args.place).await?;
+    let mut failures = Failures::default();
+    for name in &args.names {
+        let ended = match objects.find_container(name) {
+            Err(err) => Err(err),
+            Ok(of) => wait::until_exited(client.clone(), of.id.clone()).await,
+        };
+        match ended {
+            Ok(status) => output::line(&status.exit_code.to_string())?,
+            Err(err) => failures.keep(objects.named(err)),
+        }
     }
-    Ok(())
+    failures.result()
 }
 
 /// Changes the limits of running containers.
@@ -145,16 +174,24 @@ pub(crate) async fn update(mut client: Client, args: &Update) -> Result<()> {
             text: "no limit was given, so there is nothing to change".into(),
         });
     }
-    for (container, name) in selected(&mut client, &args.of).await?.iter().zip(&args.of.names) {
-        let request = api::UpdateContainerResourcesRequest {
-            container_id: container.id.clone(),
-            linux: Some(resources.clone()),
-            ..Default::default()
+    let objects = Objects::fetch_in(&mut client, &args.of.place).await?;
+    let mut failures = Failures::default();
+    for name in &args.of.names {
+        let updated = match objects.find_container(name) {
+            Err(err) => Err(err),
+            Ok(of) => {
+                let request = api::UpdateContainerResourcesRequest {
+                    container_id: of.id.clone(),
+                    linux: Some(resources.clone()),
+                    ..Default::default()
+                };
+                let updated = client.runtime.update_container_resources(request).await;
+                updated.map(drop).map_err(Error::from)
+            }
         };
-        client.runtime.update_container_resources(request).await?;
-        output::line(name)?;
+        failures.outcome(name, updated.map_err(|err| objects.named(err)))?;
     }
-    Ok(())
+    failures.result()
 }
 
 /// Creates a container from files, and prints its id.

@@ -28,6 +28,7 @@ mod events;
 mod exec;
 mod exit_codes;
 mod explain;
+mod failures;
 mod families;
 mod follow;
 mod format;

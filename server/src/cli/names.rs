@@ -7,9 +7,14 @@
 
 use super::args::place::Place;
 use super::client::Client;
-use super::error::{Error, Result};
+use super::error::{Error, Namespaces, Result};
 use super::output::short;
 use hull_proto::cri as api;
+
+/// Digits of a full id.
+const ID_DIGITS: usize = 64;
+/// The end of the daemon's message about a start in a pod that is stopped.
+const STOPPED_POD: &str = "while it is stopped";
 
 /// All pods and containers of the node.
 #[derive(Debug, Default)]
@@ -91,6 +96,30 @@ impl Objects {
             self.containers.retain(|of| pods.contains(&of.pod_sandbox_id.as_str()));
         }
         self
+    }
+
+    /// The error with names in place of the full ids of pods and containers, and with what to do about a pod that is
+    /// stopped.
+    pub(crate) fn named(&self, error: Error) -> Error {
+        let Error::Daemon { mut message, mut hint } = error else { return error };
+        let full = |pod: &api::PodSandbox| format!("{}/{}", namespace(pod), pod_name(pod));
+        for container in self.containers.iter().filter(|of| of.id.len() == ID_DIGITS) {
+            if let Some(pod) = self.pod_of(container) {
+                let name = format!("{}/{}", full(pod), container_name(container));
+                message = message.replace(&container.id, &name);
+            }
+        }
+        for pod in self.pods.iter().filter(|pod| pod.id.len() == ID_DIGITS) {
+            if hint.is_none() && message.contains(&pod.id) && message.ends_with(STOPPED_POD) {
+                hint = Some(format!(
+                    "a stopped pod is not started again: make another one with `hull play kube --replace FILE`, or \
+                     with `hull rm {}` and `hull run`",
+                    full(pod)
+                ));
+            }
+            message = message.replace(&pod.id, &full(pod));
+        }
+        Error::Daemon { message, hint }
     }
 
     /// The pod with this id.
@@ -263,14 +292,30 @@ impl Objects {
     }
 
     fn ambiguous<'k>(&self, name: &str, found: impl Iterator<Item = Object<'k>>) -> Error {
-        let shown = |object: Object<'_>| match object {
-            Object::Pod(pod) => format!("pod {} ({})", short(&pod.id), pod_name(pod)),
+        let found: Vec<_> = found.collect();
+        let pod_of = |object: &Object<'k>| match object {
+            Object::Pod(pod) => Some(self.pods.iter().find(|of| of.id == pod.id)?),
+            Object::Container(container) => self.pod_of(container),
+        };
+        let pods: Vec<_> = found.iter().filter_map(pod_of).collect();
+        let differ = pods.iter().any(|pod| pods.iter().any(|of| namespace(of) != namespace(pod)));
+        let full = |pod: &api::PodSandbox| match namespace(pod) {
+            name if differ && !name.is_empty() => format!("{name}/{}", pod_name(pod)),
+            _ => pod_name(pod).to_owned(),
+        };
+        let shown = |object: &Object<'_>| match object {
+            Object::Pod(pod) => format!("pod {} ({})", short(&pod.id), full(pod)),
             Object::Container(container) => {
-                let pod = self.pod_of(container).map_or("", pod_name);
+                let pod = self.pod_of(container).map_or_else(String::new, full);
                 format!("container {} ({pod}/{})", short(&container.id), container_name(container))
             }
         };
-        Error::Ambiguous { name: name.to_owned(), matches: found.map(shown).collect() }
+        let namespaces = if differ { Namespaces::Several } else { Namespaces::One };
+        Error::Ambiguous {
+            name: name.to_owned(),
+            matches: found.iter().map(shown).collect(),
+            namespaces,
+        }
     }
 }
 
@@ -342,6 +387,8 @@ mod tests {
             "{err}"
         );
         let err = objects.find_container("two").unwrap_err().to_string();
+        let error = objects.find_container("two").unwrap_err();
+        assert!(error.hint().is_some_and(|hint| !hint.contains("NAMESPACE")), "{error:?}");
         assert!(err.contains("two/app") && err.contains("two/side"), "{err}");
         let err = objects.find("a", Prefer::Pod).unwrap_err().to_string();
         assert!(err.contains("pod a1 (web)"), "{err}");
@@ -354,11 +401,29 @@ mod tests {
         twin.metadata.as_mut().unwrap().namespace = "other".into();
         objects.pods.push(twin);
         objects.containers.push(container("e1", "b1", "web", 0));
-        objects.find_pod("web").unwrap_err();
+        let error = objects.find_pod("web").unwrap_err();
+        assert!(error.to_string().contains("(other/web)"), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("-n NAMESPACE")), "{error:?}");
         assert_eq!(objects.find_pod("other/web").unwrap().id, "b1");
         assert_eq!(objects.find_container("other/web/web").unwrap().id, "e1");
         assert_eq!(objects.find_container("other/web").unwrap().id, "e1");
         objects.find_container("none/web/web").unwrap_err();
+    }
+
+    #[test]
+    fn errors_have_names_in_place_of_ids() {
+        let mut objects = objects();
+        let (of_pod, of_container) = ("ab".repeat(32), "cd".repeat(32));
+        let mut shop = pod(&of_pod, "shop");
+        shop.metadata.as_mut().unwrap().namespace = "prod".into();
+        objects.pods.push(shop);
+        objects.containers.push(container(&of_container, &of_pod, "app", 0));
+        let named = |text: String| objects.named(Error::daemon(&text)).lines();
+        let said = named(format!("cannot pause container `{of_container}` while it is exited"));
+        assert_eq!(said, "error: cannot pause container `prod/shop/app` while it is exited\n");
+        let said = named(format!("cannot start a container in pod `{of_pod}` while it is stopped"));
+        assert!(said.contains("in pod `prod/shop` while it is stopped\nhint: "), "{said}");
+        assert!(said.contains("--replace FILE") && said.contains("`hull rm prod/shop`"), "{said}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::args::pods::{PodNames, RemovePods};
 use super::args::{Rm, Stop};
 use super::client::Client;
 use super::error::{Error, Result};
+use super::failures::Failures;
 use super::names::{Object, Objects, Prefer, container_name, pod_name};
 use super::output::{self, short};
 use super::run_config::STOP_TIMEOUT;
@@ -20,23 +21,19 @@ const GRACE_S: i64 = 10;
 /// Stops containers or pods.
 pub(crate) async fn stop(mut client: Client, args: &Stop) -> Result<()> {
     let objects = Objects::fetch_in(&mut client, &args.place).await?;
-    // All names first, so that a misspelt one stops nothing.
-    let selected: Vec<_> = args
-        .names
-        .iter()
-        .map(|name| objects.find(name, Prefer::Container))
-        .collect::<Result<_>>()?;
-    for (object, name) in selected.into_iter().zip(&args.names) {
-        match object {
-            Object::Container(container) => {
+    let mut failures = Failures::default();
+    for name in &args.names {
+        let stopped = match objects.find(name, Prefer::Container) {
+            Ok(Object::Container(container)) => {
                 let grace_s = grace_s(container, args.time);
-                stop_container(&mut client, &container.id, grace_s).await?;
+                stop_container(&mut client, &container.id, grace_s).await
             }
-            Object::Pod(pod) => stop_pod(&mut client, &objects, pod, args.time).await?,
-        }
-        output::line(name)?;
+            Ok(Object::Pod(pod)) => stop_pod(&mut client, &objects, pod, args.time).await,
+            Err(err) => Err(err),
+        };
+        failures.outcome(name, stopped.map_err(|err| objects.named(err)))?;
     }
-    Ok(())
+    failures.result()
 }
 
 /// Stops the containers of a pod with a grace period, then the pod.
@@ -66,13 +63,15 @@ pub(crate) fn grace_s(container: &api::Container, given: Option<u32>) -> i64 {
 /// Stops the pods with these names, and prints the names.
 pub(crate) async fn stop_pods(mut client: Client, args: &PodNames) -> Result<()> {
     let objects = Objects::fetch_in(&mut client, &args.place).await?;
-    let pods: Vec<_> =
-        args.names.iter().map(|name| objects.find_pod(name)).collect::<Result<_>>()?;
-    for (pod, name) in pods.into_iter().zip(&args.names) {
-        stop_pod(&mut client, &objects, pod, None).await?;
-        output::line(name)?;
+    let mut failures = Failures::default();
+    for name in &args.names {
+        let stopped = match objects.find_pod(name) {
+            Ok(pod) => stop_pod(&mut client, &objects, pod, None).await,
+            Err(err) => Err(err),
+        };
+        failures.outcome(name, stopped.map_err(|err| objects.named(err)))?;
     }
-    Ok(())
+    failures.result()
 }
 
 /// Stops one container.
@@ -120,9 +119,8 @@ pub(crate) async fn remove(mut client: Client, args: &Rm) -> Result<()> {
     } else {
         args.names.iter().map(String::as_str).collect()
     };
-    let selected: Vec<_> =
-        names.iter().map(|name| objects.find(name, Prefer::Pod)).collect::<Result<_>>()?;
-    remove_each(&mut client, &objects, selected, &names, args.force).await
+    let found = names.iter().map(|name| (*name, objects.find(name, Prefer::Pod)));
+    remove_each(&mut client, &objects, found.collect(), args.force).await
 }
 
 /// Removes the pods with these names, or all of them.
@@ -133,33 +131,44 @@ pub(crate) async fn remove_pods(mut client: Client, args: &RemovePods) -> Result
     } else {
         args.names.iter().map(String::as_str).collect()
     };
-    let pods = names.iter().map(|name| objects.find_pod(name).map(Object::Pod));
-    let selected = pods.collect::<Result<_>>()?;
-    remove_each(&mut client, &objects, selected, &names, args.force).await
+    let found = names.iter().map(|name| (*name, objects.find_pod(name).map(Object::Pod)));
+    remove_each(&mut client, &objects, found.collect(), args.force).await
 }
 
 async fn remove_each(
     client: &mut Client,
     objects: &Objects,
-    selected: Vec<Object<'_>>,
-    names: &[&str],
+    found: Vec<(&str, Result<Object<'_>>)>,
+    force: bool,
+) -> Result<()> {
+    let mut failures = Failures::default();
+    for (name, object) in found {
+        let removed = match object {
+            Ok(object) => remove_one(client, objects, object, force).await,
+            Err(err) => Err(err),
+        };
+        failures.outcome(name, removed.map_err(|err| objects.named(err)))?;
+    }
+    failures.result()
+}
+
+async fn remove_one(
+    client: &mut Client,
+    objects: &Objects,
+    object: Object<'_>,
     force: bool,
 ) -> Result<()> {
     if !force {
-        selected.iter().try_for_each(|object| refuse_running(objects, *object))?;
+        refuse_running(objects, object)?;
     }
-    for (object, name) in selected.into_iter().zip(names) {
-        match object {
-            Object::Container(container) => match sole_pod(objects, container) {
-                // The pod of `hull run` is there for its container only.
-                Some(pod) => remove_pod(client, pod).await?,
-                None => remove_container(client, container).await?,
-            },
-            Object::Pod(pod) => remove_pod(client, pod).await?,
-        }
-        output::line(name)?;
+    match object {
+        Object::Container(container) => match sole_pod(objects, container) {
+            // The pod of `hull run` is there for its container only.
+            Some(pod) => remove_pod(client, pod).await,
+            None => remove_container(client, container).await,
+        },
+        Object::Pod(pod) => remove_pod(client, pod).await,
     }
-    Ok(())
 }
 
 /// Removes a container; the daemon kills one that runs, without a grace period.

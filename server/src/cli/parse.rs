@@ -143,26 +143,6 @@ pub(crate) fn cpus(text: &str) -> Result<i64> {
     }
 }
 
-/// Parses a quantity of Kubernetes, as in `500m`, `1.5` or `64Mi`, into thousandths.
-pub(crate) fn quantity(text: &str) -> Option<u128> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let scale: u128 = match unit {
-        "m" => 1,
-        "" => 1_000,
-        "k" => 1_000_000,
-        "M" => 1_000_000_000,
-        "G" => 1_000_000_000_000,
-        "T" => 1_000_000_000_000_000,
-        "Ki" => 1_000 << 10,
-        "Mi" => 1_000 << 20,
-        "Gi" => 1_000 << 30,
-        "Ti" => 1_000 << 40,
-        _ => return None,
-    };
-    decimal(number, scale)
-}
-
 /// Parses a signal: `KILL`, `SIGKILL` or `9`.
 pub(crate) fn signal(text: &str) -> Result<i32, String> {
     hull_plan::signals::number(text)
@@ -173,7 +153,9 @@ pub(crate) fn signal(text: &str) -> Result<i32, String> {
 /// nanoseconds since 1970.
 pub(crate) fn time(flag: &'static str, text: &str, now_ns: i64) -> Result<i64> {
     const NANOS: i64 = 1_000_000_000;
-    if let Some(at) = hull_sys::time::parse_rfc3339(text) {
+    // Without an offset it is UTC, and a day alone begins at midnight.
+    let forms = [text.to_owned(), format!("{text}Z"), format!("{text}T00:00:00Z")];
+    if let Some(at) = forms.iter().find_map(|form| hull_sys::time::parse_rfc3339(form)) {
         return Ok(at);
     }
     if let Ok(seconds) = text.parse::<i64>() {
@@ -183,7 +165,7 @@ pub(crate) fn time(flag: &'static str, text: &str, now_ns: i64) -> Result<i64> {
         bad(
             flag,
             text,
-            "it is neither a time such as 2026-01-02T03:04:05Z nor a duration such as 10m",
+            "it is neither a time such as 2026-01-02T03:04:05Z or 2026-01-02 nor a duration such as 10m",
         )
     })
 }
@@ -329,6 +311,8 @@ mod tests {
         let now = 10_000_000_000_000;
         for (text, at) in [
             ("1970-01-01T00:00:01Z", 1_000_000_000),
+            ("1970-01-01T00:00:01", 1_000_000_000),
+            ("1970-01-02", 86_400_000_000_000),
             ("5", 5_000_000_000),
             ("10s", now - 10_000_000_000),
             ("1h30m", now - 5_400_000_000_000),

@@ -154,8 +154,7 @@ async fn make(
     if let Some(path) = &args.life.cidfile
         && path.try_exists().unwrap_or(true)
     {
-        let taken = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
-        return Err(own(Error::io(format!("write {}", path.display()))(taken)));
+        return Err(own(Error::FileTaken { path: path.clone() }));
     }
     let prepared = prepare(client, args, uid, unattended).await.map_err(own)?;
     let Prepared { configs, log, own_logs, directories } = prepared;

@@ -2,8 +2,9 @@
 //! Tables, and how they fit into a terminal. Pure.
 //!
 //! The rule: a figure is never cut, as it would be another figure or lose its unit. Where a table is too wide, names
-//! are shortened and end with `…`; where that is not enough, columns are left out: figures first, from the right, then
-//! names, then words such as states. The first column stays, since it says what a row is about.
+//! are shortened and end with `…`; where that is not enough, columns are left out: first those that are empty, then
+//! those that only a wide table has, then the others; of each, figures first, from the right, then names, then words
+//! such as states. The first column stays, since it says what a row is about.
 
 use hull_sys::text::shown;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
@@ -30,6 +31,8 @@ pub(crate) enum Content {
 #[derive(Debug)]
 pub(crate) struct Table {
     columns: Vec<(String, Content)>,
+    /// The places of the columns that only a wide table has.
+    extra: Vec<usize>,
     rows: Vec<Vec<String>>,
     /// Whether the line of headings is printed.
     headed: bool,
@@ -41,12 +44,23 @@ impl Table {
     /// A table with these headings.
     pub(crate) fn new(columns: &[(&str, Content)]) -> Self {
         let columns = columns.iter().map(|(heading, content)| ((*heading).to_owned(), *content));
-        Self { columns: columns.collect(), rows: Vec::new(), headed: true, width: None }
+        Self {
+            columns: columns.collect(),
+            extra: Vec::new(),
+            rows: Vec::new(),
+            headed: true,
+            width: None,
+        }
     }
 
     /// The same table without the line of headings.
     pub(crate) fn bare(self) -> Self {
         Self { headed: false, ..self }
+    }
+
+    /// The same table, of which these columns are the first to be left out, after empty ones.
+    pub(crate) fn with_extra(self, extra: Vec<usize>) -> Self {
+        Self { extra, ..self }
     }
 
     /// Fits the table into this many columns of a terminal.
@@ -88,7 +102,17 @@ impl Table {
                     Content::Names => full.min(heading(text).max(NAME_WIDTH_MIN)),
                     Content::Figures | Content::Words => full,
                 };
-                Need { content: *content, full, least }
+                let is_blank = |row: &Vec<String>| {
+                    row.get(at).is_none_or(|cell| matches!(cell.as_str(), "" | "-"))
+                };
+                let worth = if self.rows.iter().all(is_blank) {
+                    Worth::Empty
+                } else if self.extra.contains(&at) {
+                    Worth::Extra
+                } else {
+                    Worth::Usual
+                };
+                Need { content: *content, worth, full, least }
             })
             .collect();
         match self.width {
@@ -98,10 +122,21 @@ impl Table {
     }
 }
 
+/// What is lost without a column of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Worth {
+    /// No row has anything in it.
+    Empty,
+    /// Only a wide table has it.
+    Extra,
+    Usual,
+}
+
 /// The columns of a terminal that a column of the table needs.
 #[derive(Debug, Clone, Copy)]
 struct Need {
     content: Content,
+    worth: Worth,
     /// To show everything.
     full: usize,
     /// To be of use.
@@ -116,8 +151,12 @@ fn fitted(needs: &[Need], width: usize) -> Vec<Option<usize>> {
         let widths = shown.map(|(need, _)| at_level(need, level) + GAP);
         widths.sum::<usize>().saturating_sub(GAP)
     };
-    for content in [Content::Figures, Content::Names, Content::Words] {
-        for at in (1..needs.len()).rev().filter(|at| needs[*at].content == content) {
+    let order = [Worth::Empty, Worth::Extra, Worth::Usual]
+        .into_iter()
+        .flat_map(|worth| [Content::Figures, Content::Names, Content::Words].map(|of| (worth, of)));
+    for (worth, content) in order {
+        let is_next = |at: &usize| (needs[*at].worth, needs[*at].content) == (worth, content);
+        for at in (1..needs.len()).rev().filter(is_next) {
             if all(&kept, 0) > width {
                 kept[at] = false;
             }
@@ -211,6 +250,23 @@ mod tests {
         table.fit(10);
         assert_eq!(table.left_out(), ["STATE", "SIZE"]);
         assert_eq!(table.shown().lines().nth(1), Some("aaaaaaaaa…"));
+    }
+
+    #[test]
+    fn empty_columns_and_those_of_wide_tables_are_left_out_first() {
+        let columns =
+            [("ID", Words), ("NAME", Names), ("EXIT", Words), ("IMAGE", Names), ("UID", Words)];
+        let mut table =
+            table(&columns, &[&["0123", "web", "", "nginx", "abcdefgh"]]).with_extra(vec![4]);
+        table.fit(34);
+        assert!(table.left_out().is_empty());
+        table.fit(28);
+        assert_eq!(table.left_out(), ["EXIT"]);
+        table.fit(20);
+        assert_eq!(table.left_out(), ["EXIT", "UID"]);
+        assert_eq!(table.shown(), "ID    NAME  IMAGE\n0123  web   nginx\n");
+        table.fit(12);
+        assert_eq!(table.left_out(), ["EXIT", "IMAGE", "UID"]);
     }
 
     #[test]

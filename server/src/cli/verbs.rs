@@ -155,7 +155,12 @@ pub(crate) const ABSENT: &[Absent] = &[
         "use the website of the registry, or `skopeo list-tags docker://IMAGE`",
     ),
     absent(
-        &["commit", "diff"],
+        &["diff"],
+        "the changes of a container are not compared with its image",
+        "use `hull exec NAME find / -xdev -newer /etc/hostname`, or `hull cp NAME:PATH - | tar -t` for an exited one",
+    ),
+    absent(
+        &["commit"],
         "an image that is made from a running container cannot be reproduced",
         "use `hull cp` to take files out, and build an image with `buildctl` or `podman build`",
     ),
@@ -248,8 +253,9 @@ pub(crate) const ABSENT: &[Absent] = &[
     ),
     absent(
         &["generate", "quadlet", "auto-update"],
-        "units of systemd are written by people",
-        "use a unit with `hull run --rm` and `Restart=`, or manifests with `hull play kube FILE`",
+        "manifests and units of systemd are written by people",
+        "see `hull inspect NAME` for what a container has; use a manifest with `hull play kube FILE`, or a unit with \
+         `hull run --rm` and `Restart=`",
     ),
     absent(
         &["restore"],

@@ -80,8 +80,9 @@ pub(crate) async fn copy(mut client: Client, args: &Copy) -> Result<()> {
         return Err(Error::Copy { what, why });
     }
     let objects = Objects::fetch_in(&mut client, &args.place).await?;
-    let (from, from_hold) = root(&mut client, &objects, &src, false).await?;
-    let (to, to_hold) = root(&mut client, &objects, &dst, true).await?;
+    let named = |err| objects.named(err);
+    let (from, from_hold) = root(&mut client, &objects, &src, false).await.map_err(named)?;
+    let (to, to_hold) = root(&mut client, &objects, &dst, true).await.map_err(named)?;
     let words = (args.src.clone(), args.dst.clone(), args.archive, args.follow_link);
     let done = tokio::task::spawn_blocking(move || run((from, src), (to, dst), &words));
     let done = done.await.map_err(|join| Error::io("copy the files")(io::Error::other(join)))?;

@@ -78,10 +78,10 @@ fn matches(key: &str, kind: Kind, value: Option<&Value>, searched: &str) -> bool
                 .is_some_and(|found| wanted.is_none_or(|wanted| cell::plain(Some(found)) == wanted))
         }
         Kind::List => value.and_then(Value::as_array).is_some_and(|items| {
-            items.iter().any(|item| cell::plain(Some(item)).contains(searched))
+            items.iter().any(|item| has_part(&cell::plain(Some(item)), searched))
         }),
         Kind::Text if matches!(key, "name" | "image" | "container" | "pod") => {
-            cell::plain(value).contains(searched)
+            has_part(&cell::plain(value), searched)
         }
         Kind::Text
         | Kind::Word
@@ -92,6 +92,49 @@ fn matches(key: &str, kind: Kind, value: Option<&Value>, searched: &str) -> bool
         | Kind::Flag
         | Kind::Object => cell::plain(value).eq_ignore_ascii_case(searched),
     }
+}
+
+/// Whether a name has the searched part; with `*` and `?`, whether it, or its end after a `/`, is of that form. As docker
+/// has it, an image matches without its tag, too.
+fn has_part(name: &str, searched: &str) -> bool {
+    if !searched.contains(['*', '?']) {
+        return name.contains(searched);
+    }
+    let ends = name.match_indices('/').filter_map(|(at, _)| name.get(at + 1..));
+    std::iter::once(name).chain(ends).any(|end| {
+        let untagged = end.split_once('@').map_or(end, |(of, _)| of);
+        let untagged = match untagged.rsplit_once(':') {
+            Some((of, tag)) if !tag.contains('/') => of,
+            _ => untagged,
+        };
+        is_of_form(end, searched) || is_of_form(untagged, searched)
+    })
+}
+
+/// Whether a text is of a form in which `*` is any text, and `?` any character.
+fn is_of_form(text: &str, form: &str) -> bool {
+    let (text, form): (Vec<char>, Vec<char>) = (text.chars().collect(), form.chars().collect());
+    let (mut at, mut next) = (0, 0);
+    // The last `*`, and how much of the text it stands for.
+    let mut star = None;
+    while at < text.len() {
+        match form.get(next) {
+            Some('*') => {
+                star = Some((next, at));
+                next += 1;
+            }
+            Some(wanted) if *wanted == '?' || *wanted == text[at] => {
+                at += 1;
+                next += 1;
+            }
+            _ => {
+                let Some((place, until)) = star else { return false };
+                star = Some((place, until + 1));
+                (at, next) = (until + 1, place + 1);
+            }
+        }
+    }
+    form.iter().skip(next).all(|rest| *rest == '*')
 }
 
 #[cfg(test)]
@@ -120,6 +163,21 @@ mod tests {
         let rows = rows.iter().filter_map(|row| row.as_object().cloned()).collect();
         let filter = filter.parse().map_err(|text| Error::Usage { text })?;
         Ok(select(&KIND, rows, &[filter])?.len())
+    }
+
+    #[test]
+    fn a_reference_has_the_wildcards_of_docker() {
+        const IMAGE: &str = "docker.io/library/busybox:1.36";
+        for form in
+            ["busy*", "*box", "busybox:1*", "library/b*", "docker.io/*", "b?sybox", "busy", "*"]
+        {
+            assert!(has_part(IMAGE, form), "{form}");
+        }
+        for form in ["sy*", "busy?", "*busy", "nginx*", "busybox:2*", "?"] {
+            assert!(!has_part(IMAGE, form), "{form}");
+        }
+        assert!(has_part("localhost:5000/web@sha256:ab", "web"));
+        assert!(has_part("localhost:5000/web@sha256:ab", "w*b"));
     }
 
     #[test]

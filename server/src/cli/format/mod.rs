@@ -144,9 +144,8 @@ pub(crate) fn print(kind: &Kinds, rows: &[Row], args: &OutputArgs) -> Result<()>
             // They were asked for.
             if let left_out @ [_, ..] = table.left_out().as_slice() {
                 let left_out = left_out.join(", ");
-                output::to_stderr(&format!(
-                    "no room for {left_out}; --no-trunc prints all columns\n"
-                ));
+                let text = format!("no room for {left_out}; --no-trunc prints all columns");
+                output::to_stderr(&wrapped(&text, output::terminal_width()));
             }
             Ok(())
         }
@@ -200,6 +199,24 @@ pub(crate) fn document(value: &Value, names: &[String], args: &OutputArgs) -> Re
     }
 }
 
+/// The text in lines that fit into the terminal, broken between words.
+fn wrapped(text: &str, width: Option<u16>) -> String {
+    let width = width.map_or(usize::MAX, usize::from);
+    let (mut lines, mut used) = (String::new(), 0);
+    for word in text.split(' ') {
+        if used > 0 && used + 1 + word.len() > width {
+            lines.push('\n');
+            used = 0;
+        } else if used > 0 {
+            lines.push(' ');
+            used += 1;
+        }
+        lines.push_str(word);
+        used += word.len();
+    }
+    lines + "\n"
+}
+
 /// The cell of a table for a field of a row.
 pub(crate) fn cell(field: &Field, row: &Row) -> String {
     cell::text(field, row.get(field.key), false, hull_sys::time::now_ns())
@@ -212,7 +229,9 @@ fn table(kind: &Kinds, rows: &[Row], args: &OutputArgs, wide: bool, width: Optio
         Show::Always => true,
     };
     let fields: Vec<&Field> = kind.fields.iter().filter(shown).collect();
-    let mut table = empty_table(&fields);
+    let is_extra = |(at, field): (usize, &&Field)| (field.show == Show::Wide).then_some(at);
+    let extra = fields.iter().enumerate().filter_map(is_extra).collect();
+    let mut table = empty_table(&fields).with_extra(extra);
     if args.no_headers {
         table = table.bare();
     }
@@ -269,6 +288,12 @@ mod tests {
             table(&KIND, &[row()], &args, true, None).shown(),
             "0123456789abcdef  web  1.00 KiB\n"
         );
+    }
+
+    #[test]
+    fn a_line_about_a_table_fits_into_the_terminal() {
+        assert_eq!(wrapped("no room for A, B; C", Some(8)), "no room\nfor A,\nB; C\n");
+        assert_eq!(wrapped("no room for A", None), "no room for A\n");
     }
 
     #[test]

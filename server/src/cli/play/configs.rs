@@ -8,6 +8,7 @@ use super::env;
 use super::fields::PodFacts;
 use super::files;
 use super::manifest::{Container, Pod, Quantity, Volume, VolumeMount};
+use super::quantity;
 use super::volumes::{self, PathType};
 use crate::pod::run_pods::{self, RestartPolicy, UID_LABEL};
 use hull_proto::cri as api;
@@ -273,24 +274,29 @@ fn resources(of: &Container) -> Result<api::LinuxContainerResources, String> {
             return Err(format!("resource `{name}` is neither cpu nor memory"));
         }
     }
-    let get = |from: &BTreeMap<String, Quantity>, name: &str| -> Result<Option<u128>, String> {
-        let Some(quantity) = from.get(name) else { return Ok(None) };
-        let text = quantity.to_string();
-        parse::quantity(&text).map(Some).ok_or_else(|| format!("quantity `{text}` of {name}"))
+    let of_resource = |name: &'static str| move |why: String| format!("resource {name}: {why}");
+    let memory = |from: &BTreeMap<String, Quantity>| {
+        let text = from.get("memory").map(ToString::to_string);
+        text.map(|text| quantity::bytes(&text)).transpose().map_err(of_resource("memory"))
+    };
+    let cpu = |from: &BTreeMap<String, Quantity>| {
+        let text = from.get("cpu").map(ToString::to_string);
+        text.map(|text| quantity::thousandths(&text)).transpose().map_err(of_resource("cpu"))
     };
     let large = |name: &str| format!("the quantity of {name} is too large");
-    // Quantities are thousandths.
-    if let Some(memory) = get(&of.resources.limits, "memory")? {
-        resources.memory_limit_in_bytes =
-            i64::try_from(memory / 1000).map_err(|_| large("memory"))?;
+    // The scheduler of a cluster alone uses it.
+    let _checked = memory(&of.resources.requests)?;
+    if let Some(bytes) = memory(&of.resources.limits)? {
+        resources.memory_limit_in_bytes = i64::try_from(bytes).map_err(|_| large("memory"))?;
     }
-    let limit = get(&of.resources.limits, "cpu")?;
+    // 0 is no limit, as for a kubelet.
+    let limit = cpu(&of.resources.limits)?.filter(|cpu| *cpu > 0);
     if let Some(cpu) = limit {
         let quota = cpu.saturating_mul(parse::CPU_PERIOD_US) / 1000;
         resources.cpu_quota = i64::try_from(quota).map_err(|_| large("cpu"))?.max(1000);
         resources.cpu_period = i64::try_from(parse::CPU_PERIOD_US).unwrap_or_default();
     }
-    if let Some(cpu) = get(&of.resources.requests, "cpu")?.or(limit) {
+    if let Some(cpu) = cpu(&of.resources.requests)?.or(limit) {
         let shares = cpu.saturating_mul(SHARES_PER_CPU) / 1000;
         resources.cpu_shares = i64::try_from(shares).map_err(|_| large("cpu"))?.max(SHARES_MIN);
     }

@@ -3,12 +3,16 @@
 
 use super::super::documents;
 use super::manifest::Metadata;
+use super::validate;
 use data_encoding::BASE64;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest key, in bytes, as in Kubernetes.
 const KEY_BYTES_MAX: usize = 253;
+
+/// Before the name of the namespace in which a document is that is looked for in another one.
+pub(super) const IN_ANOTHER: &str = ", but one in namespace `";
 
 /// Values by key.
 pub(super) type Values = BTreeMap<String, Vec<u8>>;
@@ -77,7 +81,15 @@ struct Secret {
 /// All of them, by kind, namespace and name.
 #[derive(Debug, Default)]
 pub(super) struct Data {
-    all: BTreeMap<(DataKind, String, String), Values>,
+    all: BTreeMap<(DataKind, String, String), Document>,
+}
+
+/// The values of one document.
+#[derive(Debug)]
+struct Document {
+    values: Values,
+    /// The keys of `binaryData`, which are files, but not variables.
+    binary: BTreeSet<String>,
 }
 
 impl Data {
@@ -97,6 +109,10 @@ impl Data {
             }
         };
         let mut values = Values::new();
+        let mut binary = BTreeSet::new();
+        if kind == DataKind::ConfigMap {
+            binary.extend(encoded.keys().filter(|key| !plain.contains_key(*key)).cloned());
+        }
         for (key, text) in encoded {
             let text: String = text.split_ascii_whitespace().collect();
             let bytes = BASE64.decode(text.as_bytes());
@@ -108,9 +124,11 @@ impl Data {
         if let Some(key) = values.keys().find(|key| !is_key(key)) {
             return Err(format!("`{key}` is not a key of letters, digits, `-`, `_` and `.`"));
         }
+        validate::subdomain(&format!("the name of a {}", kind.name()), &metadata.name)?;
         let namespace = metadata.namespace().to_owned();
         let name = metadata.name.clone();
-        if self.all.insert((kind, namespace, metadata.name), values).is_some() {
+        if self.all.insert((kind, namespace, metadata.name), Document { values, binary }).is_some()
+        {
             return Err(format!("{} `{name}` is there twice", kind.name()));
         }
         Ok(())
@@ -126,12 +144,39 @@ impl Data {
         (namespace, name): (&str, &str),
         optional: bool,
     ) -> Result<Option<&Values>, String> {
+        Ok(self.document(kind, (namespace, name), optional)?.map(|of| &of.values))
+    }
+
+    /// The values that become variables, by key.
+    ///
+    /// # Errors
+    /// It is not there, and not optional.
+    pub(super) fn texts(
+        &self,
+        kind: DataKind,
+        at: (&str, &str),
+        optional: bool,
+    ) -> Result<impl Iterator<Item = (&String, &Vec<u8>)>, String> {
+        let document = self.document(kind, at, optional)?.into_iter();
+        Ok(document.flat_map(|of| of.values.iter().filter(|(key, _)| !of.binary.contains(*key))))
+    }
+
+    fn document(
+        &self,
+        kind: DataKind,
+        (namespace, name): (&str, &str),
+        optional: bool,
+    ) -> Result<Option<&Document>, String> {
         match self.all.get(&(kind, namespace.to_owned(), name.to_owned())) {
-            Some(values) => Ok(Some(values)),
+            Some(document) => Ok(Some(document)),
             None if optional => Ok(None),
             None => {
+                let other = self.all.keys().find(|of| of.0 == kind && of.2 == name);
+                let other = other.map_or_else(String::new, |(_, namespace, _)| {
+                    format!("{IN_ANOTHER}{namespace}`")
+                });
                 let kind = kind.name();
-                Err(format!("the file has no {kind} `{name}` in namespace `{namespace}`"))
+                Err(format!("the file has no {kind} `{name}` in namespace `{namespace}`{other}"))
             }
         }
     }

@@ -29,9 +29,9 @@ pub(super) fn variables(
         };
         let prefix = source.prefix.as_deref().unwrap_or_default();
         let values = data
-            .find(kind, (namespace, &from.name), from.optional)
+            .texts(kind, (namespace, &from.name), from.optional)
             .map_err(|why| format!("envFrom: {why}"))?;
-        for (key, value) in values.into_iter().flatten() {
+        for (key, value) in values {
             let name = format!("{prefix}{key}");
             let value = text(value).map_err(|why| format!("envFrom: `{key}` {why}"))?;
             all.insert(name, value);
@@ -128,8 +128,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const CONFIG: &str =
-        "{apiVersion: v1, kind: ConfigMap, metadata: {name: conf}, data: {PORT: '80', HOST: a}}";
+    const CONFIG: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: conf}, data: {PORT: '80', HOST: a}, binaryData: {RAW: /w==}}";
     const SECRET: &str = "{apiVersion: v1, kind: Secret, metadata: {name: key}, stringData: {password: s}, data: {raw: /w==}}";
 
     fn resolved(env: &str) -> Result<Variables, String> {
@@ -161,6 +160,7 @@ mod tests {
         assert_eq!(all["URL"], "http://b:80/$(NONE)/$(PORT)");
         assert_eq!((all["PASSWORD"].as_str(), all["IP"].as_str()), ("s", "10.1.0.2"));
         assert!(!all.contains_key("ABSENT"), "{all:?}");
+        assert!(!all.contains_key("RAW"), "binaryData makes no variables: {all:?}");
     }
 
     #[test]

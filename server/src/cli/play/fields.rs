@@ -2,8 +2,8 @@
 //! Facts of a pod, its containers and its node by the names that Kubernetes has for them: `fieldRef` and
 //! `resourceFieldRef`. Pure, except for [`NodeFacts::read`].
 
-use super::super::parse;
 use super::manifest::{Container, Pod, Quantity, ResourceField};
+use super::quantity;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -139,7 +139,7 @@ impl PodFacts<'_> {
         let capacity = |name: &str| if name == "cpu" { self.node.cpu } else { self.node.memory };
         let parsed = |from: &BTreeMap<String, Quantity>, name: &str| match from.get(name) {
             None => Ok(None),
-            Some(text) => quantity(&text.to_string()).map(Some),
+            Some(text) => quantity::thousandths(&text.to_string()).map(Some),
         };
         let value = match of.resource.split_once('.') {
             // Without a limit, it is what the node has.
@@ -160,7 +160,7 @@ impl PodFacts<'_> {
         };
         let divisor = match &of.divisor {
             None => 1000,
-            Some(text) => match quantity(&text.to_string())? {
+            Some(text) => match quantity::thousandths(&text.to_string())? {
                 // `0`, which clusters write for none.
                 0 => 1000,
                 divisor => divisor,
@@ -168,10 +168,6 @@ impl PodFacts<'_> {
         };
         Ok(value.div_ceil(divisor).to_string())
     }
-}
-
-fn quantity(text: &str) -> Result<u128, String> {
-    parse::quantity(text).ok_or_else(|| format!("`{text}` is not a quantity such as 500m or 64Mi"))
 }
 
 /// The key of `NAME['KEY']`.

@@ -57,6 +57,13 @@ pub(super) fn of(
     } else {
         return Ok(None);
     }
+    let is_file = |path: &&Path| path.to_str().is_some_and(|path| files.contains_key(path));
+    for path in files.keys() {
+        if let Some(above) = Path::new(path).ancestors().skip(1).find(is_file) {
+            let why = format!("`{}` is a file, and the directory of `{path}`", above.display());
+            return Err(bad(why));
+        }
+    }
     Ok(Some(files))
 }
 
@@ -126,6 +133,10 @@ impl Collector<'_> {
         let Some(path) = relative(path) else {
             return Err(format!("`{path}` is not a path in the volume"));
         };
+        // The kubelet's own names, as an API server has it.
+        if path.starts_with("..") {
+            return Err(format!("`{path}` begins with `..`"));
+        }
         let mode = mode(own, self.mode)?;
         self.files.insert(path, VolumeFile { mode, content });
         Ok(())
@@ -225,6 +236,11 @@ mod tests {
             ("configMap: {name: conf, items: [{key: c, path: c}]}", "no key `c`"),
             ("configMap: {name: conf, items: [{key: a, path: ../c}]}", "`../c` is not a path"),
             ("configMap: {name: conf, items: [{key: a, path: /c}]}", "`/c` is not a path"),
+            ("configMap: {name: conf, items: [{key: a, path: ..c}]}", "`..c` begins with `..`"),
+            (
+                "configMap: {name: conf, items: [{key: a, path: x/y}, {key: a, path: x}]}",
+                "`x` is a file, and the directory of `x/y`",
+            ),
             ("configMap: {name: conf, defaultMode: 644}", "mode `644`"),
             ("secret: {secretName: key, defaultMode: 0999}", "mode `0999`"),
             ("projected: {sources: [{}]}", "not one of"),

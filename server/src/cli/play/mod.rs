@@ -10,8 +10,10 @@ mod env;
 mod fields;
 mod files;
 mod manifest;
+mod quantity;
 mod read;
 mod unsupported;
+mod validate;
 mod volumes;
 
 use super::args::pods::Kube;
@@ -62,7 +64,9 @@ pub(crate) async fn kube(mut client: Client, args: &Kube) -> Result<()> {
     let mut rows = Vec::new();
     let all = play(&mut client, &manifest, args, &mut rows).await;
     // Also those that were run before an error.
-    format::print(&PLAYED, &rows, &args.output)?;
+    if all.is_ok() || !rows.is_empty() {
+        format::print(&PLAYED, &rows, &args.output)?;
+    }
     all
 }
 

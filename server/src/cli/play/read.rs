@@ -10,8 +10,9 @@ use super::data::{Data, DataKind};
 use super::fields::{NodeFacts, PodFacts};
 use super::files;
 use super::manifest::Pod;
-use super::unsupported;
+use super::{unsupported, validate};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// An address of the pods for the checks: they have none yet.
@@ -69,6 +70,13 @@ pub(super) fn read(path: &Path) -> Result<Manifest> {
         let why = if documents.is_empty() { "the file is empty" } else { "the file has no pod" };
         return Err(bad(0, why.into()));
     }
+    let mut names = BTreeSet::new();
+    for (at, Pod { metadata, .. }) in &pods {
+        let (namespace, name) = (metadata.namespace(), metadata.name.as_str());
+        if !names.insert((namespace, name)) {
+            return Err(bad(*at, format!("pod `{namespace}/{name}` is there twice")));
+        }
+    }
     let node = NodeFacts::read();
     // The documents may be in any order.
     for (at, pod) in &pods {
@@ -84,16 +92,13 @@ fn check(pod: &Pod, data: &Data, node: &NodeFacts) -> Result<(), String> {
     let ips = [SOME_ADDRESS.to_owned()];
     let facts = PodFacts { pod, uid: "", node, ips: &ips };
     let at = Setting { facts, data, directory };
+    validate::pod(pod)?;
     configs::pod(pod, "", directory)?;
     if pod.spec.containers.is_empty() {
         return Err("it has no containers".into());
     }
     let init = pod.spec.init_containers.iter().map(|of| (true, of));
     for (is_init, container) in init.chain(pod.spec.containers.iter().map(|of| (false, of))) {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        if container.name.is_empty() || !container.name.chars().all(is_plain) {
-            return Err(format!("`{}` is not a name of a container", container.name));
-        }
         let policy = container.image_pull_policy.as_deref();
         one_of("imagePullPolicy", policy, &["Always", "IfNotPresent", "Never"])?;
         configs::container(container, is_init, &at)
@@ -107,10 +112,6 @@ fn check(pod: &Pod, data: &Data, node: &NodeFacts) -> Result<(), String> {
     one_of("restartPolicy", spec.restart_policy.as_deref(), &["Always", "OnFailure", "Never"])?;
     one_of("dnsPolicy", spec.dns_policy.as_deref(), &["ClusterFirst", "Default"])?;
     for volume in &pod.spec.volumes {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        if volume.name.is_empty() || !volume.name.chars().all(is_plain) {
-            return Err(format!("`{}` is not a name of a volume", volume.name));
-        }
         configs::host_path(volume, directory)?;
         files::of(volume, &facts, data)?;
     }
@@ -144,6 +145,40 @@ spec:
     volumeMounts: [{name: data, mountPath: /data, readOnly: true}]
   volumes: [{name: data, emptyDir: {}}]
 ";
+
+    #[test]
+    fn two_pods_of_one_name_are_refused() {
+        let said = parsed(&format!("{POD}---\n{POD}")).unwrap_err();
+        assert!(said.to_string().contains("document 2 of "), "{said}");
+        assert!(said.to_string().contains("pod `default/web` is there twice"), "{said}");
+        assert_eq!(said.hint(), None);
+        let other = POD.replace("name: web", "name: web, namespace: other");
+        assert_eq!(parsed(&format!("{POD}---\n{other}")).unwrap().pods.len(), 2);
+    }
+
+    #[test]
+    fn a_config_map_of_another_namespace_says_where_it_is() {
+        let of = |namespace: &str| {
+            format!(
+                "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c, namespace: {namespace}}}\n"
+            )
+        };
+        let pod = POD.replace("emptyDir: {}", "configMap: {name: c}");
+        let error = parsed(&format!("{pod}{}", of("foo"))).unwrap_err();
+        assert!(error.to_string().contains("but one in namespace `foo`"), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("`namespace: foo`")), "{error:?}");
+        parsed(&format!("{pod}{}", of("default"))).unwrap();
+    }
+
+    #[test]
+    fn a_limit_of_a_part_of_a_byte_is_refused() {
+        let error = parsed(&POD.replace("memory: 64Mi", "memory: 100m")).unwrap_err();
+        assert!(error.to_string().contains("`100Mi` is 100 MiB"), "{error}");
+        assert_eq!(error.hint(), None);
+        for text in ["0.4", "1m", "'0.4'"] {
+            parsed(&POD.replace("memory: 64Mi", &format!("memory: {text}"))).unwrap_err();
+        }
+    }
 
     fn parsed(text: &str) -> Result<Manifest> {
         let dir = tempfile::tempdir().unwrap();

@@ -2,6 +2,8 @@
 //! The parts of manifests that `hull play kube` does not have: why, and what to do instead. Without a table, the error
 //! would only list the fields that it has.
 
+use super::data::IN_ANOTHER;
+
 /// Fields or kinds that are not there.
 struct Unsupported {
     names: &'static [&'static str],
@@ -224,20 +226,34 @@ pub(super) fn field(why: String) -> String {
 }
 
 /// The hint for a sentence.
-pub(super) fn hint(why: &str) -> &'static str {
+pub(super) fn hint(why: &str) -> Option<String> {
+    if let Some((_, namespace)) = why.split_once(IN_ANOTHER) {
+        let namespace = namespace.split('`').next().unwrap_or_default();
+        return Some(format!(
+            "a pod uses those of its own namespace: give both the same, as in `namespace: {namespace}`"
+        ));
+    }
+    fixed_hint(why).map(Into::into)
+}
+
+fn fixed_hint(why: &str) -> Option<&'static str> {
     if why.contains("the file has no ConfigMap") || why.contains("the file has no Secret") {
-        return "add it to the file as a document of its own, or set `optional: true`";
+        return Some("add it to the file as a document of its own, or set `optional: true`");
     }
     if why.contains(" has no key `") {
-        return "add the key, or set `optional: true`";
+        return Some("add the key, or set `optional: true`");
     }
     if why.starts_with("init container `") {
-        return "see its output with `hull run` of the same image and command; nothing of the pod is left";
+        return Some(
+            "see its output with `hull run` of the same image and command; nothing of the pod is left",
+        );
     }
     let quoted = |start: &str| why.split_once(start)?.1.split('`').next();
     let of_kind = quoted("kind `").and_then(|name| find(KINDS, name));
     let of_field = || quoted("field `").and_then(|name| find(FIELDS, name));
-    of_kind.or_else(of_field).map_or(GENERAL, |of| of.instead)
+    let is_unsupported = why.contains("unknown field `") || why.contains("is not supported");
+    let known = of_kind.or_else(of_field).map(|of| of.instead);
+    known.or_else(|| is_unsupported.then_some(GENERAL))
 }
 
 #[cfg(test)]
@@ -252,11 +268,13 @@ mod tests {
         let said = field(why.to_owned());
         let wanted = "field `livenessProbe` at line 9, column 5 is not supported: probes are";
         assert!(said.starts_with(wanted), "{said}");
-        assert!(hint(&said).contains("static pod"));
+        assert!(hint(&said).unwrap().contains("static pod"));
         let other = "unknown field `colour`, expected `name`";
         assert_eq!(field(other.to_owned()), other);
-        assert_eq!(hint(other), GENERAL);
-        assert!(hint(&kind("apps/v1", "Deployment")).contains("template"));
+        assert_eq!(hint(other).as_deref(), Some(GENERAL));
+        assert_eq!(hint(&kind("v1", "Colour")).as_deref(), Some(GENERAL));
+        assert_eq!(hint("it has no containers"), None);
+        assert!(hint(&kind("apps/v1", "Deployment")).unwrap().contains("template"));
         assert!(kind("v1", "Colour").contains("only Pod, ConfigMap and Secret"));
     }
 
