@@ -150,7 +150,13 @@ async fn what_a_manifest_cannot_have_is_named_with_what_to_do() {
         (
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web}\n".to_owned(),
             "the file has no pod",
-            "runs pods",
+            "kind: Pod",
+        ),
+        (format!("{}---\n{}", pod("", ""), pod("", "")), "document 2 of", ""),
+        (
+            pod("    resources: {limits: {memory: 100m}}\n", ""),
+            "`100m` of memory is a fraction of a byte",
+            "",
         ),
     ] {
         let file = node::write(&node.host_dir(), "bad.yaml", &text).display().to_string();
@@ -159,6 +165,15 @@ async fn what_a_manifest_cannot_have_is_named_with_what_to_do() {
         let said =
             refused.stderr.lines().find(|line| line.starts_with("hint: ")).unwrap_or_default();
         assert!(said.contains(hint), "{hint}: {refused:?}");
+        assert!(refused.stdout.is_empty(), "no table: {refused:?}");
+    }
+    let text = pod("", "  restartPolicy: Never\n");
+    let file = node::write(&node.host_dir(), "good.yaml", &text).display().to_string();
+    assert_eq!(node.hull(&["play", "kube", &file]).code, 0);
+    let removed = node.hull(&["rm", "-f", "none", "default/web", "other"]);
+    assert_eq!((removed.code, removed.stdout.trim()), (1, "default/web"), "{removed:?}");
+    for name in ["`none`", "`other`"] {
+        assert_eq!(removed.stderr.matches(name).count(), 1, "{removed:?}");
     }
     node.nothing_is_left().await;
 }

@@ -221,6 +221,16 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_is_not_an_archive() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = open(dir.path()).err().unwrap();
+        assert!(error.lines().contains("it is a directory\nhint: an image layout"), "{error}");
+        let file = dir.path().join("a.tar");
+        std::fs::write(&file, "x").unwrap();
+        open(&file).unwrap();
+    }
+
+    #[test]
     fn only_a_complete_archive_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.tar");

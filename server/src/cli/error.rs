@@ -115,6 +115,16 @@ fn connect_hint(kind: io::ErrorKind) -> &'static str {
     }
 }
 
+/// For a name that several objects have.
+fn ambiguous_hint(namespaces: Namespaces) -> &'static str {
+    match namespaces {
+        Namespaces::One => "give more digits of the id, or POD/CONTAINER",
+        Namespaces::Several => {
+            "give the namespace, by -n NAMESPACE or as NAMESPACE/POD or NAMESPACE/POD/CONTAINER; or more digits of the id"
+        }
+    }
+}
+
 /// For an object that is not there.
 fn not_found_hint(kind: &str, name: &str) -> String {
     if let Some(name) = name.strip_prefix("pod/") {
@@ -152,14 +162,7 @@ impl Error {
             Self::Daemon { hint, .. } => hint.clone(),
             Self::Config { source } => source.hint(),
             Self::NotFound { kind, name } => Some(not_found_hint(kind, name)),
-            Self::Ambiguous { namespaces: Namespaces::One, .. } => {
-                Some("give more digits of the id, or POD/CONTAINER".into())
-            }
-            Self::Ambiguous { namespaces: Namespaces::Several, .. } => Some(
-                "give the namespace, by -n NAMESPACE or as NAMESPACE/POD or NAMESPACE/POD/CONTAINER; or more digits of \
-                 the id"
-                    .into(),
-            ),
+            Self::Ambiguous { namespaces, .. } => Some(ambiguous_hint(*namespaces).into()),
             Self::NameTaken { name, instead, .. } => {
                 Some(format!("remove that pod with `hull rm -f {name}`, or {instead}"))
             }

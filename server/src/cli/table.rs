@@ -122,7 +122,7 @@ impl Table {
     }
 }
 
-/// What is lost without a column of the table.
+/// The loss if a column of the table is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Worth {
     /// No row has anything in it.

@@ -289,7 +289,7 @@ fn resources(of: &Container) -> Result<api::LinuxContainerResources, String> {
     if let Some(bytes) = memory(&of.resources.limits)? {
         resources.memory_limit_in_bytes = i64::try_from(bytes).map_err(|_| large("memory"))?;
     }
-    // 0 is no limit, as for a kubelet.
+    // As for a kubelet, 0 stands for none.
     let limit = cpu(&of.resources.limits)?.filter(|cpu| *cpu > 0);
     if let Some(cpu) = limit {
         let quota = cpu.saturating_mul(parse::CPU_PERIOD_US) / 1000;

@@ -240,6 +240,9 @@ fn fixed_hint(why: &str) -> Option<&'static str> {
     if why.contains("the file has no ConfigMap") || why.contains("the file has no Secret") {
         return Some("add it to the file as a document of its own, or set `optional: true`");
     }
+    if why.starts_with("the file ") {
+        return Some("add a document with `apiVersion: v1` and `kind: Pod`");
+    }
     if why.contains(" has no key `") {
         return Some("add the key, or set `optional: true`");
     }
