@@ -184,26 +184,6 @@ async fn a_profile_that_lets_nothing_start_or_end_is_refused() {
     }
 }
 
-/// The calls of a statically linked program that does nothing, but for those of Hull's own.
-const OF_PROGRAM: [&str; 16] = [
-    "arch_prctl",
-    "brk",
-    "fstat",
-    "getrandom",
-    "getuid",
-    "mmap",
-    "mprotect",
-    "munmap",
-    "prctl",
-    "prlimit64",
-    "readlink",
-    "readlinkat",
-    "rseq",
-    "set_robust_list",
-    "set_tid_address",
-    "uname",
-];
-
 #[tokio::test]
 async fn a_profile_without_hulls_own_calls_is_refused_once_with_all_of_them() {
     let node = Node::start().await;
@@ -217,7 +197,7 @@ async fn a_profile_without_hulls_own_calls_is_refused_once_with_all_of_them() {
         });
         with_profile(&node, &format!("{name}.json"), &profile, config)
     };
-    let own: Vec<String> = OF_PROGRAM.map(str::to_owned).to_vec();
+    let own: Vec<String> = hull_tests::calls::OF_PROGRAM.map(str::to_owned).to_vec();
     let lacking = config("lacking", false, &own);
     let refused = cri.create(&pod, lacking).await.err().or_fail("be refused");
     let text = refused.message();

@@ -2,11 +2,10 @@
 //! Clears what is left of a container's exited run, so that it can run again with the same writable layer.
 
 use super::{ContainerRecord, host_paths, poststop, volumes};
-use crate::container::cgroup::clear_cgroup;
+use crate::container::cgroup::clear_cgroup_of;
 use crate::error::Error;
 use crate::monitors::{self, Client};
 use crate::node::Node;
-use crate::pod;
 use crate::storage::blocking;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::Command;
@@ -28,12 +27,7 @@ pub(crate) async fn clear(
     forgotten.map_err(|source| Error::Monitor { doing: DOING, source })?;
     let (shared, known) = (Arc::clone(node), Arc::clone(record));
     blocking(move || {
-        clear_cgroup(&shared.cgroups, &known.cgroup, &pod_cgroup).map_err(|source| {
-            Error::Parts {
-                doing: "clear a container of",
-                source: pod::Error::ClearCgroup { source },
-            }
-        })?;
+        clear_cgroup_of(&shared, &known, &pod_cgroup)?;
         // Those of the exited run, before the next one owes its own.
         poststop::run_owed(&shared, &known.id)?;
         shared.bundles.end_run(&known.id)?;

@@ -2,11 +2,10 @@
 //! Taking away what is left of a container that does not run. Any number of times.
 
 use super::{ContainerRecord, poststop};
-use crate::container::cgroup::clear_cgroup;
+use crate::container::cgroup::clear_cgroup_of;
 use crate::error::Error;
 use crate::monitors::Client;
 use crate::node::Node;
-use crate::pod;
 use crate::storage::blocking;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::Command;
@@ -31,12 +30,7 @@ pub(crate) async fn remove(
     }
     let (node, record) = (Arc::clone(node), Arc::clone(record));
     blocking(move || {
-        clear_cgroup(&node.cgroups, &record.cgroup, &pod_cgroup).map_err(|source| {
-            Error::Parts {
-                doing: "clear a container of",
-                source: pod::Error::ClearCgroup { source },
-            }
-        })?;
+        clear_cgroup_of(&node, &record, &pod_cgroup)?;
         node.images
             .remove_rootfs(&record.id)
             .map_err(|source| Error::Rootfs { container: record.id.clone(), source })?;

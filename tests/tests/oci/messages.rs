@@ -145,26 +145,6 @@ fn an_option_whose_path_cannot_be_used_is_named() {
     }
 }
 
-/// The calls of a statically linked program that does nothing, but for those of Hull's own.
-const OF_PROGRAM: [&str; 16] = [
-    "arch_prctl",
-    "brk",
-    "fstat",
-    "getrandom",
-    "getuid",
-    "mmap",
-    "mprotect",
-    "munmap",
-    "prctl",
-    "prlimit64",
-    "readlink",
-    "readlinkat",
-    "rseq",
-    "set_robust_list",
-    "set_tid_address",
-    "uname",
-];
-
 /// The calls that the hint of a refusal says to allow.
 #[track_caller]
 fn to_allow(ran: &Ran) -> Vec<String> {
@@ -185,7 +165,7 @@ fn the_calls_that_a_profile_lacks_are_named_at_once_and_it_is_enough_to_add_them
             });
         });
     };
-    let own: Vec<String> = OF_PROGRAM.map(str::to_owned).to_vec();
+    let own: Vec<String> = hull_tests::calls::OF_PROGRAM.map(str::to_owned).to_vec();
     let hook = json!({"startContainer": [{"path": "/bin/true"}]});
     for (no_new_privs, hooks, hulls) in [
         (true, Value::Null, &["execve", "exit_group"][..]),
