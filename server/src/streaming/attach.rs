@@ -13,7 +13,7 @@ use crate::monitors;
 use crate::node::Node;
 use bytes::{Bytes, BytesMut};
 use hull_proto::id::ContainerId;
-use hull_proto::monitor::Streams;
+use hull_proto::monitor::{Failure, Streams};
 use hull_streaming::channel::{CHUNK, Outbound};
 use hull_streaming::remotecommand::{RequestedStreams, Version};
 use hull_streaming::session::{Liveness, Session};
@@ -47,9 +47,10 @@ pub(super) async fn serve(
     let Some(mut remote) = open_client_streams(&mut session, requested, version).await else {
         return;
     };
-    let liveness = session.liveness.clone();
+    let mut liveness = session.liveness.clone();
     let outcome = match attach(node, container, requested, &mut remote).await {
         Ok(streams) => streams.copy(node, container, remote.take(), liveness).await,
+        Err(err) if has_exited(&err) => Err(ended(node, container, &mut liveness, err).await),
         Err(err) => Err(err),
     };
     session
@@ -60,6 +61,30 @@ pub(super) async fn serve(
             remote.error.end().await;
         })
         .await;
+}
+
+/// Whether the monitor answered that the container has exited.
+fn has_exited(error: &Error) -> bool {
+    let Error::Monitor { source: monitors::Error::Refused { failure }, .. } = error else {
+        return false;
+    };
+    *failure == Failure::NotRunning
+}
+
+/// The error for a container that the monitor knows to have exited, and its status does not show that yet: who asks
+/// for the status after this answer must find the exit there.
+async fn ended(
+    node: &Arc<Node>,
+    id: &ContainerId,
+    liveness: &mut Liveness,
+    error: Arc<Error>,
+) -> Arc<Error> {
+    let Some((_, pod)) = node.registry.container(id.as_str()) else { return error };
+    tokio::select! {
+        () = pod.container_ended(id) => {}
+        () = liveness.disconnected() => {}
+    }
+    exec::running(&pod.view(), id, "attach to").err().unwrap_or(error)
 }
 
 /// The daemon's ends of the container's streams.
