@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The report of a run: a table for people, JSON with every sample, a chart per metric.
 
+#[cfg(test)]
+mod published;
 mod svg;
 
 use crate::args::Args;
