@@ -248,11 +248,12 @@ fn settings_between_backticks_are_there() {
 
 #[test]
 fn commands_are_found_in_lines_of_a_shell_and_wrong_ones_are_reported() {
-    let found = |text: &str| -> Vec<String> {
-        of_hull(text).iter().map(|words| words.join(" ")).collect()
-    };
+    let found =
+        |text: &str| -> Vec<String> { of_hull(text).iter().map(|words| words.join(" ")).collect() };
     assert_eq!(
-        found("sudo target/release/hull ps -a   # `hull no`\nmkdir x && hull a 'b; c' | jq .; hull rm\\\n d"),
+        found(
+            "sudo target/release/hull ps -a   # `hull no`\nmkdir x && hull a 'b; c' | jq .; hull rm\\\n d"
+        ),
         ["hull ps -a", "hull a b; c", "hull rm d"]
     );
     assert_eq!(found("hull logs $(hull ps -lq) < in"), ["hull ps -lq", "hull logs hull ps -lq"]);

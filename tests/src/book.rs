@@ -255,12 +255,11 @@ mod tests {
     #[test]
     fn links_and_anchors_are_found_outside_of_code() {
         let found = links(TEXT);
-        let seen: Vec<_> =
-            found.iter().map(|link| (link.line, &*link.text, &*link.target, link.is_image)).collect();
-        assert_eq!(
-            seen,
-            [(3, "the\nother", "other.md#top-1", false), (4, "a", "x.svg", true)]
-        );
+        let seen: Vec<_> = found
+            .iter()
+            .map(|link| (link.line, &*link.text, &*link.target, link.is_image))
+            .collect();
+        assert_eq!(seen, [(3, "the\nother", "other.md#top-1", false), (4, "a", "x.svg", true)]);
         assert_eq!(&TEXT[found[1].range.clone()], "![a](x.svg)");
         assert_eq!(anchors(TEXT), ["a-page-of-it", "top", "top-1"]);
         assert_eq!(without_code("a ``b ` c`` d ` e").len(), 17);

@@ -73,8 +73,9 @@ const FILES: &[Printed] = &[
     ("open /srv/key: permission denied", "uid 1000, a file of root in the image", || {
         walked(as_user(script(), 1000), "/srv/key", 0o600)
     }),
-    ("sh: /app: Permission denied", "a file without the x bit", || {
-        Facts { executes: true, ..walked(app(), "/app", 0o644) }
+    ("sh: /app: Permission denied", "a file without the x bit", || Facts {
+        executes: true,
+        ..walked(app(), "/app", 0o644)
     }),
     ("touch: /data/x: Read-only file system", "a volume with `readOnly: true`", || volume(true)),
     ("touch: /srv/x: Read-only file system", "`readOnlyRootFilesystem: true`", || Facts {
@@ -109,12 +110,24 @@ const FILES: &[Printed] = &[
 /// Commands, libraries and devices.
 const PROGRAMS: &[Printed] = &[
     ("sh: curl: not found", "", script),
-    ("/app: error while loading shared libraries: libssl.so.3: cannot open shared object file: No such file or directory", "", app),
+    (
+        "/app: error while loading shared libraries: libssl.so.3: cannot open shared object file: No such file or directory",
+        "",
+        app,
+    ),
     ("/app: error while loading shared libraries: libx.so: wrong ELF class: ELFCLASS32", "", app),
     ("/app: error while loading shared libraries: libx.so: file too short", "", app),
     ("/app: error while loading shared libraries: libx.so: invalid ELF header", "", app),
-    ("/app: error while loading shared libraries: libx.so: failed to map segment from shared object", "", app),
-    ("/app: error while loading shared libraries: libx.so: cannot open shared object file: Permission denied", "", user),
+    (
+        "/app: error while loading shared libraries: libx.so: failed to map segment from shared object",
+        "",
+        app,
+    ),
+    (
+        "/app: error while loading shared libraries: libx.so: cannot open shared object file: Permission denied",
+        "",
+        user,
+    ),
     ("/app: /lib/libc.so.6: version `GLIBC_2.38' not found (required by /app)", "", app),
     ("sh: /app: Exec format error", "", app),
     ("open /dev/fuse: operation not permitted", "", app),
@@ -132,8 +145,12 @@ const RIGHTS: &[Printed] = &[
     ("ping: permission denied (are you root?)", "all capabilities dropped", || {
         without_capabilities(facts(&["ping", "-c1", "db"]))
     }),
-    ("setgid(101) failed (1: Operation not permitted)", "uid 101", || as_user(facts(&["nginx"]), 101)),
-    ("ip: RTNETLINK answers: Operation not permitted", "", || facts(&["ip", "link", "set", "eth0", "up"])),
+    ("setgid(101) failed (1: Operation not permitted)", "uid 101", || {
+        as_user(facts(&["nginx"]), 101)
+    }),
+    ("ip: RTNETLINK answers: Operation not permitted", "", || {
+        facts(&["ip", "link", "set", "eth0", "up"])
+    }),
     ("unshare: unshare(0x10000000): Operation not permitted", "RuntimeDefault", filtered),
     ("app: operation not permitted", "all capabilities dropped", || without_capabilities(app())),
     ("su: must be suid to work properly", "`allowPrivilegeEscalation: false`", || {
@@ -163,7 +180,9 @@ const NETWORK: &[Printed] = &[
         listeners: vec![Listener { port: 8080, holder: None }],
         ..facts(&["httpd", "-f", "-p", "8080"])
     }),
-    ("httpd: bind: Address already in use", "a network of its own", || facts(&["httpd", "-f", "-p", "8080"])),
+    ("httpd: bind: Address already in use", "a network of its own", || {
+        facts(&["httpd", "-f", "-p", "8080"])
+    }),
     ("listen unix /run/app.sock: bind: address already in use", "", app),
     ("bind: cannot assign requested address", "", app),
     ("connect: cannot assign requested address", "", app),
@@ -194,9 +213,8 @@ const LIMITS: &[Printed] = &[
         pids: Some(PidsLimit { limit: Some(100), refused: 3 }),
         ..app()
     }),
-    ("sh: can't fork: Resource temporarily unavailable", "the pod's limit refused nothing", || Facts {
-        pids: Some(PidsLimit { limit: Some(100), refused: 0 }),
-        ..app()
+    ("sh: can't fork: Resource temporarily unavailable", "the pod's limit refused nothing", || {
+        Facts { pids: Some(PidsLimit { limit: Some(100), refused: 0 }), ..app() }
     }),
     ("sh: can't fork: Operation not permitted", "a profile that refuses it", own_profile),
 ];
@@ -217,7 +235,7 @@ pub(crate) fn printed() -> Vec<(&'static str, Vec<Symptom>)> {
         let diagnosis = ended(&how, line, Some(&of()), |_| {});
         let diagnosis = diagnosis.filter(|of| of.cause.is_some());
         let diagnosis = diagnosis.unwrap_or_else(|| panic!("no cause of: {line}"));
-        Symptom { seen: (*line).into(), when, diagnosis }
+        Symptom { seen: (*line).into(), when: *when, diagnosis }
     };
     let of = |(heading, lines): (&'static str, &[Printed])| {
         (heading, lines.iter().map(explained).collect())
@@ -290,11 +308,7 @@ pub(crate) fn memory() -> Vec<Symptom> {
 
 /// Faults of containers that run.
 pub(crate) fn running() -> Vec<Diagnosis> {
-    vec![
-        running::of_zombies(3),
-        frozen::of_container("web"),
-        frozen::of_pod("/kubepods/pod1"),
-    ]
+    vec![running::of_zombies(3), frozen::of_container("web"), frozen::of_pod("/kubepods/pod1")]
 }
 
 /// Privileged operations: words of programs and calls, the capability, and what else helps.

@@ -87,9 +87,7 @@ fn ends(page: &mut String) {
         table(page, &format!("### {heading}"), "", &head, &rows);
     }
     let rows: Vec<_> = symptoms::operations()
-        .map(|(words, capability, instead)| {
-            vec![words, capability.to_owned(), instead.to_owned()]
-        })
+        .map(|(words, capability, instead)| vec![words, capability.to_owned(), instead.to_owned()])
         .collect();
     let intro = "The capability that `Operation not permitted` of these programs and calls lacks \
                  (`securityContext.capabilities.add`).";
@@ -118,7 +116,8 @@ impl elf::Files for Programs {
 }
 
 fn process(program: &str) -> Process {
-    let oci = serde_json::json!({"cwd": "/work", "args": [program], "user": {"uid": 1000, "gid": 1000}});
+    let oci =
+        serde_json::json!({"cwd": "/work", "args": [program], "user": {"uid": 1000, "gid": 1000}});
     let spec = ::oci_spec::runtime::Spec::default();
     let oci = serde_json::from_value(oci).unwrap();
     hull_plan::process(&oci, &spec, &hull_plan::HostFacts::default()).unwrap()
@@ -213,12 +212,8 @@ fn pull_errors() -> Vec<Cause> {
     use Unreachable as U;
     let host = || "registry.example".to_owned();
     let what = || "manifest team/app:1".to_owned();
-    let unreachable = |kind| Cause::Unreachable {
-        host: host(),
-        kind,
-        detail: String::new(),
-        registry: None,
-    };
+    let unreachable =
+        |kind| Cause::Unreachable { host: host(), kind, detail: String::new(), registry: None };
     let answer = |status| Cause::Answer {
         host: host(),
         status,

@@ -13,8 +13,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 /// A chart: its file, its heading, the work, its metrics (one, or one bar each), and a sentence about them.
-type Chart =
-    (&'static str, &'static str, &'static str, &'static [&'static str], &'static str);
+type Chart = (&'static str, &'static str, &'static str, &'static [&'static str], &'static str);
 
 const CHARTS: [Chart; 12] = [
     (
@@ -32,8 +31,20 @@ const CHARTS: [Chart; 12] = [
         &["pod down"],
         "StopContainer by KILL, RemoveContainer, StopPodSandbox and RemovePodSandbox.",
     ),
-    ("pods-per-second", "Many pods at once", "parallel", &["pods up, 8 at once"], "Eight requests are under way at a time."),
-    ("exec", "Probes", "exec", &["ExecSync true"], "An exec probe is such a call: a process starts in the container and ends."),
+    (
+        "pods-per-second",
+        "Many pods at once",
+        "parallel",
+        &["pods up, 8 at once"],
+        "Eight requests are under way at a time.",
+    ),
+    (
+        "exec",
+        "Probes",
+        "exec",
+        &["ExecSync true"],
+        "An exec probe is such a call: a process starts in the container and ends.",
+    ),
     (
         "memory-per-pod",
         "Memory of a pod",
@@ -41,7 +52,13 @@ const CHARTS: [Chart; 12] = [
         &["PSS per pod, 50 pods"],
         "All processes that a runtime keeps per pod, without the workload.",
     ),
-    ("memory-daemon", "Memory of the daemon", "memory", &["PSS of the daemon, 50 pods"], "With 50 pods on the node."),
+    (
+        "memory-daemon",
+        "Memory of the daemon",
+        "memory",
+        &["PSS of the daemon, 50 pods"],
+        "With 50 pods on the node.",
+    ),
     (
         "stats",
         "Statistics",
@@ -56,14 +73,37 @@ const CHARTS: [Chart; 12] = [
         &["restart until 300 pods are listed"],
         "From the end of the old daemon until the new one lists all pods and containers as running.",
     ),
-    ("pull", "Pulling an image", "pull", &["cold pull of eleven-layers"], "Eleven layers of 20 MiB, from a registry on the same machine."),
-    ("logs", "Writing logs", "logs", &["log, lines of 100 bytes"], "From the container's output to the last line in its log file."),
-    ("idle", "An idle node", "idle", &["CPU while 100 pods idle"], "CPU time of the runtime while nobody asks for anything."),
+    (
+        "pull",
+        "Pulling an image",
+        "pull",
+        &["cold pull of eleven-layers"],
+        "Eleven layers of 20 MiB, from a registry on the same machine.",
+    ),
+    (
+        "logs",
+        "Writing logs",
+        "logs",
+        &["log, lines of 100 bytes"],
+        "From the container's output to the last line in its log file.",
+    ),
+    (
+        "idle",
+        "An idle node",
+        "idle",
+        &["CPU while 100 pods idle"],
+        "CPU time of the runtime while nobody asks for anything.",
+    ),
     (
         "growth",
         "Hull with many pods",
         "growth",
-        &["pod up as number 1", "pod up as number 100", "pod up as number 300", "pod up as number 1000"],
+        &[
+            "pod up as number 1",
+            "pod up as number 100",
+            "pod up as number 300",
+            "pod up as number 1000",
+        ],
         "The time to start one more pod. Most of the growth is in the kernel's bridge, which walks its ports.",
     ),
 ];
@@ -119,7 +159,8 @@ fn row(all: &[Results], (_, _, work, names, _): &Chart) -> (Row, Vec<String>, St
     if let [name] = names {
         let (results, unit, targets) = metric(all, work, name);
         let (labels, samples) = targets.into_iter().unzip();
-        return (Row { work, name: (*name).into(), unit, samples }, labels, results.day.clone());
+        let row = Row { work: *work, name: (*name).into(), unit, samples };
+        return (row, labels, results.day.clone());
     }
     let (results, unit, _) = metric(all, work, names[0]);
     let first = |name: &&str| {
@@ -129,7 +170,8 @@ fn row(all: &[Results], (_, _, work, names, _): &Chart) -> (Row, Vec<String>, St
     let samples = names.iter().map(|name| first(name).1).collect();
     let label = |name: &&str| format!("pod {}", name.rsplit(' ').next().unwrap_or(name));
     let name = format!("{}, one more pod", first(&names[0]).0);
-    (Row { work, name, unit, samples }, names.iter().map(label).collect(), results.day.clone())
+    let row = Row { work: *work, name, unit, samples };
+    (row, names.iter().map(label).collect(), results.day.clone())
 }
 
 /// The figures of a chart as a table.
@@ -143,7 +185,8 @@ fn table(row: &Row, labels: &[String], compared: bool) -> String {
         // Writing to a string does not fail.
         let _done = write!(text, "| {label} | {} | {} |", shown(p50), shown(p95));
         if compared {
-            let times = row.ratio(at).map_or("–".to_owned(), |ratio| format!("×{}", shown(ratio)));
+            let times =
+                row.ratio(at).map_or("–".to_owned(), |ratio| format!("×{}", shown(ratio)));
             let _done = write!(text, " {times} |");
         }
         text.push('\n');
@@ -153,8 +196,7 @@ fn table(row: &Row, labels: &[String], compared: bool) -> String {
 
 /// The machines and versions behind the charts.
 fn environment(all: &[Results]) -> String {
-    let mut text =
-        String::from("| Result | Machine | Versions |\n|---|---|---|\n");
+    let mut text = String::from("| Result | Machine | Versions |\n|---|---|---|\n");
     for Results { day, document } in all {
         let machine = &document["machine"];
         let works = document["works"].as_array().or_fail("find works");
