@@ -23,7 +23,7 @@ pub struct Link {
     pub line: usize,
     /// The text that a reader sees.
     pub text: String,
-    /// The address.
+    /// The address that it leads to.
     pub target: String,
     /// Whether it shows an image.
     pub is_image: bool,

@@ -169,7 +169,7 @@ const RIGHTS: &[Printed] = &[
     }),
 ];
 
-/// The network.
+/// Errors of the network.
 const NETWORK: &[Printed] = &[
     ("httpd: bind: Permission denied", "uid 1000, port 80", || Facts {
         first_free_port: 1024,
@@ -194,7 +194,7 @@ const NETWORK: &[Printed] = &[
     ("x509: certificate signed by unknown authority", "", app),
 ];
 
-/// Limits.
+/// Limits that were reached.
 const LIMITS: &[Printed] = &[
     ("open /srv/x: too many open files", "", app),
     ("open /srv/x: Too many open files in system", "", app),

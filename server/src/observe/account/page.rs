@@ -273,7 +273,7 @@ fn pull_errors() -> Vec<Cause> {
     causes
 }
 
-/// Failed pulls.
+/// The errors of failed pulls.
 fn pulls(page: &mut String) {
     let row = |cause: Cause| {
         let seen = cause.to_string();

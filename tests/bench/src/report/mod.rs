@@ -3,6 +3,8 @@
 
 #[cfg(test)]
 mod published;
+#[cfg(test)]
+mod readme;
 mod svg;
 
 use crate::args::Args;

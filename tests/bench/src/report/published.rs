@@ -112,14 +112,14 @@ const UNITS: [Unit; 6] =
     [Unit::Ms, Unit::CpuMs, Unit::PerSecond, Unit::MbPerSecond, Unit::Kib, Unit::CpuPerMille];
 
 /// A result file.
-struct Results {
+pub(super) struct Results {
     /// The day that its name begins with.
     day: String,
     document: Value,
 }
 
 /// All results of whole runs, the newest first.
-fn results() -> Vec<Results> {
+pub(super) fn results() -> Vec<Results> {
     let dir = paths::root().join("docs/bench");
     let mut names = shell::names(&dir);
     names.sort();
@@ -133,7 +133,7 @@ fn results() -> Vec<Results> {
 }
 
 /// A metric in the newest results that have it: the day, the unit, and the samples by target.
-fn metric<'r>(
+pub(super) fn metric<'r>(
     all: &'r [Results],
     work: &str,
     name: &str,
