@@ -2,6 +2,8 @@
 //! The text of docs/troubleshooting.md: symptoms, explained by the code behind statuses and `hull explain`. A test of
 //! this file writes it, with HULL_BLESS=1, or compares it.
 
+mod refusals;
+
 use super::judge;
 use super::reading::Reading;
 use crate::diagnostics::ends::symptoms::{self, Symptom};
@@ -286,10 +288,23 @@ fn pulls(page: &mut String) {
     table(page, "## An image is not pulled", intro, &["You see", "What helps"], &rows);
 }
 
+/// Errors of verbs.
+fn refused(page: &mut String) {
+    for (heading, intro, all) in refusals::all() {
+        let row = |(seen, hint): (String, Option<String>)| {
+            let hint = hint.unwrap_or_else(|| panic!("nothing helps: {seen}"));
+            vec![format!("cannot {seen}"), hint]
+        };
+        let rows: Vec<_> = all.into_iter().map(row).collect();
+        table(page, heading, intro, &["You see", "What helps"], &rows);
+    }
+}
+
 /// The text of the page.
 fn text() -> String {
     let mut page = String::from(INTRO);
     pulls(&mut page);
+    refused(&mut page);
     starts(&mut page);
     ends(&mut page);
     running(&mut page);
