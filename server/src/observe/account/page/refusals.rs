@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Examples of errors of verbs: configs that are refused, networks that cannot be made, work that takes too long.
 
-use crate::error;
-use crate::oci_spec;
 use hull_network::{Error as Network, PortMapping, Protocol};
 use std::io;
 use std::time::Duration;
@@ -15,8 +13,8 @@ fn absent() -> io::Error {
 }
 
 /// Configs of pods and containers from which nothing can be started.
-fn specs() -> Vec<oci_spec::Error> {
-    use oci_spec::Error as E;
+fn specs() -> Vec<crate::oci_spec::Error> {
+    use crate::oci_spec::Error as E;
     vec![
         E::NoCommand,
         E::NoCapability { name: "NET_ADMN".into() },
@@ -33,8 +31,8 @@ fn specs() -> Vec<oci_spec::Error> {
 }
 
 /// Work on containers that goes wrong.
-fn verbs() -> Vec<error::Error> {
-    use error::Error as E;
+fn verbs() -> Vec<crate::error::Error> {
+    use crate::error::Error as E;
     vec![
         E::NoImage { image: "registry.example/team/app:1".into() },
         E::Propagation {
