@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: nightly zoo cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean oci-interop
+.PHONY: book nightly zoo cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean oci-interop
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -214,6 +214,9 @@ bench-pull: build ## Measure pulls: time, CPU, disk, memory
 
 deb: build ## Build a Debian package of the release binary, in target/debian
 	@scripts/deb
+
+book: setup ## Build the docs as a book with search, in target/book (installs mdBook once)
+	@scripts/book
 
 install: build ## Install the binary into PREFIX/bin
 	@install -D -m 0755 "$${CARGO_TARGET_DIR:-target}/release/hull" "$(DESTDIR)$(PREFIX)/bin/hull"

@@ -12,6 +12,8 @@ mod cri;
 mod daemon;
 mod diagnostics;
 mod doctor;
+#[cfg(test)]
+mod documented;
 mod embedded;
 mod error;
 mod history;

@@ -79,6 +79,9 @@ mod verify;
 mod wait;
 mod words;
 
+#[cfg(test)]
+pub(crate) use usage::{command, fault as usage_fault};
+
 use crate::config::{self, Config};
 use crate::observe::logging;
 use args::{Cli, Command, ConfigWhat, ImagesWhat, Serve};

@@ -63,9 +63,19 @@ fn groups(command: &Command) -> String {
 /// Parses the words of the process; the exit code if they are wrong, or ask for help.
 pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Cli, ExitCode> {
     let words = rewritten(ctr::called_as(words));
-    let parsed =
-        command().try_get_matches_from(&words).and_then(|matches| Cli::from_arg_matches(&matches));
-    parsed.map_err(|err| failed(&err, &words))
+    understood(&words).map_err(|err| failed(&err, &words))
+}
+
+/// The command that words stand for, with those of other tools replaced before.
+fn understood(words: &[OsString]) -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches_from(words)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// The error of a command line of the docs; `None` if Hull understands it.
+#[cfg(test)]
+pub(crate) fn fault(words: &[String]) -> Option<clap::Error> {
+    understood(&rewritten(words.iter().map(OsString::from).collect())).err()
 }
 
 /// The position of the command.

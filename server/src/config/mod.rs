@@ -25,6 +25,8 @@ mod tests;
 mod validate;
 
 pub(crate) use error::Error;
+#[cfg(test)]
+pub(crate) use keys::KEYS;
 pub(crate) use layers::load;
 #[cfg(test)]
 pub(crate) use origin::Origin;

@@ -20,7 +20,7 @@ pub(crate) fn container(node: &Node, cgroup: &str, name: &str) -> Option<Diagnos
 }
 
 /// Of a pod that the freezer of `cgroup` holds: its own, or one above it.
-fn of_pod(cgroup: &str) -> Diagnosis {
+pub(super) fn of_pod(cgroup: &str) -> Diagnosis {
     let hint = thaw_hint("", Some(&shown(cgroup, 512)));
     diagnosis(
         "the pod is frozen: none of its processes runs".into(),
@@ -28,7 +28,7 @@ fn of_pod(cgroup: &str) -> Diagnosis {
     )
 }
 
-fn of_container(name: &str) -> Diagnosis {
+pub(super) fn of_container(name: &str) -> Diagnosis {
     diagnosis(
         "paused: its processes are frozen, so it does nothing and answers nothing".into(),
         thaw_hint(name, None),

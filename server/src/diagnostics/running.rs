@@ -67,7 +67,7 @@ fn is_zombie(stat: &str) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
 }
 
-fn of_zombies(count: usize) -> Diagnosis {
+pub(super) fn of_zombies(count: usize) -> Diagnosis {
     Diagnosis {
         kind: "zombies".into(),
         layer: Layer::Process,

@@ -13,6 +13,7 @@ mod dependencies;
 mod docs;
 mod house;
 mod lexer;
+mod links;
 mod modules;
 mod phrases;
 mod short_docs;

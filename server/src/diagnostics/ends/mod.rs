@@ -342,4 +342,6 @@ fn grace_over(waited_s: u64, of: &Circumstances<'_>) -> Diagnosis {
 #[cfg(test)]
 mod outputs;
 #[cfg(test)]
+pub(crate) mod symptoms;
+#[cfg(test)]
 mod tests;

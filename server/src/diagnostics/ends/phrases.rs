@@ -230,6 +230,12 @@ const PHRASES: [Known; 28] = [
 ];
 
 impl Phrase {
+    /// All of them.
+    #[cfg(test)]
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        PHRASES.iter().map(|(phrase, ..)| *phrase)
+    }
+
     /// How messages show it.
     pub(super) fn shown(self) -> &'static str {
         PHRASES.iter().find(|(known, ..)| *known == self).map_or("", |(_, shown, ..)| shown)

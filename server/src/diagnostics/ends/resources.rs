@@ -164,3 +164,9 @@ pub(super) fn other(clue: &Clue) -> Option<Inference> {
     });
     found.map(|(.., kind, layer, cause, fix)| likely(kind, *layer, *cause, *fix))
 }
+
+/// The causes of the table.
+#[cfg(test)]
+pub(super) fn causes() -> impl Iterator<Item = &'static str> {
+    RESOURCES.iter().map(|(.., cause, _)| *cause)
+}

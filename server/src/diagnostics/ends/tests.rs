@@ -13,7 +13,7 @@ mod resources;
 const DEFAULT_CAPABILITIES: u64 = 0xa804_25fb;
 
 /// The facts of a container that runs `args` as root with the default capabilities.
-fn facts(args: &[&str]) -> Facts {
+pub(super) fn facts(args: &[&str]) -> Facts {
     let oci = json!({"cwd": "/", "args": args, "user": {"uid": 0, "gid": 0}});
     let spec = ::oci_spec::runtime::Spec::default();
     let host = hull_plan::HostFacts::default();
@@ -43,18 +43,18 @@ fn facts(args: &[&str]) -> Facts {
     }
 }
 
-fn as_user(facts: Facts, uid: u32) -> Facts {
+pub(super) fn as_user(facts: Facts, uid: u32) -> Facts {
     let mut capabilities = facts.process.capabilities;
     capabilities.effective = 0;
     Facts { process: Process { uid, gid: uid, capabilities, ..facts.process }, ..facts }
 }
 
-fn without_capabilities(mut facts: Facts) -> Facts {
+pub(super) fn without_capabilities(mut facts: Facts) -> Facts {
     (facts.process.capabilities.effective, facts.process.capabilities.bounding) = (0, 0);
     facts
 }
 
-fn under(mut facts: Facts, profile: &str, name: &str) -> Facts {
+pub(super) fn under(mut facts: Facts, profile: &str, name: &str) -> Facts {
     let profile = match profile {
         "" => (*seccomp::runtime_default(None).unwrap()).clone(),
         json => seccomp::localhost(json.as_bytes()).unwrap(),
@@ -64,17 +64,17 @@ fn under(mut facts: Facts, profile: &str, name: &str) -> Facts {
     facts
 }
 
-fn with_volume(mut facts: Facts, target: &str, read_only: bool) -> Facts {
+pub(super) fn with_volume(mut facts: Facts, target: &str, read_only: bool) -> Facts {
     let volume = Volume { target: target.into(), source: "/v".into(), read_only, full: None };
     facts.volumes.push(volume);
     facts
 }
 
-fn directory(mode: u32) -> Owner {
+pub(super) fn directory(mode: u32) -> Owner {
     Owner { uid: 0, gid: 0, mode, is_directory: true }
 }
 
-fn ended(
+pub(super) fn ended(
     how: &ExitReason,
     line: &str,
     facts: Option<&Facts>,

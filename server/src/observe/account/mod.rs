@@ -4,6 +4,8 @@
 
 mod finding;
 mod judge;
+#[cfg(test)]
+mod page;
 mod reading;
 
 pub(crate) use finding::{Finding, Weight};

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The report of a run: a table for people, JSON with every sample, a chart per metric.
 
+#[cfg(test)]
+mod published;
+#[cfg(test)]
+mod readme;
 mod svg;
 
 use crate::args::Args;
