@@ -29,6 +29,7 @@ pub mod hooks;
 mod id_maps;
 mod ids;
 mod image_volume;
+mod inside_maps;
 mod intermediate_process;
 mod kernel_mounts;
 mod launch;
