@@ -172,6 +172,7 @@ fn build(
         hooks_directory: Some(Path::new(&setup.record.bundle)),
         prepare: (!wanted.is_empty()).then_some(Prepare(&give_devices)),
         scheduling: Some(&setup.beyond.scheduling),
+        keeps_capabilities: setup.record.process.capabilities().is_none(),
         further_limits: Some(&setup.beyond.further_limits),
         write_maps: rootless::map_writer(),
         host_devices: rootless::is_rootless(global),
