@@ -19,7 +19,7 @@ use crate::setup::{Setup, setup};
 use crate::status::{self, check_thawed, failed};
 use crate::store::Dir;
 use crate::{log, net_devices, rootless, start, systemd};
-use hull_cgroup::{Cgroup, CgroupFs};
+use hull_cgroup::CgroupFs;
 use hull_init::plan::Step;
 use hull_init::{Io, LaunchOptions, PendingProcess, Prepare, StepError, start_socket};
 use hull_records::{Durability, Location};
@@ -68,8 +68,7 @@ fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
         let size = &mut setup.plan.process.terminal;
         *size = size.or_else(console::own_size);
     }
-    let host = CgroupFs::detect().map_err(failed(&args.id))?;
-    let cgroup = Cgroup::at(&host, &setup.record.cgroup).map_err(failed(&args.id))?;
+    let cgroup = status::cgroup(&setup.record)?;
     check_thawed(&cgroup, &args.id)?;
     let receiver = Receiver::connect("--console-socket", args.streams.console_socket.as_deref())?;
     let pidfd_receiver = Receiver::connect("--pidfd-socket", args.streams.pidfd_socket.as_deref())?;
@@ -228,7 +227,7 @@ fn described(setup: &Setup, error: &StepError) -> Error {
     if let Step::Hook(_) = error.step {
         return hook_failed(&setup.hooks, id, error);
     }
-    let cgroup = CgroupFs::detect().and_then(|host| Cgroup::at(&host, &setup.record.cgroup));
+    let cgroup = status::cgroup(&setup.record);
     let error = error.clone();
     let error = cgroup.map_or(error.clone(), |cgroup| error.or_memory(&cgroup));
     Error::Start { id, failure: Box::new(hull_plan::diagnose(&setup.plan, &error)) }

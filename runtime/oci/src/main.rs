@@ -11,6 +11,7 @@
 
 mod args;
 mod beyond_plan;
+mod cgroup_place;
 mod console;
 mod create;
 mod default_spec;

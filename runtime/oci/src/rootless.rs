@@ -8,7 +8,7 @@
 use crate::args::Global;
 use crate::error::{Error, Result};
 use crate::setup::Setup;
-use crate::status::failed;
+use crate::status::{failed, host_of};
 use hull_cgroup::{Cgroup, CgroupFs, Limits};
 use hull_init::plan::{IdMap, Op, Step};
 use hull_init::{StepError, WriteMaps};
@@ -45,7 +45,7 @@ pub(crate) fn groups_are_denied() -> bool {
 /// The host's cgroups, or none where a rootless container goes without.
 pub(crate) fn cgroups(global: &Global, setup: &mut Setup, is_named: bool) -> Result<CgroupFs> {
     let id = setup.record.id.clone();
-    let host = CgroupFs::detect().map_err(failed(&id))?;
+    let host = host_of(&setup.record)?;
     if !is_rootless(global) {
         return Ok(host);
     }

@@ -3,6 +3,7 @@
 
 use crate::args::{Create, Global};
 use crate::beyond_plan::{BeyondPlan, label_mounts};
+use crate::cgroup_place::{self, CgroupPlace};
 use crate::error::{Error, Result};
 use crate::hooks::inherit_env;
 use crate::record::{self, Record};
@@ -41,11 +42,10 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     let bundle = bundle(args.bundle.as_deref())?;
     let mut spec = config(global, &bundle)?;
     let rootfs = rootfs(&bundle, &spec)?;
-    let named = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
-    let names_cgroup = named.is_some_and(|path| !path.as_os_str().is_empty());
-    let (cgroup, scope) = cgroup_path(global, &mut spec, &args.id)?;
+    let names_cgroup = cgroup_place::is_named(&spec);
+    let CgroupPlace { path, roots, scope } = cgroup_place::fill_in(global, &mut spec, &args.id)?;
     let hooks = spec.hooks().clone();
-    let record = record(&spec, args, &bundle, &rootfs, cgroup)?;
+    let record = record(&spec, args, &bundle, &rootfs, path)?;
     let beyond = BeyondPlan::take(&mut spec)?;
     if let Some(root) = spec.root_mut() {
         // Without links: paths in it are recognized by their text.
@@ -90,6 +90,7 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
         memory_policy: beyond.memory_policy.clone(),
         checks_memory,
         listener: beyond.listener.clone(),
+        cgroup_roots: roots,
         ..record
     };
     let unit_properties = match &scope {
@@ -210,33 +211,6 @@ fn rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
     found.map_err(|err| Error::BadFile { path, what: "root.path", why: err.to_string() })
 }
 
-/// Fills in what the spec leaves to us.
-fn cgroup_path(global: &Global, spec: &mut Spec, id: &str) -> Result<(String, Option<Scope>)> {
-    let Some(linux) = spec.linux_mut() else { return Ok((String::new(), None)) };
-    let named = linux.cgroups_path().as_ref().map(|path| path.to_string_lossy().into_owned());
-    if global.systemd_cgroup {
-        let scope = Scope::named(named.as_deref(), id)?;
-        linux.set_cgroups_path(Some(scope.cgroup.clone().into()));
-        return Ok((scope.cgroup.clone(), Some(scope)));
-    }
-    let path = match named.filter(|path| !path.is_empty()) {
-        Some(path) if path.starts_with('/') => path,
-        Some(path) => format!("/{path}"),
-        // Without a parent of its own, which nobody could take away in the end.
-        None => format!("/{id}"),
-    };
-    if path.trim_matches('/').is_empty() {
-        let source = hull_plan::Error::Bad {
-            field: "linux.cgroupsPath",
-            value: path,
-            why: "the root cgroup is not allowed: its limits would be the host's",
-        };
-        return Err(Error::Plan { id: id.to_owned(), source });
-    }
-    linux.set_cgroups_path(Some(path.clone().into()));
-    Ok((path, None))
-}
-
 fn record(
     spec: &Spec,
     args: &Create,
@@ -267,5 +241,6 @@ fn record(
         listener: None,
         systemd_unit: None,
         without_cgroup: false,
+        cgroup_roots: Vec::new(),
     })
 }
