@@ -40,13 +40,13 @@ impl Caller {
         Self { own }
     }
 
-    /// Runs the command in these cgroups.
+    /// Runs the command in these cgroups. Its output is not read, which a container holds for longer.
     fn run(&self, command: &Command) {
         let enter = |(_, dir, _): &(&str, PathBuf, PathBuf)| {
             format!("echo $$ > {}/cgroup.procs && ", dir.display())
         };
         let enter: String = self.own.iter().map(enter).collect();
-        let script = format!("{enter}exec {} >/dev/null", shell_words(command));
+        let script = format!("{enter}exec {} </dev/null >/dev/null 2>&1", shell_words(command));
         let _said = finish(Command::new("sh").args(["-c", &script])).good();
     }
 }
@@ -65,10 +65,13 @@ impl Drop for Caller {
 fn a_cgroup_that_is_relative_or_not_named_belongs_to_the_callers() {
     let bundle = Bundle::new();
     let caller = Caller::of(&bundle);
-    for (path, name) in [(Value::Null, "one"), (json!("rel"), "rel")] {
+    // In the hierarchies whose root the caller is in, another test's could have a common name.
+    let id = format!("{}-id", bundle.cgroup().trim_start_matches('/'));
+    let relative = format!("{id}-rel");
+    for (path, name) in [(Value::Null, &id), (json!(relative), &relative)] {
         bundle.change(|config| config["linux"]["cgroupsPath"] = path);
-        caller.run(&bundle.command(&["create", "-b", &bundle.path(), "one"]));
-        let pid = bundle.state("one")["pid"].to_string();
+        caller.run(&bundle.command(&["create", "-b", &bundle.path(), &id]));
+        let pid = bundle.state(&id)["pid"].to_string();
         let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         for (hierarchy, _, begin) in &caller.own {
             let want = begin.file_name().unwrap().display().to_string();
@@ -76,22 +79,22 @@ fn a_cgroup_that_is_relative_or_not_named_belongs_to_the_callers() {
             assert!(table.lines().any(|line| line.ends_with(&want)), "no {want} in {table}");
         }
         // Commands of others find it.
-        let _said = bundle.oci(&["start", "one"]).good();
-        let pids = bundle.oci(&["ps", "-f", "json", "one"]).good();
-        assert_eq!(serde_json::from_str::<Value>(&pids).unwrap(), json!([pid.parse::<u32>().unwrap()]));
-        let _said = bundle.oci(&["update", "--pids-limit", "44", "one"]).good();
-        let _said = bundle.oci(&["exec", "one", "true"]).good();
-        let _said = bundle.oci(&["pause", "one"]).good();
-        assert_eq!(bundle.status("one"), "paused");
-        let limits: Vec<_> = caller
-            .own
-            .iter()
-            .filter_map(|(.., begin)| fs::read_to_string(begin.join(name).join("pids.max")).ok())
-            .collect();
-        assert_eq!(limits, ["44\n"]);
-        let _said = bundle.oci(&["delete", "--force", "one"]).good();
-        for (.., begin) in &caller.own {
-            assert!(!begin.join(name).is_dir(), "{} is left", begin.display());
+        let _said = bundle.oci(&["start", &id]).good();
+        let pids: Value =
+            serde_json::from_str(&bundle.oci(&["ps", "-f", "json", &id]).good()).unwrap();
+        assert_eq!(pids[0].to_string(), pid);
+        let _said = bundle.oci(&["update", "--pids-limit", "44", &id]).good();
+        let _said = bundle.oci(&["exec", &id, "true"]).good();
+        let _said = bundle.oci(&["pause", &id]).good();
+        assert_eq!(bundle.status(&id), "paused");
+        let of_pids = |(.., begin): &(&str, PathBuf, PathBuf)| {
+            fs::read_to_string(begin.join(name).join("pids.max")).ok()
+        };
+        assert_eq!(caller.own.iter().filter_map(of_pids).collect::<Vec<_>>(), ["44\n"]);
+        let _said = bundle.oci(&["delete", "--force", &id]).good();
+        let begins = caller.own.iter().map(|(.., begin)| begin.clone());
+        for dir in begins.chain(host::hierarchies()) {
+            assert!(!dir.join(name).is_dir(), "{} is left in {}", name, dir.display());
         }
     }
     drop(caller);
