@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::foreground;
 use crate::hooks::hook_failed;
 use crate::listener::{Listener, connect_agent};
+use crate::resources::check_shares;
 use crate::setup::{Setup, setup};
 use crate::status::{self, check_thawed, failed};
 use crate::store::Dir;
@@ -69,6 +70,7 @@ fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
         *size = size.or_else(console::own_size);
     }
     let cgroup = status::cgroup(&setup.record)?;
+    check_shares(&status::host_of(&setup.record)?, &setup.plan.cgroup.limits)?;
     check_thawed(&cgroup, &args.id)?;
     let receiver = Receiver::connect("--console-socket", args.streams.console_socket.as_deref())?;
     let pidfd_receiver = Receiver::connect("--pidfd-socket", args.streams.pidfd_socket.as_deref())?;

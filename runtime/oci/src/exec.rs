@@ -34,6 +34,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let first = running(&dir, &record, args)?;
     let oci = document(global, &record, args)?;
     check_env(&oci)?;
+    hull_plan::check_process(&oci).map_err(|source| Error::PlanProcess { source })?;
     let terminal = oci.terminal() == Some(true);
     check_streams(&args.streams, terminal)?;
     let mut plain = oci.clone();

@@ -3,9 +3,11 @@
 
 use crate::{bind_scratch, refused, until};
 use hull_tests::bundle::Bundle;
+use hull_tests::eventually::{blocking, deadline};
 use hull_tests::host;
 use serde_json::{Value, json};
 use std::fs;
+use std::path::PathBuf;
 
 /// Hooks that write their kind and their state, one line each.
 fn hooks(log: &str, inside: &str) -> Value {
@@ -211,7 +213,14 @@ fn a_neighbour_that_stops_a_start_does_not_lift_the_time_of_its_hooks() {
     let started = bundle.oci(&["start", "joined"]);
     refused(&started, &["startContainer hooks", "have not ended 6 s", "killed", "hint:"]);
     until(&bundle, "joined", "stopped");
+    // The hook, too.
+    let nobody = || {
+        let of = |root: PathBuf| root.join(cgroup.trim_start_matches('/')).join("cgroup.procs");
+        let files = host::hierarchies().into_iter().map(of);
+        let pids: String = files.filter_map(|file| fs::read_to_string(file).ok()).collect();
+        if pids.is_empty() { Ok(()) } else { Err(pids) }
+    };
+    blocking(deadline(), nobody).unwrap_or_else(|pids| panic!("{pids} are in its cgroup"));
     let _said = bundle.oci(&["delete", "joined"]).good();
-    assert!(host::cgroups(&cgroup).is_empty(), "its hook is there");
     assert_eq!(bundle.status("owner"), "running");
 }
