@@ -154,13 +154,13 @@ fn plan_hint(error: &hull_plan::Error) -> Option<String> {
             "correct `{field}` in config.json, as the OCI runtime spec describes it"
         ));
     }
-    match error {
-        hull_plan::Error::Unsupported { value, .. } if value == "linux.intelRdt" => Some(
-            "remove `linux.intelRdt` from config.json; a process is put into a group of resctrl by writing its pid to the group's `tasks`".into(),
-        ),
-        hull_plan::Error::Unsupported { value, .. } if !value.starts_with("SCMP_ACT_") => {
-            Some(format!("remove `{value}` from config.json"))
-        }
-        other => other.hint(),
+    if let hull_plan::Error::Unsupported { value, .. } = error
+        && !value.starts_with("SCMP_ACT_")
+    {
+        return Some(match value.as_str() {
+            "linux.intelRdt" => "remove `linux.intelRdt` from config.json; a process is put into a group of resctrl by writing its pid to the group's `tasks`".into(),
+            field => format!("remove `{field}` from config.json"),
+        });
     }
+    error.hint()
 }

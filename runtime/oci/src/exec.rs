@@ -33,8 +33,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let record = dir.record()?.ok_or_else(none)?;
     let first = running(&dir, &record, args)?;
     let oci = document(global, &record, args)?;
-    check_env(&oci)?;
-    hull_plan::check_process(&oci).map_err(|source| Error::PlanProcess { source })?;
+    check(&oci)?;
     let terminal = oci.terminal() == Some(true);
     check_streams(&args.streams, terminal)?;
     let mut plain = oci.clone();
@@ -97,6 +96,11 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
         Some(signals) => foreground::supervise(&started.pidfd, &signals, master.as_ref(), resize),
         None => Ok(0),
     }
+}
+
+fn check(oci: &Oci) -> Result<()> {
+    check_env(oci)?;
+    hull_plan::check_process(oci).map_err(|source| Error::PlanProcess { source })
 }
 
 /// Why a step of an exec failed, in words.

@@ -68,8 +68,9 @@ pub fn check_process(process: &Process) -> Result<(), Error> {
         return Err(bad("process.scheduler.priority", priority, why));
     }
     let times = [scheduler.runtime(), scheduler.deadline(), scheduler.period()];
-    let time = times.into_iter().flatten().find(|time| *time != 0);
-    match time.filter(|_| policy != LinuxSchedulerPolicy::SchedDeadline) {
+    let time = times.into_iter().flatten().find(|time| **time != 0);
+    let has_times = matches!(policy, LinuxSchedulerPolicy::SchedDeadline);
+    match time.filter(|_| !has_times) {
         Some(time) => {
             let why = "only SCHED_DEADLINE has a runtime, a deadline and a period";
             Err(bad("process.scheduler.runtime", time, why))
@@ -186,10 +187,11 @@ mod tests {
         }
         *place = value.clone();
         let spec: Spec = serde_json::from_value(spec).unwrap();
-        check_values(&spec).err().map(|error| match error {
-            Error::Bad { field, .. } | Error::Missing { field } => field.to_owned(),
-            other => panic!("{other}"),
-        })
+        let error = check_values(&spec).err()?;
+        let (Error::Bad { field, .. } | Error::Missing { field }) = error else {
+            panic!("{error}")
+        };
+        Some(field.to_owned())
     }
 
     /// What runc 1.5 does with each, by its `specconv`, `configs/validate` and `cgroups`.
