@@ -24,6 +24,7 @@ mod features;
 mod foreground;
 mod home_dir;
 mod hooks;
+mod joined_maps;
 mod kill;
 mod list;
 mod listener;

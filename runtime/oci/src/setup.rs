@@ -9,7 +9,7 @@ use crate::hooks::inherit_env;
 use crate::record::{self, Record};
 use crate::resources::{checks_memory, warn_of_kernel_memory};
 use crate::systemd::Scope;
-use crate::{documents, home_dir, log, rootless, seccomp, store, systemd};
+use crate::{documents, home_dir, joined_maps, log, rootless, seccomp, store, systemd};
 use hull_init::plan::{IdMap, Op};
 use hull_init::{HookKind, Hooks, Phase, Plan};
 use hull_plan::defaults::with_device_rules;
@@ -41,6 +41,7 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     store::checked(&args.id)?;
     let bundle = bundle(args.bundle.as_deref())?;
     let mut spec = config(global, &bundle)?;
+    joined_maps::fill_in(&mut spec)?;
     let rootfs = rootfs(&bundle, &spec)?;
     let names_cgroup = cgroup_place::is_named(&spec);
     let CgroupPlace { path, roots, scope } = cgroup_place::fill_in(global, &mut spec, &args.id)?;
