@@ -6,9 +6,7 @@ use crate::plan::{IdMap, IdMaps, Step, StepError};
 use hull_sys::{ForkResult, clone3, flags};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{
-    DumpableBehavior, WaitId, WaitIdOptions, set_dumpable_behavior, waitid,
-};
+use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, set_dumpable_behavior, waitid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};

@@ -108,8 +108,7 @@ pub fn launch(
         };
         let (host_devices, mapper) = (how.host_devices, map_phase.child());
         let before_pivot = || hook_phase.child(how);
-        let pre_pivot =
-            apply::PrePivot { procfs, host_devices, mapper, terminal, before_pivot };
+        let pre_pivot = apply::PrePivot { procfs, host_devices, mapper, terminal, before_pivot };
         let slave = apply::all(host, plan, sources, slots, pre_pivot)?.map(Io::Terminal);
         let io = slave.as_ref().unwrap_or(&io);
         process::exec_process(&plan.process, io, pre_mount, report, how, birth)

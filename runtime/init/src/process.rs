@@ -354,9 +354,8 @@ fn bounding_set(process: &Process) -> Result<(), StepError> {
         match rustix::thread::remove_capability_from_bounding_set(bit) {
             // Past the last capability of this kernel.
             Err(Errno::INVAL) => break,
-            other => other.map_err(|errno| {
-                StepError::new(Step::Identity, errno, "prctl(CAPBSET_DROP)")
-            })?,
+            other => other
+                .map_err(|errno| StepError::new(Step::Identity, errno, "prctl(CAPBSET_DROP)"))?,
         }
     }
     Ok(())

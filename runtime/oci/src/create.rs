@@ -63,6 +63,7 @@ pub(crate) fn run(global: &Global, args: &Create) -> Result<u8> {
 
 fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
     let mut setup = setup(global, args)?;
+    rootless::check(&setup.plan)?;
     check_streams(&args.streams, setup.terminal)?;
     net_devices::check(global, &args.id, &setup.plan, &setup.beyond.net_devices)?;
     if setup.terminal && !args.streams.detach {

@@ -441,7 +441,8 @@ mod tests {
         assert_eq!(done.io_priority(), own.io_priority());
         assert_eq!(done.exec_cpu_affinity(), own.exec_cpu_affinity());
         assert_eq!((done.user().uid(), done.env().is_none()), (0, true), "these are its own");
-        let none = r#"{"cwd": "/", "args": ["y"], "user": {"uid": 0, "gid": 0}, "capabilities": {}}"#;
+        let none =
+            r#"{"cwd": "/", "args": ["y"], "user": {"uid": 0, "gid": 0}, "capabilities": {}}"#;
         let done = completed(serde_json::from_str(none).unwrap(), &own);
         assert!(done.capabilities().as_ref().is_some_and(|sets| sets.bounding().is_none()));
     }

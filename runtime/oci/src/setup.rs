@@ -9,7 +9,7 @@ use crate::hooks::inherit_env;
 use crate::record::{self, Record};
 use crate::resources::{checks_memory, warn_of_kernel_memory};
 use crate::systemd::Scope;
-use crate::{documents, home_dir, joined_maps, log, rootless, seccomp, store, systemd};
+use crate::{documents, home_dir, joined_maps, log, seccomp, store, systemd};
 use hull_init::plan::{IdMap, Op};
 use hull_init::{HookKind, Hooks, Phase, Plan};
 use hull_plan::defaults::with_device_rules;
@@ -73,7 +73,6 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     let mut plan = hull_plan::plan(&spec, &options).map_err(planned)?;
     label_all(&mut plan.ops, beyond.mount_label.as_deref(), options.host).map_err(planned)?;
     check_joined_settings(&plan).map_err(planned)?;
-    rootless::check(&plan)?;
     if let Some(profile) = &beyond.seccomp {
         plan.process.seccomp = Some(seccomp::filter(root, profile)?);
         let phases = phases(&plan, &record.process, &steps, beyond.listener.is_some());

@@ -6,7 +6,7 @@ use hull_tests::bundle::Bundle;
 use hull_tests::expect::ExpectExt as _;
 use hull_tests::host;
 use hull_tests::shell::finish;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;
 

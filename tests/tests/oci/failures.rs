@@ -95,7 +95,10 @@ fn settings_of_others_and_values_out_of_range_are_refused() {
             &["no mount namespace of its own", "that of others", "without a path"],
         ),
         (
-            |c| c["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}, {"type": "pid"}]),
+            |c| {
+                c["linux"]["namespaces"] =
+                    json!([{"type": "mount"}, {"type": "pid"}, {"type": "pid"}])
+            },
             &["linux.namespaces", "pid", "there twice", "hint:"],
         ),
         (

@@ -143,7 +143,10 @@ fn values_out_of_range_are_refused_by_an_update_too() {
     refused(&update(&json!({"memory": {"limit": -7}})), &["memory.limit", "`-7`", "hint:"]);
     refused(&update(&json!({"blockIO": {"weight": 5}})), &["blockIO.weight", "10 to 1000"]);
     let _said = update(&json!({"memory": {"swappiness": u64::MAX, "limit": -1}})).good();
-    let shares = [update(&json!({"cpu": {"shares": 1}})), bundle.oci(&["update", "--cpu-share", "1", "one"])];
+    let shares = [
+        update(&json!({"cpu": {"shares": 1}})),
+        bundle.oci(&["update", "--cpu-share", "1", "one"]),
+    ];
     for ran in shares {
         if host::hierarchies().len() > 1 {
             refused(&ran, &["cpu.shares", "2 to 262144", "hint:"]);

@@ -29,7 +29,8 @@ pub(crate) fn of_annotations(
 /// The property as systemd takes it over its socket: a time of a unit file, in seconds (`TimeoutStopSec`), is one in
 /// microseconds there. As with runc; `None` for a time that is not a number.
 fn in_microseconds(name: &str, value: Value) -> Option<(String, Value)> {
-    let time = name.strip_suffix("Sec").filter(|time| time.ends_with(|of: char| of.is_ascii_lowercase()));
+    let time =
+        name.strip_suffix("Sec").filter(|time| time.ends_with(|of: char| of.is_ascii_lowercase()));
     let Some(time) = time else { return Some((name.to_owned(), value)) };
     let seconds = match value {
         Value::Number(seconds) => seconds,
