@@ -55,10 +55,10 @@ pub fn has_waiter(directory: BorrowedFd<'_>) -> Result<bool, Error> {
     Ok(try_connect(directory)?.is_some())
 }
 
-/// What became of a process that was to be released.
+/// The outcome of a release.
 #[derive(Debug)]
 pub enum Released {
-    /// None waited.
+    /// No process waited there.
     NoWaiter,
     /// Its exec has succeeded, or a step before it failed.
     Reported(Result<(), StepError>),

@@ -201,9 +201,20 @@ fn sub_cgroups(
     asked: &[String],
 ) -> Result<(String, Vec<(String, String)>)> {
     let mut all = record.cgroup.clone();
-    let mut some = Vec::new();
+    let mut some: Vec<(String, String)> = Vec::new();
+    let wrong = |why: &str, text: &str| {
+        let text: String = text.chars().take(200).collect();
+        Err(Error::Usage { what: format!("--cgroup: {why} `{text}`") })
+    };
     for text in asked {
-        let (controllers, below) = text.split_once(':').unwrap_or(("", text));
+        let prefixed = text.split_once(':');
+        if prefixed.is_none() && asked.len() > 1 {
+            return wrong("of several, each names its controllers (CONTROLLER:PATH):", text);
+        }
+        if prefixed.is_some_and(|(controllers, _)| controllers.split(',').any(str::is_empty)) {
+            return wrong("a controller has no name in", text);
+        }
+        let (controllers, below) = prefixed.unwrap_or(("", text));
         let parts = below.split('/').filter(|part| !matches!(*part, "" | "."));
         let parts: Vec<_> = parts.collect();
         if parts.contains(&"..") {
@@ -220,9 +231,10 @@ fn sub_cgroups(
                 of.controllers.iter().any(|name| name.trim_start_matches("name=") == controller)
             });
             if !known {
-                let controller: String = controller.chars().take(40).collect();
-                let what = format!("--cgroup: unknown controller `{controller}`");
-                return Err(Error::Usage { what });
+                return wrong("unknown controller", controller);
+            }
+            if some.iter().any(|(name, _)| name == controller) {
+                return wrong("several paths for controller", controller);
             }
             some.push((controller.to_owned(), path.clone()));
         }

@@ -193,7 +193,7 @@ mod tests {
         Some(field.to_owned())
     }
 
-    /// What runc 1.5 does with each value, by its `specconv`, `configs/validate` and `cgroups`: a part of a config.json, its
+    /// The answers of runc 1.5 to values, by its `specconv`, `configs/validate` and `cgroups`: a part of a config.json, its
     /// value, and the field that is refused.
     const OF_RUNC: &str = r#"
 process/scheduler | {"policy": "SCHED_OTHER", "nice": 19} | taken

@@ -81,7 +81,7 @@ fn invalid_input_is_named_with_a_hint_and_takes_no_id() {
     assert!(line["msg"].as_str().unwrap().contains("container does not exist"), "{line}");
 }
 
-/// What runc refuses too, or what would not be the container's own.
+/// As runc does, or because they would not be the container's own.
 #[test]
 fn settings_of_others_and_values_out_of_range_are_refused() {
     type Change = fn(&mut Value);
