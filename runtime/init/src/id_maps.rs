@@ -125,7 +125,7 @@ fn of_process(pid: i32) -> hull_sys::Result<IdMaps> {
 /// The lines of a map, `user_namespaces(7)`.
 fn ranges(text: &str) -> Option<Vec<IdMap>> {
     let of_line = |line: &str| {
-        let mut numbers = line.split_whitespace().map(str::parse);
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
         let (container_id, host_id) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
         Some(IdMap { container_id, host_id, length: numbers.next()?.ok()? })
     };
