@@ -3,7 +3,9 @@
 
 use hull_proto::cri::{self as api, MountPropagation};
 use hull_tests::cri::{mount, security, shell};
-use hull_tests::{ExpectExt as _, Node, eventually, node};
+use hull_tests::image::Image;
+use hull_tests::{ExpectExt as _, Node, eventually, fixture, node};
+use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -351,6 +353,38 @@ async fn the_hosts_sys_and_proc_can_hide_the_containers() {
         let refused = cri.create(&pod, config).await.unwrap_err();
         let said = refused.message();
         assert!(said.contains(place) && said.contains("outside of /proc"), "{said}");
+    }
+}
+
+/// The destination of a volume does not name /proc, but the image leads it there.
+#[tokio::test]
+async fn an_image_leads_no_volume_into_the_containers_proc() {
+    let image = fixture::pushed("links-into-proc", || {
+        let layer = fixture::busybox_layer()
+            .symlink("data", "/proc/sys")
+            .symlink("deep", "data/kernel")
+            .symlink("file", "../proc/./version");
+        Image::new(vec![layer.tar()], json!({"Cmd": ["sh"]}))
+    });
+    let node = Node::start().await;
+    let (cri, pod, _) = node.pod("web").await;
+    let _id = cri.pull(&image).await.unwrap();
+    let dir = node.host_dir().join("empty");
+    fs::create_dir(&dir).unwrap();
+    let file = node::write(&node.host_dir(), "one.txt", "one\n");
+    for (name, source, place) in [
+        ("whole", &dir, "/data"),
+        ("below", &dir, "/data/kernel"),
+        ("twice", &dir, "/deep"),
+        ("file", &file, "/file"),
+    ] {
+        let mut config = shell(name, &image, "true");
+        config.mounts = vec![mount(source, place)];
+        let made = cri.create(&pod, config).await.unwrap();
+        let refused = cri.start(&made).await.unwrap_err();
+        let said = refused.message();
+        assert!(said.contains("leads into a procfs") && said.contains("hint:"), "{name}: {said}");
+        assert!(said.contains(place) && said.contains("correct the image"), "{name}: {said}");
     }
 }
 

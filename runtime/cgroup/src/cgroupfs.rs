@@ -145,6 +145,51 @@ impl CgroupFs {
         unified_path(&pid.to_string())
     }
 
+    /// The calling process's own cgroup in every hierarchy of a host that has ones of version 1: a controller of the
+    /// hierarchy (none for the v2 tree), and the path.
+    pub fn own_paths(&self) -> Result<Vec<(String, String)>, Error> {
+        let path = PathBuf::from("/proc/self/cgroup");
+        let text = fs::read_to_string(&path).map_err(|source| Error::Read { path, source })?;
+        Ok(self.paths_in(&text))
+    }
+
+    /// The paths of this host's hierarchies in a `/proc/PID/cgroup`, whose lines are `ID:CONTROLLERS:PATH`.
+    fn paths_in(&self, text: &str) -> Vec<(String, String)> {
+        let names = self.v1.iter().filter_map(|of| of.controllers.first().map(String::as_str));
+        let names = names.chain(self.unified.as_ref().map(|_| ""));
+        let path_of = |name: &str| {
+            text.lines().find_map(|line| {
+                let (_, rest) = line.split_once(':')?;
+                let (controllers, path) = rest.split_once(':')?;
+                controllers.split(',').any(|of| of == name).then(|| path.to_owned())
+            })
+        };
+        names.filter_map(|name| Some((name.to_owned(), path_of(name)?))).collect()
+    }
+
+    /// The same hierarchies, each with one of these cgroups (see [`CgroupFs::own_paths`]) in place of its root: there the
+    /// paths of cgroups begin.
+    ///
+    /// # Errors
+    /// A path that leads out of the hierarchy, as in a cgroup namespace that does not have the process's own cgroup.
+    pub fn beneath(mut self, paths: &[(String, String)]) -> Result<Self, Error> {
+        for (controller, path) in paths {
+            if path.split('/').any(|part| part == "..") {
+                return Err(Error::BadPath { path: path.chars().take(200).collect() });
+            }
+            let below = path.trim_start_matches('/');
+            let of = self.v1.iter_mut().find(|of| of.controllers.contains(controller));
+            let root = match of {
+                Some(hierarchy) => Some(&mut hierarchy.mountpoint),
+                None => self.unified.as_mut().filter(|_| controller.is_empty()),
+            };
+            if let (Some(root), false) = (root, below.is_empty()) {
+                root.push(below);
+            }
+        }
+        Ok(self)
+    }
+
     /// The v1 hierarchy of a controller.
     pub(crate) fn hierarchy(&self, controller: &str) -> Option<&Path> {
         let of = self.v1.iter().find(|of| of.controllers.iter().any(|name| name == controller))?;
@@ -234,6 +279,34 @@ mod tests {
         assert_eq!(host.hierarchy("cpuacct"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
         assert_eq!(host.hierarchy("memory"), None, "a bind mount of a part is not a hierarchy");
         assert_eq!(host.hierarchies().len(), 2);
+    }
+
+    #[test]
+    fn cgroups_of_a_process_take_the_place_of_the_roots() {
+        let host = CgroupFs::parse(
+            "31 30 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+             32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+             33 30 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+             34 30 0:30 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n",
+        );
+        let text = "5:name=systemd:/user.slice/a:b\n4:cpuacct,cpu:/user.slice\n3:pids:/\n2:memory:/m\n0::/u\n";
+        let paths = host.paths_in(text);
+        let pair = |name: &str, path: &str| (name.to_owned(), path.to_owned());
+        let all = [
+            pair("cpu", "/user.slice"),
+            pair("name=systemd", "/user.slice/a:b"),
+            pair("pids", "/"),
+            pair("", "/u"),
+        ];
+        assert_eq!(paths, all);
+        let below = host.clone().beneath(&paths).unwrap();
+        let at = |controller: &str| below.hierarchy(controller).unwrap().display().to_string();
+        assert_eq!(at("cpuacct"), "/sys/fs/cgroup/cpu,cpuacct/user.slice");
+        assert_eq!(at("name=systemd"), "/sys/fs/cgroup/systemd/user.slice/a:b");
+        assert_eq!(at("pids"), "/sys/fs/cgroup/pids");
+        assert_eq!(below.unified(), Some(Path::new("/sys/fs/cgroup/unified/u")));
+        assert_eq!(host.clone().beneath(&[]).unwrap(), host);
+        host.beneath(&[pair("pids", "/../..")]).unwrap_err();
     }
 
     #[test]

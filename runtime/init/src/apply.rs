@@ -6,12 +6,13 @@
 
 use crate::bind::{self, Bind};
 use crate::cover::Covers;
+use crate::inside_maps::Mapper;
 use crate::mount::{
     CallError, MS_SLAVE, Result, attach, attach_path, clone_fd, clone_tree, duplicate,
     errno_context, new_mount, overlay, propagation_bits,
 };
 use crate::mount_sources::Sources;
-use crate::places::{Places, is_strict};
+use crate::places::{Places, check_outside_procfs, is_strict};
 use crate::plan::{Attrs, Namespace, Op, Plan, Process, Source, Step, StepError};
 use crate::procfs::{self, Procfs};
 use crate::rootfs::{Make, Root, kind};
@@ -33,6 +34,8 @@ struct Builder<'a> {
     slots: &'a [OwnedFd],
     /// Sources that the parent opened, or that were cloned while they were still the host's peers.
     sources: Sources,
+    /// Maps the ids of the container's own files, where only the parent can.
+    mapper: Option<Mapper>,
     /// File systems that become read-only when all mount points in them are made.
     read_only_later: Vec<OwnedFd>,
     host: &'a CgroupFs,
@@ -45,6 +48,8 @@ pub(crate) struct PrePivot<'a, F> {
     pub(crate) procfs: Option<Procfs>,
     /// Whether device nodes that may not be made are the host's.
     pub(crate) host_devices: bool,
+    /// Maps the ids of the container's own files, where only the parent can.
+    pub(crate) mapper: Option<Mapper>,
     /// The terminal to open, which becomes /dev/console too.
     pub(crate) terminal: Option<&'a NewTerminal>,
     /// Runs when all mounts of the container exist and paths of the host can still be named.
@@ -68,6 +73,7 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
         covers: Covers::default(),
         procfs: pre_pivot.procfs,
         host_devices: pre_pivot.host_devices,
+        mapper: pre_pivot.mapper,
         slots,
         sources,
         read_only_later: Vec::new(),
@@ -96,6 +102,8 @@ pub(crate) fn all<F: FnOnce() -> Result<(), StepError>>(
         if matches!(op, Op::Pivot | Op::MoveRoot)
             && let Some(before_pivot) = before_pivot.take()
         {
+            // The parent waits for its end.
+            builder.mapper = None;
             let new = pre_pivot.terminal.map(|new| builder.terminal(new, &plan.process));
             slave = new.transpose()?;
             builder.make_read_only().map_err(|failed| failed.at(number(at)))?;
@@ -200,7 +208,11 @@ impl Builder<'_> {
         if is_strict(target) {
             return self.places.place(root, target, make, of_bind && make == Make::File);
         }
-        root.find_or_make(target, make, 0o755).map_err(errno_context(format!("make({target})")))
+        let found = root
+            .find_or_make(target, make, 0o755)
+            .map_err(errno_context(format!("make({target})")))?;
+        check_outside_procfs(root, found.as_fd(), target)?;
+        Ok(found)
     }
 
     /// Clones the source of a bind before anything of the container is mounted: a source that has the
@@ -311,9 +323,17 @@ impl Builder<'_> {
         match (self.sources.remove(&at), bind.source) {
             (user, Source::Inside(path)) => {
                 let tree = bind::inside(self.root()?, path, bind.recursive)?;
-                // The parent has opened the user namespace with the maps.
-                if let (Some(user), Some((_, recursive))) = (user, bind.id_maps) {
-                    bind::map_ids(&tree, recursive, user.as_fd())?;
+                match (bind.id_maps, user, &self.mapper) {
+                    (None, ..) => {}
+                    // The parent has opened the user namespace with the maps.
+                    (Some((_, recursive)), Some(user), _) => {
+                        bind::map_ids(&tree, recursive, user.as_fd())?;
+                    }
+                    (Some(_), None, Some(mapper)) => mapper.map(&tree, path)?,
+                    (Some(_), None, None) => {
+                        let call = format!("mount_setattr({path}): it has no maps");
+                        return Err(errno_context(call)(Errno::INVAL));
+                    }
                 }
                 Ok(Some(tree))
             }

@@ -16,6 +16,7 @@
 use crate::clone::{CloneArgs, cgroup_error};
 use crate::hook_sync::HookPhase;
 use crate::id_maps::{to_host_id, user_namespace};
+use crate::inside_maps::MapPhase;
 use crate::namespaces::{
     JoinedNamespaces, enter_time, join_all, join_differing, leave_time, new_flags,
 };
@@ -74,7 +75,8 @@ pub fn launch(
         new &= !flags::NEWUSER;
     }
     let user = joined.user.as_ref().map(|file| file.as_fd());
-    let sources = mount_sources::open(plan, user, how.write_maps.is_some())?;
+    let mut sources = mount_sources::open(plan, user, how.write_maps.is_some())?;
+    let map_phase = MapPhase::new(plan, &mut sources)?;
     let procfs = procfs(&joined, how)?;
     io.chown_stdio_of(plan);
     let time = enter_time(&plan.namespaces)?;
@@ -104,9 +106,9 @@ pub fn launch(
             Io::NewTerminal(new) => Some(new),
             Io::Terminal(_) | Io::Streams { .. } => None,
         };
+        let (host_devices, mapper) = (how.host_devices, map_phase.child());
         let before_pivot = || hook_phase.child(how);
-        let pre_pivot =
-            apply::PrePivot { procfs, terminal, host_devices: how.host_devices, before_pivot };
+        let pre_pivot = apply::PrePivot { procfs, host_devices, mapper, terminal, before_pivot };
         let slave = apply::all(host, plan, sources, slots, pre_pivot)?.map(Io::Terminal);
         let io = slave.as_ref().unwrap_or(&io);
         process::exec_process(&plan.process, io, pre_mount, report, how, birth)
@@ -121,7 +123,9 @@ pub fn launch(
     if let Some(before) = time {
         leave_time(&before)?;
     }
-    hook_phase.parent(how, started?)
+    let started = started?;
+    map_phase.parent();
+    hook_phase.parent(how, started)
 }
 
 fn create_cgroup(

@@ -29,6 +29,7 @@ pub mod hooks;
 mod id_maps;
 mod ids;
 mod image_volume;
+mod inside_maps;
 mod intermediate_process;
 mod kernel_mounts;
 mod launch;
@@ -52,7 +53,7 @@ mod tmpfs;
 
 pub use filter_place::{FilterPlace, Phase};
 pub use hooks::{Hook, HookKind, Hooks};
-pub use id_maps::to_host_id;
+pub use id_maps::{maps_of_namespace, to_host_id};
 pub use launch::{ExecTarget, exec, launch, launch_exec, spawn};
 pub use mount_sources::try_user_namespaces;
 pub use namespaces::Processes;

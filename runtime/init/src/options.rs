@@ -64,6 +64,8 @@ pub struct LaunchOptions<'a> {
     pub host_devices: bool,
     /// In the user namespace, groups cannot be set (`/proc/PID/setgroups`): the process keeps its parent's.
     pub groups_are_denied: bool,
+    /// The process keeps the capabilities of its parent, bounding and ambient set included, whatever the plan says.
+    pub keeps_capabilities: bool,
     /// Limits of the cgroup beyond the plan's.
     pub further_limits: Option<&'a FurtherLimits>,
     /// The socket over which the listener of the seccomp filter is sent as soon as the filter is installed, with one

@@ -5,13 +5,14 @@
 use crate::plan::{Step, StepError};
 use hull_cgroup::Cgroup;
 use hull_sys::BirthSlot;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 /// Longest report, in bytes: fits a pipe's buffer, so that it is written at once.
 const REPORT_BYTES_MAX: usize = 4096;
@@ -104,19 +105,33 @@ fn is_our_child(pidfd: &OwnedFd) -> bool {
     waitid(WaitId::PidFd(pidfd.as_fd()), look).is_ok()
 }
 
-fn wait_for_news(status: &OwnedFd) {
+fn wait_for_news(status: &OwnedFd, time: Option<&Timespec>) {
     let mut fds = [PollFd::new(status, PollFlags::IN)];
     // Interrupted: the callers check again.
-    let _woken = poll(&mut fds, None);
+    let _woken = poll(&mut fds, time);
 }
 
 /// Blocks until a status pipe has the result.
 pub(crate) fn reported(status: &OwnedFd) -> Result<(), StepError> {
+    // Without a time it has one in the end.
+    reported_before(status, None).map(|_reported| ())
+}
+
+/// Blocks until a status pipe has the result, at most until that time: then `None`.
+pub(crate) fn reported_before(
+    status: &OwnedFd,
+    until: Option<Instant>,
+) -> Result<Option<()>, StepError> {
     let mut report = Vec::new();
     while !read_available(status, &mut report)? {
-        wait_for_news(status);
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(None);
+        }
+        let time = left.and_then(|left| Timespec::try_from(left).ok());
+        wait_for_news(status, time.as_ref());
     }
-    decode(&report)
+    decode(&report).map(Some)
 }
 
 /// An empty report is a success: the exec closed the pipe.
@@ -213,7 +228,7 @@ impl PendingProcess {
                 }
                 return end;
             }
-            wait_for_news(&self.status);
+            wait_for_news(&self.status, None);
         }
     }
 
@@ -287,6 +302,7 @@ impl StepError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_status_pipe_that_others_fill_is_read_no_further_than_a_report() {
@@ -296,6 +312,23 @@ mod tests {
         let error = read_available(&status, &mut so_far).unwrap_err();
         assert_eq!(error.errno, Errno::BADMSG.raw_os_error());
         assert!(so_far.len() <= REPORT_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_report_that_does_not_come_is_waited_for_until_its_time() {
+        let (status, report) = status_pipe().unwrap();
+        let soon = || Some(Instant::now() + Duration::from_millis(20));
+        assert!(reported_before(&status, soon()).unwrap().is_none());
+        write(&report, &encode(&StepError::new(Step::Exec, Errno::NOENT, "x")).unwrap()).unwrap();
+        assert!(reported_before(&status, soon()).unwrap().is_none(), "it may not be all of it");
+        drop(report);
+        let (status, report) = status_pipe().unwrap();
+        write(&report, &encode(&StepError::new(Step::Exec, Errno::NOENT, "x")).unwrap()).unwrap();
+        drop(report);
+        assert_eq!(reported_before(&status, soon()).unwrap_err().step, Step::Exec);
+        let (status, report) = status_pipe().unwrap();
+        drop(report);
+        assert_eq!(reported_before(&status, soon()).unwrap(), Some(()));
     }
 
     #[test]

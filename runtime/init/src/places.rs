@@ -3,16 +3,18 @@
 //!
 //! The rule: procfs, sysfs and cgroup are mounted on ordinary directories only, which no symbolic link led
 //! to. What is masked in them is found beneath the very mount that was made. Nothing is made in, or changed
-//! on, a volume at /dev: another container with that volume could have prepared it, and the host would keep it.
+//! on, a volume at /dev: another container with that volume could have prepared it, and the host would keep it. No
+//! symbolic link leads a mount into a procfs: the rule about mounts in /proc goes by the text of their destinations.
 
 use crate::mount::{CallError, Result, errno_context};
 use crate::rootfs::{Make, Root, kind, mount_id};
-use rustix::fs::{FileType, OFlags, ResolveFlags, fstatfs};
+use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, StatxFlags, fstatfs, statx};
 use rustix::io::Errno;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-/// `SYSFS_MAGIC`, include/uapi/linux/magic.h.
+/// `SYSFS_MAGIC` and `PROC_SUPER_MAGIC`, include/uapi/linux/magic.h.
 const SYSFS_MAGIC: rustix::fs::FsWord = 0x6265_6572;
+const PROC_MAGIC: rustix::fs::FsWord = 0x9fa0;
 /// The place of the cgroup file systems on every host.
 const CGROUPS_OF_HOST: &str = "/sys/fs/cgroup";
 /// Below these, no symbolic link leads to a mount point.
@@ -169,6 +171,29 @@ impl Places {
             Err(errno) => Err(errno_context(format!("openat2({path})"))(errno)),
         }
     }
+}
+
+/// Refuses a mount point in a procfs to which a symbolic link led, such as one of an image into the container's own
+/// /proc: what is there would be hidden or replaced, though the destination does not name it.
+pub(crate) fn check_outside_procfs(root: &Root, at: BorrowedFd<'_>, target: &str) -> Result {
+    let stat = fstatfs(at).map_err(errno_context(format!("fstatfs({target})")))?;
+    if stat.f_type != PROC_MAGIC {
+        return Ok(());
+    }
+    // The very same file, not what a volume shows there a moment later.
+    let plain = root.find_plain(target).ok().and_then(|plain| identity(plain.as_fd()));
+    if plain.is_some() && plain == identity(at) {
+        return Ok(());
+    }
+    let call = format!("move_mount({target}): a symbolic link leads into a procfs");
+    Err(errno_context(call)(Errno::LOOP))
+}
+
+/// The mount and the inode that a descriptor names; `None` if the kernel does not say.
+fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    let wanted = StatxFlags::MNT_ID | StatxFlags::INO;
+    let stat = statx(fd, c"", AtFlags::EMPTY_PATH, wanted).ok()?;
+    (stat.stx_mask & wanted.bits() == wanted.bits()).then_some((stat.stx_mnt_id, stat.stx_ino))
 }
 
 #[cfg(test)]

@@ -168,7 +168,9 @@ fn prepare(
     // Only the user may be allowed in (NFS), or only root.
     let cwd = enter_cwd(process);
     identity(process, how)?;
-    capabilities(process)?;
+    if !how.keeps_capabilities {
+        capabilities(process)?;
+    }
     // Changed credentials may have undone it.
     not_traceable()?;
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
@@ -321,18 +323,8 @@ fn seccomp(process: &Process, how: &LaunchOptions<'_>) -> Result<(), StepError> 
 
 fn identity(process: &Process, how: &LaunchOptions<'_>) -> Result<(), StepError> {
     let failed = |call: &'static str| move |errno| StepError::new(Step::Identity, errno, call);
-    let kept = own_permitted()?;
-    for capability in 0..=CAPABILITIES {
-        let bit = 1u64 << capability;
-        if process.capabilities.bounding & kept & bit == 0 {
-            match rustix::thread::remove_capability_from_bounding_set(
-                CapabilitySet::from_bits_retain(bit),
-            ) {
-                // Past the last capability of this kernel.
-                Err(Errno::INVAL) => break,
-                other => other.map_err(failed("prctl(CAPBSET_DROP)"))?,
-            }
-        }
+    if !how.keeps_capabilities {
+        bounding_set(process)?;
     }
     rustix::thread::set_keep_capabilities(true).map_err(failed("prctl(KEEPCAPS)"))?;
     let no_id = |what: &'static str| failed(what)(Errno::INVAL);
@@ -348,6 +340,25 @@ fn identity(process: &Process, how: &LaunchOptions<'_>) -> Result<(), StepError>
     let uid = ids::user(process.uid).ok_or_else(|| no_id("setresuid()"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed("setresuid()"))?;
     rustix::thread::set_keep_capabilities(false).map_err(failed("prctl(KEEPCAPS)"))
+}
+
+/// Takes what the plan does not name out of the bounding set.
+fn bounding_set(process: &Process) -> Result<(), StepError> {
+    let kept = own_permitted()?;
+    for capability in 0..=CAPABILITIES {
+        let bit = 1u64 << capability;
+        if process.capabilities.bounding & kept & bit != 0 {
+            continue;
+        }
+        let bit = CapabilitySet::from_bits_retain(bit);
+        match rustix::thread::remove_capability_from_bounding_set(bit) {
+            // Past the last capability of this kernel.
+            Err(Errno::INVAL) => break,
+            other => other
+                .map_err(|errno| StepError::new(Step::Identity, errno, "prctl(CAPBSET_DROP)"))?,
+        }
+    }
+    Ok(())
 }
 
 /// Our own permitted set: the program cannot get more.

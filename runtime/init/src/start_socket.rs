@@ -6,7 +6,7 @@
 //! not been released, and never afterwards. The releasing process passes the pipe on which the start is reported:
 //! end of file is the exec, anything else a [`StepError`].
 
-use crate::pending_process::{reported, status_pipe};
+use crate::pending_process::{reported_before, status_pipe};
 use crate::plan::{Step, StepError};
 use hull_sys::Error;
 use rustix::io::{DupFlags, Errno, IoSlice, IoSliceMut, dup3};
@@ -17,6 +17,7 @@ use rustix::net::{
 };
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 /// Name of the socket in the directory.
 pub const NAME: &str = "start";
@@ -54,9 +55,22 @@ pub fn has_waiter(directory: BorrowedFd<'_>) -> Result<bool, Error> {
     Ok(try_connect(directory)?.is_some())
 }
 
-/// Releases the waiting process; blocks until its exec has succeeded or failed. `None` if no process waits.
-pub fn release(directory: BorrowedFd<'_>) -> Result<Option<Result<(), StepError>>, Error> {
-    let Some(ours) = try_connect(directory)? else { return Ok(None) };
+/// The outcome of a release.
+#[derive(Debug)]
+pub enum Released {
+    /// No process waited there.
+    NoWaiter,
+    /// Its exec has succeeded, or a step before it failed.
+    Reported(Result<(), StepError>),
+    /// Neither, in the time that it had. It still runs.
+    TimedOut,
+}
+
+/// Releases the waiting process; blocks until its exec has succeeded or failed, or that time is over. The time is kept
+/// here, outside of the container: a process of a pid namespace that it shares could stop it.
+pub fn release(directory: BorrowedFd<'_>, time: Option<Duration>) -> Result<Released, Error> {
+    let until = time.map(|time| Instant::now() + time);
+    let Some(ours) = try_connect(directory)? else { return Ok(Released::NoWaiter) };
     let pipe =
         status_pipe().map_err(|err| Error::new(Errno::from_raw_os_error(err.errno), err.call));
     let (news, report) = pipe?;
@@ -66,11 +80,15 @@ pub fn release(directory: BorrowedFd<'_>) -> Result<Option<Result<(), StepError>
     rights.push(SendAncillaryMessage::ScmRights(&fds));
     match sendmsg(&ours, &[IoSlice::new(b"go")], &mut rights, SendFlags::NOSIGNAL) {
         Ok(_) => {}
-        Err(Errno::CONNREFUSED) => return Ok(None),
+        Err(Errno::CONNREFUSED) => return Ok(Released::NoWaiter),
         Err(errno) => return Err(Error::new(errno, format!("sendmsg({NAME})"))),
     }
     drop(report);
-    Ok(Some(reported(&news)))
+    Ok(match reported_before(&news, until) {
+        Ok(Some(())) => Released::Reported(Ok(())),
+        Ok(None) => Released::TimedOut,
+        Err(error) => Released::Reported(Err(error)),
+    })
 }
 
 /// In the child: signals that it is ready, by closing its report, and waits to be released. From then on

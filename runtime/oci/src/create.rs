@@ -15,11 +15,12 @@ use crate::error::{Error, Result};
 use crate::foreground;
 use crate::hooks::hook_failed;
 use crate::listener::{Listener, connect_agent};
+use crate::resources::check_shares;
 use crate::setup::{Setup, setup};
 use crate::status::{self, check_thawed, failed};
 use crate::store::Dir;
 use crate::{log, net_devices, rootless, start, systemd};
-use hull_cgroup::{Cgroup, CgroupFs};
+use hull_cgroup::CgroupFs;
 use hull_init::plan::Step;
 use hull_init::{Io, LaunchOptions, PendingProcess, Prepare, StepError, start_socket};
 use hull_records::{Durability, Location};
@@ -62,14 +63,15 @@ pub(crate) fn run(global: &Global, args: &Create) -> Result<u8> {
 
 fn make(global: &Global, args: &Create) -> Result<CreatedContainer> {
     let mut setup = setup(global, args)?;
+    rootless::check(&setup.plan)?;
     check_streams(&args.streams, setup.terminal)?;
     net_devices::check(global, &args.id, &setup.plan, &setup.beyond.net_devices)?;
     if setup.terminal && !args.streams.detach {
         let size = &mut setup.plan.process.terminal;
         *size = size.or_else(console::own_size);
     }
-    let host = CgroupFs::detect().map_err(failed(&args.id))?;
-    let cgroup = Cgroup::at(&host, &setup.record.cgroup).map_err(failed(&args.id))?;
+    let cgroup = status::cgroup(&setup.record)?;
+    check_shares(&status::host_of(&setup.record)?, &setup.plan.cgroup.limits)?;
     check_thawed(&cgroup, &args.id)?;
     let receiver = Receiver::connect("--console-socket", args.streams.console_socket.as_deref())?;
     let pidfd_receiver = Receiver::connect("--pidfd-socket", args.streams.pidfd_socket.as_deref())?;
@@ -172,6 +174,7 @@ fn build(
         hooks_directory: Some(Path::new(&setup.record.bundle)),
         prepare: (!wanted.is_empty()).then_some(Prepare(&give_devices)),
         scheduling: Some(&setup.beyond.scheduling),
+        keeps_capabilities: setup.record.process.capabilities().is_none(),
         further_limits: Some(&setup.beyond.further_limits),
         write_maps: rootless::map_writer(),
         host_devices: rootless::is_rootless(global),
@@ -227,7 +230,7 @@ fn described(setup: &Setup, error: &StepError) -> Error {
     if let Step::Hook(_) = error.step {
         return hook_failed(&setup.hooks, id, error);
     }
-    let cgroup = CgroupFs::detect().and_then(|host| Cgroup::at(&host, &setup.record.cgroup));
+    let cgroup = status::cgroup(&setup.record);
     let error = error.clone();
     let error = cgroup.map_or(error.clone(), |cgroup| error.or_memory(&cgroup));
     Error::Start { id, failure: Box::new(hull_plan::diagnose(&setup.plan, &error)) }

@@ -43,6 +43,10 @@ pub(crate) fn parse<T: DeserializeOwned>(
     if let Some(flags) = process.get_mut("scheduler").and_then(|of| of.get_mut("flags")) {
         rename_scheduler_flags(flags);
     }
+    if let Some(lists) = process.get_mut("execCPUAffinity").and_then(Value::as_object_mut) {
+        // As with runc, an empty list is none.
+        lists.retain(|_, list| list != "");
+    }
     process.entry("user").or_insert_with(|| json!({"uid": 0, "gid": 0}));
     serde_json::from_value(value).map_err(failed)
 }

@@ -154,5 +154,13 @@ fn plan_hint(error: &hull_plan::Error) -> Option<String> {
             "correct `{field}` in config.json, as the OCI runtime spec describes it"
         ));
     }
+    if let hull_plan::Error::Unsupported { value, .. } = error
+        && !value.starts_with("SCMP_ACT_")
+    {
+        return Some(match value.as_str() {
+            "linux.intelRdt" => "remove `linux.intelRdt` from config.json; a process is put into a group of resctrl by writing its pid to the group's `tasks`".into(),
+            field => format!("remove `{field}` from config.json"),
+        });
+    }
     error.hint()
 }

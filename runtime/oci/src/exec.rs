@@ -33,7 +33,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     let record = dir.record()?.ok_or_else(none)?;
     let first = running(&dir, &record, args)?;
     let oci = document(global, &record, args)?;
-    check_env(&oci)?;
+    check(&oci)?;
     let terminal = oci.terminal() == Some(true);
     check_streams(&args.streams, terminal)?;
     let mut plain = oci.clone();
@@ -67,6 +67,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
         kept_fds: args.streams.preserve_fds,
         keyring: Some(&keyring),
         scheduling: Some(&scheduling),
+        keeps_capabilities: oci.capabilities().is_none(),
         scheduled_by_parent: late.as_ref().map(|late| late.gate.as_fd()),
         seccomp_listener: listener.as_ref().map(Listener::end),
         hierarchies: &hierarchies,
@@ -95,6 +96,11 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
         Some(signals) => foreground::supervise(&started.pidfd, &signals, master.as_ref(), resize),
         None => Ok(0),
     }
+}
+
+fn check(oci: &Oci) -> Result<()> {
+    check_env(oci)?;
+    hull_plan::check_process(oci).map_err(|source| Error::PlanProcess { source })
 }
 
 /// Why a step of an exec failed, in words.
@@ -195,9 +201,20 @@ fn sub_cgroups(
     asked: &[String],
 ) -> Result<(String, Vec<(String, String)>)> {
     let mut all = record.cgroup.clone();
-    let mut some = Vec::new();
+    let mut some: Vec<(String, String)> = Vec::new();
+    let wrong = |why: &str, text: &str| {
+        let text: String = text.chars().take(200).collect();
+        Err(Error::Usage { what: format!("--cgroup: {why} `{text}`") })
+    };
     for text in asked {
-        let (controllers, below) = text.split_once(':').unwrap_or(("", text));
+        let prefixed = text.split_once(':');
+        if prefixed.is_none() && asked.len() > 1 {
+            return wrong("of several, each names its controllers (CONTROLLER:PATH):", text);
+        }
+        if prefixed.is_some_and(|(controllers, _)| controllers.split(',').any(str::is_empty)) {
+            return wrong("a controller has no name in", text);
+        }
+        let (controllers, below) = prefixed.unwrap_or(("", text));
         let parts = below.split('/').filter(|part| !matches!(*part, "" | "."));
         let parts: Vec<_> = parts.collect();
         if parts.contains(&"..") {
@@ -214,9 +231,10 @@ fn sub_cgroups(
                 of.controllers.iter().any(|name| name.trim_start_matches("name=") == controller)
             });
             if !known {
-                let controller: String = controller.chars().take(40).collect();
-                let what = format!("--cgroup: unknown controller `{controller}`");
-                return Err(Error::Usage { what });
+                return wrong("unknown controller", controller);
+            }
+            if some.iter().any(|(name, _)| name == controller) {
+                return wrong("several paths for controller", controller);
             }
             some.push((controller.to_owned(), path.clone()));
         }
@@ -243,7 +261,7 @@ fn document(global: &Global, record: &Record, args: &Exec) -> Result<Oci> {
     let mut oci = match &args.process {
         Some(path) => {
             let bytes = store::read_bounded(path)?;
-            documents::parse(global, path, &bytes, "")?
+            completed(documents::parse(global, path, &bytes, "")?, &record.process)
         }
         None => {
             let mut own = record.process.clone();
@@ -293,9 +311,31 @@ fn document(global: &Global, record: &Record, args: &Exec) -> Result<Oci> {
     }
     if !args.capabilities.is_empty() {
         let more = capabilities(global, &args.capabilities);
-        oci.set_capabilities(Some(with(oci.capabilities().as_ref(), &more)));
+        // Without sets it keeps all of the caller's.
+        let sets = oci.capabilities().as_ref().map(|sets| with(sets, &more));
+        oci.set_capabilities(sets);
     }
     Ok(oci)
+}
+
+/// The document of an exec with what it leaves out of the container's own process, as runc fills it in.
+fn completed(mut oci: Oci, own: &Oci) -> Oci {
+    if oci.capabilities().is_none() {
+        oci.set_capabilities(own.capabilities().clone());
+    }
+    if oci.selinux_label().as_ref().is_none_or(String::is_empty) {
+        oci.set_selinux_label(own.selinux_label().clone());
+    }
+    if oci.scheduler().is_none() {
+        oci.set_scheduler(own.scheduler().clone());
+    }
+    if oci.io_priority().is_none() {
+        oci.set_io_priority(own.io_priority().clone());
+    }
+    if oci.exec_cpu_affinity().is_none() {
+        oci.set_exec_cpu_affinity(own.exec_cpu_affinity().clone());
+    }
+    oci
 }
 
 /// `UID[:GID]`; names are the image's, and looked up by the program that calls this one.
@@ -317,14 +357,8 @@ fn parse_user(text: &str, of_container: &User) -> Result<User> {
 /// The container's sets, and these in the bounding, effective and permitted one. In the ambient one only if the
 /// container has an inheritable one, which an exec does not add to: a capability that is not inheritable cannot be
 /// ambient (`capabilities(7)`). As runc has it.
-fn with(sets: Option<&LinuxCapabilities>, more: &[Capability]) -> LinuxCapabilities {
-    let none = Capabilities::default;
-    let mut sets = sets.cloned().unwrap_or_else(|| {
-        let mut empty = LinuxCapabilities::default();
-        empty.set_bounding(Some(none())).set_effective(Some(none())).set_permitted(Some(none()));
-        empty.set_inheritable(None).set_ambient(None);
-        empty
-    });
+fn with(sets: &LinuxCapabilities, more: &[Capability]) -> LinuxCapabilities {
+    let mut sets = sets.clone();
     let joined = |old: &Option<Capabilities>| -> Option<Capabilities> {
         Some(old.iter().flatten().copied().chain(more.iter().copied()).collect())
     };
@@ -394,14 +428,34 @@ mod tests {
     fn a_capability_goes_into_the_sets_that_need_no_inheritance() {
         let more = [Capability::NetAdmin, Capability::Chown];
         let count = |set: &Option<Capabilities>| set.as_ref().map(Capabilities::len);
-        let sets = with(None, &more);
+        let sets = with(&serde_json::from_str("{}").unwrap(), &more);
         for set in [sets.bounding(), sets.effective(), sets.permitted()] {
             assert_eq!(count(set), Some(2));
         }
         assert_eq!((count(sets.inheritable()), count(sets.ambient())), (None, None));
         let own = serde_json::from_str(r#"{"bounding":["CAP_CHOWN"],"inheritable":["CAP_KILL"]}"#);
-        let sets = with(Some(&own.unwrap()), &more);
+        let sets = with(&own.unwrap(), &more);
         assert_eq!(count(sets.bounding()), Some(2));
         assert_eq!((count(sets.inheritable()), count(sets.ambient())), (Some(1), Some(2)));
+    }
+
+    #[test]
+    fn a_document_is_completed_from_the_containers_process() {
+        let own = r#"{"cwd": "/", "args": ["x"], "user": {"uid": 1, "gid": 1}, "selinuxLabel": "a:b:c",
+            "capabilities": {"bounding": ["CAP_KILL"]}, "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 3},
+            "scheduler": {"policy": "SCHED_BATCH"}, "execCPUAffinity": {"final": "0"}, "env": ["A=b"]}"#;
+        let own: Oci = serde_json::from_str(own).unwrap();
+        let plain = r#"{"cwd": "/", "args": ["y"], "user": {"uid": 0, "gid": 0}}"#;
+        let done = completed(serde_json::from_str(plain).unwrap(), &own);
+        assert_eq!(done.capabilities(), own.capabilities());
+        assert_eq!(done.selinux_label(), own.selinux_label());
+        assert_eq!(done.scheduler(), own.scheduler());
+        assert_eq!(done.io_priority(), own.io_priority());
+        assert_eq!(done.exec_cpu_affinity(), own.exec_cpu_affinity());
+        assert_eq!((done.user().uid(), done.env().is_none()), (0, true), "these are its own");
+        let none =
+            r#"{"cwd": "/", "args": ["y"], "user": {"uid": 0, "gid": 0}, "capabilities": {}}"#;
+        let done = completed(serde_json::from_str(none).unwrap(), &own);
+        assert!(done.capabilities().as_ref().is_some_and(|sets| sets.bounding().is_none()));
     }
 }

@@ -11,6 +11,7 @@
 
 mod args;
 mod beyond_plan;
+mod cgroup_place;
 mod console;
 mod create;
 mod default_spec;
@@ -23,6 +24,7 @@ mod features;
 mod foreground;
 mod home_dir;
 mod hooks;
+mod joined_maps;
 mod kill;
 mod list;
 mod listener;

@@ -22,8 +22,12 @@ pub(crate) struct Record {
     pub(crate) rootfs: String,
     /// The time of creation, RFC 3339.
     pub(crate) created: String,
-    /// The cgroup's path from the root of each hierarchy.
+    /// The cgroup's path from the root of each hierarchy, or from `cgroup_roots`.
     pub(crate) cgroup: String,
+    /// The cgroups of version 1 in which its path begins, one for each hierarchy: a controller, and a path. None for the
+    /// roots. Others may call the later commands.
+    #[serde(default)]
+    pub(crate) cgroup_roots: Vec<(String, String)>,
     /// The init process; `None` while the container is being created.
     pub(crate) first: Option<InitProcess>,
     pub(crate) annotations: BTreeMap<String, String>,

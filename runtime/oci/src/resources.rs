@@ -8,6 +8,7 @@ use crate::state::Status;
 use crate::status::{self, failed};
 use crate::store::{self, Dir};
 use crate::{log, systemd};
+use hull_cgroup::{CgroupFs, Version};
 use hull_plan::{FurtherLimits, Limits};
 use oci_spec::runtime::{LinuxMemory, LinuxResources};
 use std::io::Read as _;
@@ -34,6 +35,23 @@ pub(crate) fn warn_of_kernel_memory(global: &Global, resources: Option<&LinuxRes
 /// Whether these limits are to be compared with what is in use; `None` if the document does not say.
 pub(crate) fn checks_memory(resources: &LinuxResources) -> Option<bool> {
     resources.memory().as_ref().and_then(LinuxMemory::check_before_update)
+}
+
+/// Refuses CPU shares that the kernel would replace by the nearest it has, as runc does on cgroup v1. On v2 all have a
+/// weight.
+pub(crate) fn check_shares(host: &CgroupFs, limits: &Limits) -> Result<()> {
+    const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
+    let shares = limits.cpu_shares.filter(|shares| *shares != 0 && !SHARES.contains(shares));
+    match shares.filter(|_| host.version() != Version::V2) {
+        Some(shares) => Err(Error::PlanProcess {
+            source: hull_plan::Error::Bad {
+                field: "linux.resources.cpu.shares",
+                value: shares.to_string(),
+                why: "on cgroup v1 shares are 2 to 262144",
+            },
+        }),
+        None => Ok(()),
+    }
 }
 
 fn open(global: &Global, id: &str) -> Result<(Dir, Record)> {
@@ -65,6 +83,7 @@ pub(crate) fn update(global: &Global, args: &Update) -> Result<()> {
         warn_of_kernel_memory(global, Some(&resources));
         checks = checks_memory(&resources).unwrap_or(checks);
         let planned = |source| Error::Plan { id: args.id.clone(), source };
+        hull_plan::check_resources(&resources).map_err(planned)?;
         further = hull_plan::take_further_limits(&mut resources).map_err(planned)?;
         let mut limits = hull_plan::limits(&resources).map_err(planned)?;
         // Rules come in addition to those that are there: an update is not for them.
@@ -78,6 +97,7 @@ pub(crate) fn update(global: &Global, args: &Update) -> Result<()> {
     let FurtherLimits { realtime_runtime_us, realtime_period_us, .. } = args.further;
     further.realtime_runtime_us = realtime_runtime_us.or(further.realtime_runtime_us);
     further.realtime_period_us = realtime_period_us.or(further.realtime_period_us);
+    check_shares(&status::host_of(&record)?, &all)?;
     if checks {
         cgroup.check_memory(&all).map_err(failed(&args.id))?;
     }

@@ -8,11 +8,11 @@
 use crate::args::Global;
 use crate::error::{Error, Result};
 use crate::setup::Setup;
-use crate::status::failed;
+use crate::status::{failed, host_of};
 use hull_cgroup::{Cgroup, CgroupFs, Limits};
 use hull_init::plan::{IdMap, Op, Step};
-use hull_init::{StepError, WriteMaps};
-use hull_plan::IdMaps;
+use hull_init::{Plan, StepError, WriteMaps};
+use hull_plan::{IdMaps, Namespace};
 use rustix::io::Errno;
 use std::fs;
 use std::process::Command;
@@ -45,7 +45,7 @@ pub(crate) fn groups_are_denied() -> bool {
 /// The host's cgroups, or none where a rootless container goes without.
 pub(crate) fn cgroups(global: &Global, setup: &mut Setup, is_named: bool) -> Result<CgroupFs> {
     let id = setup.record.id.clone();
-    let host = CgroupFs::detect().map_err(failed(&id))?;
+    let host = host_of(&setup.record)?;
     if !is_rootless(global) {
         return Ok(host);
     }
@@ -77,6 +77,29 @@ pub(crate) fn cgroups(global: &Global, setup: &mut Setup, is_named: bool) -> Res
     setup.plan.ops.retain(|op| !matches!(op, Op::Cgroups { .. }));
     setup.record.without_cgroup = true;
     Ok(CgroupFs::none())
+}
+
+/// Refuses what a user without rights over the host cannot have, as runc does.
+pub(crate) fn check(plan: &Plan) -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    if plan.namespaces.user == Namespace::Inherit {
+        return Err(Error::NotSupported {
+            what: "a container without a user namespace, without root's rights".into(),
+            hint: "add one to `linux.namespaces` with its maps: `hull oci spec --rootless` writes them",
+        });
+    }
+    let is_mapped = |op: &Op| {
+        matches!(op, Op::Bind { id_maps: Some(_), .. } | Op::BindWith { id_maps: Some(_), .. })
+    };
+    if plan.ops.iter().any(is_mapped) {
+        return Err(Error::NotSupported {
+            what: "mounts with mapped ids, without root's rights".into(),
+            hint: "remove `idmap`, `ridmap`, `uidMappings` and `gidMappings` from that mount",
+        });
+    }
+    Ok(())
 }
 
 fn write_maps(pid: i32, maps: &IdMaps) -> std::result::Result<(), StepError> {

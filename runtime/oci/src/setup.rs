@@ -3,12 +3,13 @@
 
 use crate::args::{Create, Global};
 use crate::beyond_plan::{BeyondPlan, label_mounts};
+use crate::cgroup_place::{self, CgroupPlace};
 use crate::error::{Error, Result};
 use crate::hooks::inherit_env;
 use crate::record::{self, Record};
 use crate::resources::{checks_memory, warn_of_kernel_memory};
 use crate::systemd::Scope;
-use crate::{documents, home_dir, log, seccomp, store, systemd};
+use crate::{documents, home_dir, joined_maps, log, seccomp, store, systemd};
 use hull_init::plan::{IdMap, Op};
 use hull_init::{HookKind, Hooks, Phase, Plan};
 use hull_plan::defaults::with_device_rules;
@@ -40,22 +41,25 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     store::checked(&args.id)?;
     let bundle = bundle(args.bundle.as_deref())?;
     let mut spec = config(global, &bundle)?;
+    joined_maps::fill_in(&mut spec)?;
     let rootfs = rootfs(&bundle, &spec)?;
-    let named = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
-    let names_cgroup = named.is_some_and(|path| !path.as_os_str().is_empty());
-    let (cgroup, scope) = cgroup_path(global, &mut spec, &args.id)?;
+    let names_cgroup = cgroup_place::is_named(&spec);
+    let CgroupPlace { path, roots, scope } = cgroup_place::fill_in(global, &mut spec, &args.id)?;
+    let planned = |source| Error::Plan { id: args.id.clone(), source };
+    hull_plan::check_values(&spec).map_err(planned)?;
+    check_propagation(&spec, args.no_pivot).map_err(planned)?;
     let hooks = spec.hooks().clone();
-    let record = record(&spec, args, &bundle, &rootfs, cgroup)?;
+    let record = record(&spec, args, &bundle, &rootfs, path)?;
     let beyond = BeyondPlan::take(&mut spec)?;
     if let Some(root) = spec.root_mut() {
         // Without links: paths in it are recognized by their text.
         root.set_path(rootfs.clone());
     }
     warn_of_ambient(global, &record.process);
+    warn_of_personality(global, &spec);
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     warn_of_kernel_memory(global, resources);
     let checks_memory = resources.and_then(checks_memory).unwrap_or(false);
-    let planned = |source| Error::Plan { id: args.id.clone(), source };
     check_env(&record.process)?;
     let mut steps = hull_plan::hooks(&spec, record.state_for_hooks()).map_err(planned)?;
     inherit_env(&mut steps);
@@ -68,6 +72,7 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     };
     let mut plan = hull_plan::plan(&spec, &options).map_err(planned)?;
     label_all(&mut plan.ops, beyond.mount_label.as_deref(), options.host).map_err(planned)?;
+    check_joined_settings(&plan).map_err(planned)?;
     if let Some(profile) = &beyond.seccomp {
         plan.process.seccomp = Some(seccomp::filter(root, profile)?);
         let phases = phases(&plan, &record.process, &steps, beyond.listener.is_some());
@@ -90,6 +95,7 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
         memory_policy: beyond.memory_policy.clone(),
         checks_memory,
         listener: beyond.listener.clone(),
+        cgroup_roots: roots,
         ..record
     };
     let unit_properties = match &scope {
@@ -172,6 +178,57 @@ fn warn_of_ambient(global: &Global, process: &Process) {
     }
 }
 
+/// As runc, which passes over them: no kernel has such flags for a whole container.
+fn warn_of_personality(global: &Global, spec: &Spec) {
+    let personality = spec.linux().as_ref().and_then(|linux| linux.personality().as_ref());
+    if personality.is_some_and(|of| of.flags().iter().flatten().next().is_some()) {
+        log::warn(global, "linux.personality.flags are ignored: the runtime spec defines none");
+    }
+}
+
+/// Without pivot_root the host's root stays below the container's, and would be made private with it.
+fn check_propagation(spec: &Spec, no_pivot: bool) -> std::result::Result<(), hull_plan::Error> {
+    let linux = spec.linux().as_ref();
+    let propagation = linux.and_then(|linux| linux.rootfs_propagation().as_deref());
+    match propagation.filter(|of| no_pivot && matches!(*of, "private" | "rprivate")) {
+        Some(value) => Err(hull_plan::Error::Bad {
+            field: "linux.rootfsPropagation",
+            value: value.to_owned(),
+            why: "it is not safe without pivot_root (--no-pivot)",
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses kernel settings of a namespace that the container joins if that is the caller's own.
+fn check_joined_settings(plan: &Plan) -> std::result::Result<(), hull_plan::Error> {
+    let mut namespaces = plan.namespaces.clone();
+    for (of, name) in [
+        (&mut namespaces.net, "net"),
+        (&mut namespaces.ipc, "ipc"),
+        (&mut namespaces.uts, "uts"),
+        (&mut namespaces.user, "user"),
+    ] {
+        if let Namespace::Join(path) = &*of
+            && is_own_namespace(path, name)
+        {
+            *of = Namespace::Inherit;
+        }
+    }
+    for op in &plan.ops {
+        if let Op::Sysctl { name, .. } = op {
+            hull_plan::check_sysctl(name, &namespaces)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_own_namespace(path: &str, name: &str) -> bool {
+    let identity = |path: &str| rustix::fs::stat(path).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+    let own = identity(&format!("/proc/self/ns/{name}"));
+    own.is_some() && own == identity(path)
+}
+
 fn bundle(named: Option<&Path>) -> Result<PathBuf> {
     let named = named.unwrap_or(Path::new("."));
     std::fs::canonicalize(named).map_err(|err| Error::BadFile {
@@ -210,33 +267,6 @@ fn rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
     found.map_err(|err| Error::BadFile { path, what: "root.path", why: err.to_string() })
 }
 
-/// Fills in what the spec leaves to us.
-fn cgroup_path(global: &Global, spec: &mut Spec, id: &str) -> Result<(String, Option<Scope>)> {
-    let Some(linux) = spec.linux_mut() else { return Ok((String::new(), None)) };
-    let named = linux.cgroups_path().as_ref().map(|path| path.to_string_lossy().into_owned());
-    if global.systemd_cgroup {
-        let scope = Scope::named(named.as_deref(), id)?;
-        linux.set_cgroups_path(Some(scope.cgroup.clone().into()));
-        return Ok((scope.cgroup.clone(), Some(scope)));
-    }
-    let path = match named.filter(|path| !path.is_empty()) {
-        Some(path) if path.starts_with('/') => path,
-        Some(path) => format!("/{path}"),
-        // Without a parent of its own, which nobody could take away in the end.
-        None => format!("/{id}"),
-    };
-    if path.trim_matches('/').is_empty() {
-        let source = hull_plan::Error::Bad {
-            field: "linux.cgroupsPath",
-            value: path,
-            why: "the root cgroup is not allowed: its limits would be the host's",
-        };
-        return Err(Error::Plan { id: id.to_owned(), source });
-    }
-    linux.set_cgroups_path(Some(path.clone().into()));
-    Ok((path, None))
-}
-
 fn record(
     spec: &Spec,
     args: &Create,
@@ -267,5 +297,6 @@ fn record(
         listener: None,
         systemd_unit: None,
         without_cgroup: false,
+        cgroup_roots: Vec::new(),
     })
 }

@@ -43,7 +43,9 @@ pub(crate) fn host_of(record: &Record) -> Result<CgroupFs> {
     if record.without_cgroup {
         return Ok(CgroupFs::none());
     }
-    CgroupFs::detect().map_err(failed(&record.id))
+    CgroupFs::detect()
+        .and_then(|host| host.beneath(&record.cgroup_roots))
+        .map_err(failed(&record.id))
 }
 
 /// The container's cgroup.

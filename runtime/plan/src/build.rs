@@ -8,6 +8,7 @@
 use crate::defaults::{DEVICES, LINKS};
 use crate::id_maps::ranges;
 use crate::seccomp::check_start;
+use crate::sysctls::check_sysctl;
 use crate::{Error, HostFacts, limits, mounts, process, unsupported};
 use hull_init::plan::{Cgroup, IdMaps, Namespace, Namespaces, Op, Source};
 use hull_init::{Phase, Plan};
@@ -198,11 +199,7 @@ fn namespaces(linux: &Linux) -> Result<Namespaces, Error> {
         *place = one;
     }
     if namespaces.mount != Namespace::New {
-        return Err(Error::Bad {
-            field: "linux.namespaces",
-            value: "mount".into(),
-            why: "a container needs a new one",
-        });
+        return Err(Error::NoMountNamespace { is_joined: namespaces.mount != Namespace::Inherit });
     }
     for (name, offset) in linux.time_offsets().iter().flatten() {
         let clock = match name.as_str() {
@@ -307,27 +304,6 @@ fn settings(
         ops.push(Op::Sysctl { name: name.clone(), value: value.clone() });
     }
     Ok(())
-}
-
-/// Refuses a setting that is the host's.
-pub fn check_sysctl(name: &str, namespaces: &Namespaces) -> Result<(), Error> {
-    let dotted = name.replace('/', ".");
-    let refuse =
-        |because| Err(Error::HostSysctl { name: name.chars().take(200).collect(), because });
-    let climbs = name.split(['/', '.']).any(str::is_empty);
-    let of_ipc = dotted.starts_with("kernel.msg")
-        || dotted.starts_with("kernel.shm")
-        || dotted == "kernel.sem"
-        || dotted.starts_with("fs.mqueue.");
-    let of_net = dotted.starts_with("net.");
-    match (of_ipc, of_net) {
-        _ if climbs => refuse(""),
-        (true, _) if namespaces.ipc != Namespace::Inherit => Ok(()),
-        (_, true) if namespaces.net != Namespace::Inherit => Ok(()),
-        (true, _) => refuse(" here: the pod uses the host's IPC namespace"),
-        (_, true) => refuse(" here: the pod is on the host network, whose settings are the node's"),
-        (false, false) => refuse(""),
-    }
 }
 
 #[cfg(test)]

@@ -52,6 +52,15 @@ pub enum Error {
         /// The namespace's type, as `linux.namespaces` names it.
         kind: &'static str,
     },
+    /// A container whose mounts would be made in a mount namespace that others are in.
+    #[error(
+        "mount the container's file systems: it has no mount namespace of its own, {}",
+        if *is_joined { "but that of others" } else { "but the caller's" }
+    )]
+    NoMountNamespace {
+        /// Whether it names one to join.
+        is_joined: bool,
+    },
     /// A seccomp profile that cannot be compiled.
     #[error("compile the seccomp profile: {why}")]
     Seccomp {
@@ -116,6 +125,9 @@ impl Error {
             Self::NoNamespace { field, kind } => Some(format!(
                 "add a namespace of type `{kind}` to `linux.namespaces`, or remove `{field}`"
             )),
+            Self::NoMountNamespace { .. } => Some(
+                "add `{\"type\": \"mount\"}` without a path to `linux.namespaces`: mounts made elsewhere would hide files of others, and stay when the container is gone".into(),
+            ),
             Self::NoModule { module, .. } => Some(format!(
                 "enable {module} on the node, or remove the label: a pod has it from its security context"
             )),

@@ -2,6 +2,7 @@
 //! Resources of an OCI spec that a plan has no room for.
 
 use crate::Error;
+use crate::values::swappiness;
 use hull_cgroup::{DeviceLimit, DeviceLimitKind, FurtherLimits, RdmaLimit};
 use oci_spec::runtime::{LinuxBlockIo, LinuxResources, LinuxThrottleDevice};
 
@@ -19,7 +20,7 @@ pub fn take_further_limits(resources: &mut LinuxResources) -> Result<FurtherLimi
         io.set_throttle_read_iops_device(None).set_throttle_write_iops_device(None);
     }
     if let Some(memory) = resources.memory_mut() {
-        limits.swappiness = memory.swappiness();
+        limits.swappiness = swappiness(memory);
         memory.set_swappiness(None);
     }
     if let Some(cpu) = resources.cpu_mut() {

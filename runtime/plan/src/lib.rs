@@ -27,9 +27,11 @@ mod refused_call;
 mod schedule;
 pub mod seccomp;
 pub mod signals;
+mod sysctls;
 mod unsupported;
+mod values;
 
-pub use build::{Options, Root, check_sysctl, plan};
+pub use build::{Options, Root, plan};
 pub use diagnose::{diagnose, diagnose_pause, diagnose_process, is_exec, is_gone};
 pub use diagnosis::{Certainty, Diagnosis, LastLines};
 pub use error::Error;
@@ -48,6 +50,8 @@ pub use mounts::clean;
 pub use process::{Template, process};
 pub use schedule::{cpu_mask, scheduling};
 pub use seccomp::check_start;
+pub use sysctls::check_sysctl;
+pub use values::{check_process, check_resources, check_values};
 
 /// Encodes a plan, process or limits as a monitor gets them.
 #[must_use]

@@ -111,8 +111,27 @@ fn mask(field: &'static str, list: &str) -> Result<Vec<u64>, Error> {
     Ok(words)
 }
 
+/// The field that lists the nodes of a memory policy.
+const NODES: &str = "linux.memoryPolicy.nodes";
+
+/// Checks that a policy has the nodes that it needs.
+pub(crate) fn check_memory_policy(of: &LinuxMemoryPolicy) -> Result<(), Error> {
+    use MemoryPolicyModeType as Mode;
+    let needs_nodes = matches!(
+        of.mode(),
+        Mode::MpolBind
+            | Mode::MpolInterleave
+            | Mode::MpolPreferredMany
+            | Mode::MpolWeightedInterleave
+    );
+    if needs_nodes && memory_policy(of)?.nodes.iter().all(|word| *word == 0) {
+        let why = "this mode needs a node";
+        return Err(Error::Bad { field: NODES, value: String::new(), why });
+    }
+    memory_policy(of).map(drop)
+}
+
 fn memory_policy(of: &LinuxMemoryPolicy) -> Result<MemoryPolicy, Error> {
-    const FIELD: &str = "linux.memoryPolicy.nodes";
     let mode = match of.mode() {
         MemoryPolicyModeType::MpolDefault => 0,
         MemoryPolicyModeType::MpolPreferred => 1,
@@ -131,13 +150,13 @@ fn memory_policy(of: &LinuxMemoryPolicy) -> Result<MemoryPolicy, Error> {
             }
     });
     let list = of.nodes().as_deref().filter(|list| !list.is_empty());
-    let nodes = list.map(|list| mask(FIELD, list)).transpose()?.unwrap_or_default();
+    let nodes = list.map(|list| mask(NODES, list)).transpose()?.unwrap_or_default();
     let without =
         matches!(of.mode(), MemoryPolicyModeType::MpolDefault | MemoryPolicyModeType::MpolLocal);
     // The kernel's EINVAL would not name the nodes.
     if without && !nodes.is_empty() {
         let value = list.unwrap_or_default().to_owned();
-        return Err(Error::Bad { field: FIELD, value, why: "this mode takes no nodes" });
+        return Err(Error::Bad { field: NODES, value, why: "this mode takes no nodes" });
     }
     Ok(MemoryPolicy { mode: mode | flags, nodes })
 }

@@ -25,14 +25,6 @@ pub(crate) fn refuse(spec: &Spec, linux: &Linux, process: &Process) -> Result<()
             "SELinux labels of mounts",
             "linux.mountLabel",
         ),
-        (
-            linux
-                .personality()
-                .as_ref()
-                .is_some_and(|of| of.flags().as_ref().is_some_and(|flags| !flags.is_empty())),
-            "flags of a personality",
-            "linux.personality.flags",
-        ),
         (seccomp.is_some_and(seccomp::notifies), "seccomp notification", "SCMP_ACT_NOTIFY"),
         (process.exec_cpu_affinity().is_some(), "CPU affinity of execs", "process.execCPUAffinity"),
     ])

@@ -6,7 +6,7 @@ use hull_tests::bundle::Bundle;
 use hull_tests::expect::ExpectExt as _;
 use hull_tests::host;
 use hull_tests::shell::finish;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;
 
@@ -266,9 +266,23 @@ fn namespaces_of_different_owners_are_joined() {
         let mounts = config["mounts"].as_array_mut().unwrap();
         // Only the owner of the network may mount a sysfs of it.
         mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/sys"));
-        config["process"]["args"] = json!(["readlink", "/proc/self/ns/net"]);
+        let script = "readlink /proc/self/ns/net; stat -c %u:%g /dev/null";
+        config["process"]["args"] = json!(["sh", "-c", script]);
     });
-    let ran = bundle.oci(&["run", "-b", &bundle.path(), "joined"]);
     let net = fs::read_link(ours("net")).unwrap().display().to_string();
-    assert_eq!((ran.code, ran.stdout.trim_end()), (0, net.as_str()), "{ran:?}");
+    let want = format!("{net}\n0:0\n");
+    // With the maps of that namespace, as engines write them, and without.
+    let run = || bundle.oci(&["run", "-b", &bundle.path(), "joined"]);
+    let ran = run();
+    assert_eq!((ran.code, &ran.stdout), (0, &want), "{ran:?}");
+    let maps = |config: &mut Value, of: &Value| {
+        config["linux"]["uidMappings"] = of.clone();
+        config["linux"]["gidMappings"] = of.clone();
+    };
+    bundle.change(|config| maps(config, &Value::Null));
+    let ran = run();
+    assert_eq!((ran.code, &ran.stdout), (0, &want), "{ran:?}");
+    let other = json!([{"containerID": 0, "hostID": 500_001, "size": 65535}]);
+    bundle.change(|config| maps(config, &other));
+    refused(&run(), &["linux.uidMappings", "joins has other maps", "hint:"]);
 }

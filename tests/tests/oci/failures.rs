@@ -7,6 +7,15 @@ use serde_json::{Value, json};
 use std::fs;
 use std::time::{Duration, Instant};
 
+/// Replaces the namespace of this type.
+fn namespace(config: &mut Value, kind: &str, by: &Value) {
+    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|of| of["type"] != kind);
+    if !by.is_null() {
+        namespaces.push(by.clone());
+    }
+}
+
 #[test]
 fn invalid_input_is_named_with_a_hint_and_takes_no_id() {
     type Change = fn(&mut Value);
@@ -23,7 +32,7 @@ fn invalid_input_is_named_with_a_hint_and_takes_no_id() {
             |c| c["process"]["capabilities"]["bounding"] = json!("CAP_KILL"),
             &["config.json", "CAP_KILL"],
         ),
-        (|c| c["linux"]["intelRdt"] = json!({}), &["linux.intelRdt", "hint:"]),
+        (|c| c["linux"]["intelRdt"] = json!({}), &["linux.intelRdt", "hint:", "resctrl"]),
         (
             |c| c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
             &["listenerPath"],
@@ -70,6 +79,60 @@ fn invalid_input_is_named_with_a_hint_and_takes_no_id() {
     let line: Value = serde_json::from_str(&fs::read_to_string(&log).unwrap()).unwrap();
     assert_eq!(line["level"], "error");
     assert!(line["msg"].as_str().unwrap().contains("container does not exist"), "{line}");
+}
+
+/// As runc does, or because they would not be the container's own.
+#[test]
+fn settings_of_others_and_values_out_of_range_are_refused() {
+    type Change = fn(&mut Value);
+    let wrong: [(Change, &[&str]); 6] = [
+        (
+            |c| namespace(c, "mount", &Value::Null),
+            &["no mount namespace of its own", "the caller's", "hint: add"],
+        ),
+        (
+            |c| namespace(c, "mount", &json!({"type": "mount", "path": "/proc/self/ns/mnt"})),
+            &["no mount namespace of its own", "that of others", "without a path"],
+        ),
+        (
+            |c| {
+                c["linux"]["namespaces"] =
+                    json!([{"type": "mount"}, {"type": "pid"}, {"type": "pid"}])
+            },
+            &["linux.namespaces", "pid", "there twice", "hint:"],
+        ),
+        (
+            |c| c["linux"]["resources"]["memory"] = json!({"swappiness": 101}),
+            &["memory.swappiness", "`101`", "0 to 100", "hint: correct"],
+        ),
+        (
+            |c| {
+                namespace(c, "network", &json!({"type": "network", "path": "/proc/self/ns/net"}));
+                c["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"});
+            },
+            &["net.ipv4.ip_forward", "host network"],
+        ),
+        (
+            |c| {
+                namespace(c, "user", &json!({"type": "user"}));
+                let map = json!([{"containerID": 0, "hostID": 500_000, "size": 65536}]);
+                c["linux"]["uidMappings"] = map;
+            },
+            &["linux.gidMappings"],
+        ),
+    ];
+    let bundle = Bundle::new();
+    let config = format!("{}/config.json", bundle.path());
+    let original = fs::read(&config).unwrap();
+    for (change, words) in wrong {
+        bundle.change(change);
+        refused(&bundle.create("one"), words);
+        assert_eq!(bundle.left(), Vec::<String>::new(), "after {words:?}");
+        fs::write(&config, &original).unwrap();
+    }
+    bundle.change(|c| c["linux"]["rootfsPropagation"] = "rprivate".into());
+    let words = ["create", "--no-pivot", "-b", &bundle.path(), "one"];
+    refused(&bundle.oci(&words), &["linux.rootfsPropagation", "not safe without pivot_root"]);
 }
 
 #[test]

@@ -3,8 +3,11 @@
 
 use crate::{bind_scratch, refused, until};
 use hull_tests::bundle::Bundle;
+use hull_tests::eventually::{blocking, deadline};
+use hull_tests::host;
 use serde_json::{Value, json};
 use std::fs;
+use std::path::PathBuf;
 
 /// Hooks that write their kind and their state, one line each.
 fn hooks(log: &str, inside: &str) -> Value {
@@ -188,4 +191,36 @@ fn a_create_container_hook_does_not_enter_the_pid_namespace_of_others() {
     assert_eq!(lines.len(), 4, "{ran:?}");
     assert_eq!((lines[0], lines[2]), (&*link(&of_owner), &*link("/proc/self/ns/pid")), "{ran:?}");
     assert_eq!(lines[1], lines[3], "the mount namespace is the container's: {ran:?}");
+}
+
+/// Its process waits for the hook in the pid namespace of others, which can stop it.
+#[test]
+fn a_neighbour_that_stops_a_start_does_not_lift_the_time_of_its_hooks() {
+    let bundle = Bundle::new();
+    bundle.up("owner");
+    let of_owner = format!("/proc/{}/ns/pid", bundle.state("owner")["pid"]);
+    let cgroup = format!("{}b", bundle.cgroup());
+    bundle.change(|config| {
+        config["linux"]["cgroupsPath"] = cgroup.clone().into();
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|of| of["type"] != "pid");
+        namespaces.push(json!({"type": "pid", "path": of_owner}));
+        let script = "kill -STOP $PPID; exec sleep 1000";
+        let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1});
+        config["hooks"] = json!({"startContainer": [hook]});
+    });
+    let _said = bundle.create("joined").good();
+    let started = bundle.oci(&["start", "joined"]);
+    refused(&started, &["startContainer hooks", "have not ended 6 s", "killed", "hint:"]);
+    until(&bundle, "joined", "stopped");
+    // The hook, too.
+    let nobody = || {
+        let of = |root: PathBuf| root.join(cgroup.trim_start_matches('/')).join("cgroup.procs");
+        let files = host::hierarchies().into_iter().map(of);
+        let pids: String = files.filter_map(|file| fs::read_to_string(file).ok()).collect();
+        if pids.is_empty() { Ok(()) } else { Err(pids) }
+    };
+    blocking(deadline(), nobody).unwrap_or_else(|pids| panic!("{pids} are in its cgroup"));
+    let _said = bundle.oci(&["delete", "joined"]).good();
+    assert_eq!(bundle.status("owner"), "running");
 }

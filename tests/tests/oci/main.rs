@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `hull oci` as containerd's shim, podman and people use it: real bundles, runc's command line.
 
+mod cgroups;
 mod engines;
 mod failures;
 mod hooks;

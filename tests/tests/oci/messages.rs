@@ -4,6 +4,7 @@
 use crate::refused;
 use hull_tests::bundle::Bundle;
 use hull_tests::expect::ExpectExt as _;
+use hull_tests::host;
 use hull_tests::shell::Ran;
 use serde_json::{Value, json};
 use std::fs;
@@ -116,6 +117,43 @@ fn limits_of_kernel_memory_are_ignored_with_a_warning() {
     }
     let updated = bundle.oci(&["update", "--pids-limit", "50", "one"]);
     assert_eq!((updated.code, updated.stderr.as_str()), (0, ""));
+}
+
+/// As with runc: no kernel has flags of a personality for a whole container.
+#[test]
+fn flags_of_a_personality_are_ignored_with_a_warning() {
+    let bundle = Bundle::shell("cat /proc/self/personality");
+    bundle.change(|c| c["linux"]["personality"] = json!({"domain": "LINUX", "flags": ["X"]}));
+    let ran = bundle.oci(&["run", "-b", &bundle.path(), "one"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "00000000\n"), "{ran:?}");
+    assert!(ran.stderr.contains("warning: linux.personality.flags are ignored"), "{ran:?}");
+}
+
+/// As with runc: the kernel would take the nearest that it has.
+#[test]
+fn values_out_of_range_are_refused_by_an_update_too() {
+    let bundle = Bundle::new();
+    bundle.up("one");
+    let document = bundle.scratch().join("limits.json");
+    let update = |limits: &Value| {
+        fs::write(&document, limits.to_string()).unwrap();
+        bundle.oci(&["update", "-r", &document.display().to_string(), "one"])
+    };
+    refused(&update(&json!({"memory": {"swappiness": 101}})), &["memory.swappiness", "0 to 100"]);
+    refused(&update(&json!({"memory": {"limit": -7}})), &["memory.limit", "`-7`", "hint:"]);
+    refused(&update(&json!({"blockIO": {"weight": 5}})), &["blockIO.weight", "10 to 1000"]);
+    let _said = update(&json!({"memory": {"swappiness": u64::MAX, "limit": -1}})).good();
+    let shares = [
+        update(&json!({"cpu": {"shares": 1}})),
+        bundle.oci(&["update", "--cpu-share", "1", "one"]),
+    ];
+    for ran in shares {
+        if host::hierarchies().len() > 1 {
+            refused(&ran, &["cpu.shares", "2 to 262144", "hint:"]);
+        } else {
+            let _said = ran.good();
+        }
+    }
 }
 
 #[test]

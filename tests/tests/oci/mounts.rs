@@ -193,6 +193,69 @@ fn ids_are_mapped_with_the_mounts_below_only_if_asked() {
     refused(&bundle.create("two"), &["uidMappings"]);
 }
 
+/// In a user namespace, where only who started the container may map ids of the host's file systems.
+#[test]
+fn ids_of_a_source_in_the_root_are_mapped_in_a_user_namespace() {
+    let bundle = Bundle::new();
+    let tree = Tree::mounted(&bundle, "relatime");
+    for file in [format!("{}/file", tree.0), format!("{}/below/file", tree.0)] {
+        fs::write(&file, "").unwrap();
+        let _said = shell::run("chown", ["5:5", &file]).good();
+    }
+    // The container's root may make nothing in the bundle's.
+    for place in ["mnt", "plain", "idmap", "ridmap", "none"] {
+        fs::create_dir(format!("{}/rootfs/{place}", bundle.path())).unwrap();
+    }
+    let maps = json!([{"containerID": 5, "hostID": 500_007, "size": 1}]);
+    let mapped = |destination: &str, options: &[&str]| {
+        let mut mount = bind("rootfs/mnt", destination, options);
+        mount["uidMappings"] = maps.clone();
+        mount["gidMappings"] = maps.clone();
+        mount
+    };
+    let id = json!([{"containerID": 0, "hostID": 500_000, "size": 65536}]);
+    bundle.change(|config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        config["linux"]["uidMappings"] = id.clone();
+        config["linux"]["gidMappings"] = id;
+        // Message queues cannot be mounted there.
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["destination"] != "/dev/mqueue");
+    });
+    add(
+        &bundle,
+        &[
+            bind(&tree.0, "/mnt", &["rbind"]),
+            bind("rootfs/mnt", "/plain", &["rbind"]),
+            mapped("/idmap", &["rbind", "idmap"]),
+            mapped("/ridmap", &["rbind", "ridmap", "ro"]),
+        ],
+    );
+    bundle.up("one");
+    let owner = |path: &str| {
+        bundle.oci(&["exec", "one", "stat", "-c", "%u:%g", path]).good().trim_end().to_owned()
+    };
+    for (place, top, below) in [
+        ("/plain", "65534:65534", "65534:65534"),
+        ("/idmap", "7:7", "65534:65534"),
+        ("/ridmap", "7:7", "7:7"),
+    ] {
+        let owners = [owner(&format!("{place}/file")), owner(&format!("{place}/below/file"))];
+        assert_eq!(owners, [top, below], "{place}");
+    }
+    assert!(seen(&bundle, "one", "/ridmap").iter().any(|option| option == "ro"));
+    let _said = bundle.oci(&["delete", "--force", "one"]).good();
+    // What the parent cannot map is the error of that mount.
+    add(&bundle, &[mapped("/none", &["rbind", "idmap"]), mapped("/none", &["rbind", "idmap"])]);
+    bundle.change(|config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        let again = mounts.last_mut().unwrap();
+        again["source"] = "rootfs/none".into();
+    });
+    refused(&bundle.create("two"), &["/none", "set 0x100000"]);
+    assert_eq!(bundle.left(), Vec::<String>::new());
+}
+
 #[test]
 fn a_file_system_has_its_own_flags() {
     let bundle = Bundle::shell("grep ' /own ' /proc/mounts");

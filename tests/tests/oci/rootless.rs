@@ -112,3 +112,31 @@ fn the_root_of_a_user_namespace_runs_a_container_in_it() {
     let words: Vec<_> = ran.stdout.split_whitespace().collect();
     assert_eq!(words, ["0", "0", &USER.to_string(), "1"], "{ran:?}");
 }
+
+/// As with runc, and said before the kernel refuses it by a number.
+#[test]
+fn a_user_without_rights_needs_a_user_namespace_and_maps_no_ids() {
+    let bundle = Bundle::new();
+    let dir = prepared(&bundle, &[], &json!(["true"]));
+    let path = format!("{dir}/config.json");
+    let original: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let refused = |config: &Value, words: &[&str]| {
+        fs::write(&path, config.to_string()).unwrap();
+        let ran = as_user(&dir, &[], &["create", "one"]);
+        assert_ne!(ran.code, 0, "{ran:?}");
+        for word in words {
+            assert!(ran.stderr.contains(word), "`{word}` is not in {ran:?}");
+        }
+    };
+    let mut config = original.clone();
+    let linux = config["linux"].as_object_mut().unwrap();
+    linux.remove("uidMappings");
+    linux.remove("gidMappings");
+    linux["namespaces"].as_array_mut().unwrap().retain(|of| of["type"] != "user");
+    refused(&config, &["without a user namespace", "spec --rootless"]);
+    let mut config = original;
+    let mount =
+        json!({"destination": "/x", "type": "bind", "source": "/", "options": ["bind", "idmap"]});
+    config["mounts"].as_array_mut().unwrap().push(mount);
+    refused(&config, &["mapped ids", "remove `idmap`"]);
+}

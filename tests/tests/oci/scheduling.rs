@@ -179,6 +179,13 @@ fn an_exec_enters_a_sub_cgroup_and_no_other() {
     }
     refused(&exec("../x"), &["bad sub cgroup path"]);
     refused(&exec("whaaat:sub"), &["unknown controller"]);
+    refused(&exec(":sub"), &["--cgroup", "has no name"]);
+    let two = ["exec", "--cgroup", "a", "--cgroup", "b", "one", "true"];
+    refused(&bundle.oci(&two), &["--cgroup", "names its controllers", "`a`"]);
+    if has_v1 {
+        let twice = ["exec", "--cgroup", "pids:a", "--cgroup", "pids:b", "one", "true"];
+        refused(&bundle.oci(&twice), &["--cgroup", "several paths", "`pids`"]);
+    }
     assert!(!dirs.is_empty());
     let _said = bundle.oci(&["delete", "-f", "one"]).good();
 }

@@ -46,6 +46,45 @@ fn a_container_has_what_its_spec_says() {
     assert_eq!(lines[8..], ["1", "1:5", "5", "00000000", "0027", "kept"], "{ran:?}");
 }
 
+/// As with runc, whose capabilities are those of its caller then.
+#[test]
+fn a_process_without_capabilities_keeps_those_of_the_caller() {
+    let bundle = Bundle::new();
+    bundle.change(|config| {
+        let process = config["process"].as_object_mut().unwrap();
+        let _had = process.remove("capabilities").unwrap();
+    });
+    let set = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        u64::from_str_radix(line.unwrap_or_else(|| panic!("no {name} in {text}")).trim(), 16)
+            .unwrap()
+    };
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let (all, inheritable) = (set(&own, "CapBnd:"), set(&own, "CapInh:"));
+    assert_ne!(all, 0);
+    bundle.up("one");
+    let pid = bundle.state("one")["pid"].to_string();
+    let started = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let of_exec = |options: &[&str]| {
+        bundle.oci(&[&["exec"], options, &["one", "cat", "/proc/self/status"]].concat()).good()
+    };
+    for text in [&started, &of_exec(&[]), &of_exec(&["--cap", "CAP_CHOWN"])] {
+        assert_eq!((set(text, "CapBnd:"), set(text, "CapEff:")), (all, all), "{text}");
+        assert_eq!((set(text, "CapInh:"), set(text, "CapAmb:")), (inheritable, 0), "{text}");
+    }
+    let user = of_exec(&["--user", "1000"]);
+    assert_eq!((set(&user, "CapBnd:"), set(&user, "CapPrm:")), (all, 0), "{user}");
+    let _said = bundle.oci(&["delete", "--force", "one"]).good();
+    // The document of an exec without any has those of its container.
+    bundle.change(|config| config["process"]["capabilities"] = json!({"bounding": ["CAP_KILL"]}));
+    bundle.up("two");
+    let document = bundle.scratch().join("process.json");
+    let process = json!({"args": ["cat", "/proc/self/status"], "cwd": "/", "env": ["PATH=/bin"]});
+    fs::write(&document, process.to_string()).unwrap();
+    let text = bundle.oci(&["exec", "--process", &document.display().to_string(), "two"]).good();
+    assert_eq!(set(&text, "CapBnd:"), 1 << 5, "{text}");
+}
+
 /// As with runc: programs bind and reach 127.0.0.1 in a namespace that nobody else sets up.
 #[test]
 fn loopback_is_up_in_a_new_network_namespace() {

@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("isolation::no_directory_of_the_host_is_entered_by_a_descriptor", cwd_by_descriptor),
     ("isolation::the_kernels_file_systems_are_mounted_on_no_link", kernel_mounts_behind_links),
     ("isolation::the_kernels_file_systems_are_mounted_in_no_volume", kernel_mounts_in_volumes),
+    ("isolation::no_link_leads_a_mount_into_a_procfs", mounts_led_into_procfs),
     ("isolation::masks_lie_in_the_procfs_that_was_mounted", masks),
     ("isolation::nothing_is_changed_on_a_volume_at_dev", planted_device),
     ("isolation::nothing_is_made_on_a_volume_at_dev", nothing_made),
@@ -123,6 +124,28 @@ fn kernel_mounts_behind_links(fixture: &Fixture) {
     symlink("/hidden", fixture.path("image/dev")).unwrap();
     expect(vec![mount("tmpfs", "/dev")], 2);
     expect(vec![bind(&fixture.text("outside"), "/dev/shm")], 2);
+}
+
+/// An image's links into the container's own procfs, of the last part of a destination and of one before.
+fn mounts_led_into_procfs(fixture: &Fixture) {
+    symlink("/proc/sys", fixture.path("image/data")).unwrap();
+    symlink("/proc/version", fixture.path("image/version")).unwrap();
+    fs::write(fixture.path("outside/file"), "").unwrap();
+    fs::create_dir(fixture.path("outside/empty")).unwrap();
+    let (dir, file) = (fixture.text("outside/empty"), fixture.text("outside/file"));
+    let last = |op: Op| {
+        let error = fixture.failure(&fixture.plan("true", vec![op]));
+        let expected = (Step::Op(2), Errno::LOOP.raw_os_error());
+        assert_eq!((error.step, error.errno), expected, "{error:?}");
+        assert!(error.call.ends_with("a symbolic link leads into a procfs"), "{error:?}");
+    };
+    last(bind(&dir, "/data"));
+    last(bind(&dir, "/data/kernel"));
+    last(bind(&file, "/version"));
+    last(mount("tmpfs", "/data/kernel"));
+    // A procfs that a volume brings, where the destination names it.
+    let ops = vec![bind("/proc", "/host"), bind(&file, "/host/version")];
+    assert_eq!(fixture.run(&fixture.plan("wc -c < /host/version", ops)).out, "0");
 }
 
 fn kernel_mounts_in_volumes(fixture: &Fixture) {

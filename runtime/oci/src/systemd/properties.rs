@@ -15,13 +15,29 @@ pub(crate) fn of_annotations(
         let Some(name) = key.strip_prefix("org.systemd.property.") else { continue };
         // What says whose processes they are, and where, is not the caller's.
         let is_own = matches!(name, "PIDs" | "Slice" | "Delegate" | "CollectMode");
-        let Some(value) = value_of(text).filter(|_| !is_own) else {
+        let is_name = name.len() >= 3 && name.bytes().all(|byte| byte.is_ascii_alphabetic());
+        let value = value_of(text).filter(|_| is_name && !is_own);
+        let Some(property) = value.and_then(|value| in_microseconds(name, value)) else {
             let what = format!("annotation {key}={text}");
             return Err(Error::NotSupported { what, hint: "leave this annotation out" });
         };
-        properties.push((name.to_owned(), value));
+        properties.push(property);
     }
     Ok(properties)
+}
+
+/// The property as systemd takes it over its socket: a time of a unit file, in seconds (`TimeoutStopSec`), is one in
+/// microseconds there. As with runc; `None` for a time that is not a number.
+fn in_microseconds(name: &str, value: Value) -> Option<(String, Value)> {
+    let time =
+        name.strip_suffix("Sec").filter(|time| time.ends_with(|of: char| of.is_ascii_lowercase()));
+    let Some(time) = time else { return Some((name.to_owned(), value)) };
+    let seconds = match value {
+        Value::Number(seconds) => seconds,
+        Value::Signed(seconds) => u64::try_from(seconds).ok()?,
+        Value::Text(_) | Value::Bool(_) | Value::Numbers(_) => return None,
+    };
+    Some((format!("{time}USec"), Value::Number(seconds.checked_mul(1_000_000)?)))
 }
 
 fn value_of(text: &str) -> Option<Value> {
@@ -108,7 +124,19 @@ mod tests {
             one("TimeoutStopUSec", Value::Number(7))
         );
         assert_eq!(of("KillSignal", "15").unwrap(), one("KillSignal", Value::Signed(15)));
-        for (name, text) in [("X", "[1]"), ("X", "'a\\'"), ("PIDs", "1"), ("X", "99999999999")] {
+        let five = one("TimeoutStopUSec", Value::Number(5_000_000));
+        assert_eq!(of("TimeoutStopSec", "5").unwrap(), five);
+        assert_eq!(of("TimeoutStopSec", "uint64 5").unwrap(), five);
+        for (name, text) in [
+            ("Xyz", "[1]"),
+            ("Xyz", "'a\\'"),
+            ("PIDs", "1"),
+            ("Xyz", "99999999999"),
+            ("Xy", "1"),
+            ("X-yz", "1"),
+            ("TimeoutStopSec", "'5s'"),
+            ("TimeoutStopSec", "-1"),
+        ] {
             assert!(of(name, text).unwrap_err().to_string().contains(name), "{name} {text}");
         }
     }

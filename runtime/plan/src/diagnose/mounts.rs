@@ -99,6 +99,10 @@ pub(super) fn place_hint(target: &str, error: &StepError) -> Option<&'static str
         ELOOP if strict => Some(
             "the image, or a volume, has a symbolic link on that path: make it a directory in the image",
         ),
+        ELOOP if error.call.ends_with(": a symbolic link leads into a procfs") => Some(
+            "the image, or a volume, has a symbolic link on that path to /proc, where no mount may hide or replace a part: \
+             mount the volume elsewhere, or correct the image",
+        ),
         EXDEV if error.call.ends_with(": another mount is seen there") => Some(
             "something else is mounted over it: remove the volume that covers this path, or report it as a fault of Hull",
         ),
@@ -349,6 +353,11 @@ mod tests {
         let error = |call: &str, errno| StepError { step: Step::Op(0), errno, call: call.into() };
         assert_eq!(place_hint("/developer", &error("openat2(/developer)", ELOOP)), None);
         assert!(place_hint("/dev/x", &error("openat2(/dev/x)", ELOOP)).is_some());
+        let led = place_hint(
+            "/data/x",
+            &error("move_mount(/data/x): a symbolic link leads into a procfs", ELOOP),
+        );
+        assert!(led.is_some_and(|hint| hint.contains("mount the volume elsewhere")));
         let seen = place_hint("/a", &error("statx(/a): another mount is seen there", EXDEV));
         assert!(seen.is_some_and(|hint| hint.contains("covers this path")));
         let own = place_hint("/a", &error("statx(/: another mount is seen there)", EXDEV));
