@@ -29,6 +29,7 @@ pub mod hooks;
 mod id_maps;
 mod ids;
 mod image_volume;
+mod injected_init;
 mod intermediate_process;
 mod kernel_mounts;
 mod launch;

@@ -10,6 +10,7 @@
 use crate::filter_place::{FilterPlace, Phase};
 use crate::hooks::{HookKind, Surroundings};
 use crate::ids;
+use crate::injected_init::become_init;
 use crate::options::LaunchOptions;
 use crate::pending_process::fail;
 use crate::plan::{Process, Step, StepError};
@@ -129,6 +130,7 @@ fn phases(how: &LaunchOptions<'_>, birth: Birth<'_>, io: &Io) -> Vec<Phase> {
         (Phase::Hooks, has_hooks),
         (Phase::Listener, how.seccomp_listener.is_some()),
         (Phase::Schedule, how.scheduled_by_parent.is_some()),
+        (Phase::Init, how.init.is_some()),
     ];
     all.into_iter().filter(|(_, is_made)| *is_made).map(|(phase, _)| phase).collect()
 }
@@ -149,8 +151,13 @@ fn prepare(
     // Closed, not only marked so, and before any path of the container is looked up: through one that is open, if only
     // until the exec, `/proc/self/fd/<number>/..` leads out. Before the filter, as older profiles do not
     // know the call.
-    let kept =
-        [Some(report.as_fd()), how.start_socket, how.seccomp_listener, how.scheduled_by_parent];
+    let kept = [
+        Some(report.as_fd()),
+        how.start_socket,
+        how.seccomp_listener,
+        how.scheduled_by_parent,
+        how.init,
+    ];
     let kept: Vec<_> = kept.into_iter().flatten().collect();
     hull_sys::close_all_but(how.kept_fds.saturating_add(3), &kept)
         .map_err(StepError::at(Step::Stdio))?;
@@ -200,6 +207,14 @@ fn finish(
     how: &LaunchOptions<'_>,
 ) -> ! {
     let last = |report: &mut OwnedFd| -> Result<Infallible, StepError> {
+        // Without a program there is nothing for an init: the error comes from where it always does.
+        if let (Some(init), Ok(program)) = (how.init, &ready.program) {
+            let confine = || match ready.filter {
+                FilterPlace::Last => no_new_privs_and_filter(process, how),
+                FilterPlace::WithRights | FilterPlace::BeforeBirth => Ok(()),
+            };
+            become_init(init, &program.env, report.as_fd(), how.outlives, confine)?;
+        }
         io.control()?;
         ready.cwd.or_else(|_| enter_cwd(process))?;
         inside_root()?;

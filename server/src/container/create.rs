@@ -185,7 +185,7 @@ fn plan(
     let dirs = &node.config.runtime.hooks_dir;
     oci_spec::hooks_dir::inject(&mut spec, &record.config, &pod_record.config, dirs)
         .map_err(|source| Error::HooksDir { source })?;
-    let plan = super::start::plan_of(node, &record, &image, &spec)?;
+    let plan = super::start::plan_of(node, &pod_record.config, &record, &image, &spec)?;
     let remarks = remarks::of(node, &record, &spec, &plan);
     node.plans.save(&record.id, &plan).map_err(|source| Error::Store { source })?;
     node.bundles.save(&record.id, &spec, &node.rootfs_dir())?;

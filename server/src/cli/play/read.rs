@@ -11,6 +11,7 @@ use super::fields::{NodeFacts, PodFacts};
 use super::files;
 use super::manifest::Pod;
 use super::{unsupported, validate};
+use crate::oci_spec::run_options;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -104,8 +105,9 @@ fn check(pod: &Pod, data: &Data, node: &NodeFacts) -> Result<(), String> {
         configs::container(container, is_init, &at)
             .map_err(|why| format!("container `{}`: {why}", container.name))?;
     }
-    let keys = pod.metadata.annotations.keys().chain(pod.metadata.labels.keys());
-    if let Some(key) = keys.into_iter().find(|key| key.starts_with("hull.run/")) {
+    let annotations = pod.metadata.annotations.keys().filter(|key| *key != run_options::INIT);
+    let mut keys = annotations.chain(pod.metadata.labels.keys());
+    if let Some(key) = keys.find(|key| key.starts_with("hull.run/")) {
         return Err(format!("`{key}` is reserved for hull"));
     }
     let spec = &pod.spec;
