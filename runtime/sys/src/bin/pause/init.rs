@@ -28,7 +28,7 @@ pub(crate) unsafe fn number(text: *const u8) -> isize {
         if !digit.is_ascii_digit() {
             return number;
         }
-        number = number.wrapping_mul(10).wrapping_add((digit - b'0') as isize);
+        number = number.wrapping_mul(10).wrapping_add(isize::from(digit - b'0'));
         // SAFETY: the byte was not the NUL.
         at = unsafe { at.add(1) };
     }
@@ -47,7 +47,7 @@ pub(crate) fn run(program: isize) -> ! {
         if signal == SIGCHLD as isize {
             reap(program);
         } else if signal > 0 {
-            call(KILL, program as usize, signal as usize, 0, 0);
+            call(KILL, program.cast_unsigned(), signal.cast_unsigned(), 0, 0);
         } else if signal != EINTR {
             call(EXIT_GROUP, NO_SIGNALS, 0, 0, 0);
         }
@@ -65,7 +65,7 @@ fn reap(program: isize) {
         if pid == program {
             let signal = status & 0x7f;
             let code = if signal == 0 { (status >> 8) & 0xff } else { 128 + signal };
-            call(EXIT_GROUP, code as usize, 0, 0, 0);
+            call(EXIT_GROUP, code.unsigned_abs() as usize, 0, 0, 0);
         }
     }
 }
