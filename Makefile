@@ -85,7 +85,7 @@ vm-programs: setup tools
 	@cargo build --workspace --bin conformance --bin power --bin fixtures --example soak
 	@mkdir -p target/vm
 	@cargo test --workspace --no-run --test '*' 2>&1 | tee target/vm/build.log | \
-	  sed -n '/\/\(tidy\|interface\|quick\|seeds\|kubelet\|containerd\)-/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
+	  sed -n '/\/\(tidy\|interface\|quick\|seeds\|kubelet\|containerd\|upgrades\)-/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
 	@target/debug/fixtures
 
 test-vm: vm-programs ## Run the kernel and node tests in a VM, and critest; T=name as for test, P=program

@@ -72,7 +72,7 @@ impl FilterPlace {
         if !before_exec && !has_listener {
             // The init installs it for itself, too.
             let init: &[FilteredCall] = if has(Phase::Init) { &calls::INIT_PROGRAM } else { &[] };
-            return [&calls::EXEC, init].concat();
+            return [calls::EXEC.as_slice(), init].concat();
         }
         let parts: [(bool, &[FilteredCall]); 13] = [
             (has_listener, &calls::LISTENER),

@@ -11,7 +11,7 @@
 //! mount that the container cannot see, so `/proc/1/exe` leads to nothing that could be changed.
 
 use crate::plan::{Step, StepError};
-use crate::process::{die_with_parent, lead_session};
+use crate::attributes::{die_with_parent, lead_session};
 use hull_sys::{CStringArray, ForkResult};
 use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, pipe_with};

@@ -11,6 +11,7 @@
 //! JSON or tokio. All decisions were made before, in a [`Plan`].
 
 mod apply;
+mod attributes;
 mod bind;
 mod change_root;
 mod clone;

@@ -7,6 +7,7 @@
 //! done by a sibling that is born with all of that ([`Birth`]): no-new-privs and the filter, as late as
 //! possible; the exec. Without no-new-privs the filter needs CAP_SYS_ADMIN and goes before the sets.
 
+use crate::attributes::{die_with_parent, lead_session, not_traceable};
 use crate::filter_place::{FilterPlace, Phase};
 use crate::hooks::{HookKind, Surroundings};
 use crate::ids;
@@ -17,13 +18,12 @@ use crate::plan::{Process, Step, StepError};
 use crate::streams::Io;
 use crate::{scheduling, sysctl};
 use hull_sys::{BirthSlot, CStringArray};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, ResolveFlags};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid};
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The highest possible capability: the sets have 64 bits.
@@ -263,20 +263,6 @@ fn no_new_privs_and_filter(process: &Process, how: &LaunchOptions<'_>) -> Result
     seccomp(process, how)
 }
 
-/// Our memory is a copy of the monitor's: no process that sees us may trace us or read it. The exec allows both
-/// again for the program.
-pub(crate) fn not_traceable() -> Result<(), StepError> {
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .map_err(|errno| StepError::new(Step::Clone, errno, "prctl(SET_DUMPABLE)"))
-}
-
-/// `setsid(2)`: a session of its own, for the terminal and for signals to a group.
-pub(crate) fn lead_session() -> Result<(), StepError> {
-    rustix::process::setsid()
-        .map(drop)
-        .map_err(|errno| StepError::new(Step::Stdio, errno, "setsid()"))
-}
-
 fn rlimits(process: &Process) -> Result<(), StepError> {
     for (at, limit) in process.rlimits.iter().enumerate() {
         let step = Step::Rlimit(u32::try_from(at).unwrap_or(u32::MAX));
@@ -300,23 +286,6 @@ pub(crate) fn set_oom_score(path: &str, score: Option<i32>) -> Result<(), StepEr
             Err(StepError::new(Step::OomScore, errno, format!("write(oom_score_adj, {score})")))
         }
     }
-}
-
-/// Has the kernel kill this process when its parent dies, since nothing would supervise it then. Called when the
-/// credentials are final: the kernel clears the setting when they change.
-///
-/// A parent that died before is detected by the status pipe, which has no reader then: in a pid namespace of its
-/// own a process cannot see its parent.
-pub(crate) fn die_with_parent(report: BorrowedFd<'_>) -> Result<(), StepError> {
-    let failed = |call: &'static str| move |errno| StepError::new(Step::Pipe, errno, call);
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-        .map_err(failed("prctl(PDEATHSIG)"))?;
-    let mut fds = [PollFd::from_borrowed_fd(report, PollFlags::empty())];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(failed("ppoll(status)"))?;
-    if fds[0].revents().contains(PollFlags::ERR) {
-        return Err(failed("ppoll(status): the parent is gone")(Errno::PIPE));
-    }
-    Ok(())
 }
 
 fn seccomp(process: &Process, how: &LaunchOptions<'_>) -> Result<(), StepError> {

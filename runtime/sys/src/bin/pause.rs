@@ -117,12 +117,12 @@ extern "C" fn entry(stack: *const usize) -> ! {
     if count < 2 {
         pause()
     }
-    // SAFETY: there are as many addresses as arguments, of texts that end with a NUL and that nobody changes.
-    let child = unsafe {
-        let text = *stack.add(2) as *const u8;
-        init::number(text)
-    };
-    init::run(child)
+    // SAFETY: there are at least two addresses behind the number of arguments.
+    let second = unsafe { stack.add(2) };
+    // SAFETY: the address of the second argument is there.
+    let text = core::ptr::with_exposed_provenance(unsafe { *second });
+    // SAFETY: an argument ends with a NUL, and nobody changes it.
+    init::run(unsafe { init::number(text) })
 }
 
 #[panic_handler]

@@ -197,6 +197,10 @@ spec:
         let aliased = parsed(&POD.replace("spec:\n", aliases)).unwrap();
         let made = configs::pod(&aliased.pods[0], "uid", Path::new("/d")).unwrap();
         assert_eq!(made.annotations[run_pods::HOSTS], "10.0.0.1 a\n10.0.0.1 b\n");
+        let init = "annotations: {hull.run/init: 'true'}";
+        let annotated = parsed(&POD.replace("labels: {app: web}", init)).unwrap();
+        let made = configs::pod(&annotated.pods[0], "uid", Path::new("/d")).unwrap();
+        assert_eq!(made.annotations[run_options::INIT], "true");
         let directory = Path::new("/d");
         let made = configs::pod(pod, "uid", directory).unwrap();
         assert_eq!(made.hostname, "web");

@@ -4,11 +4,10 @@
 //! Every value is checked while it is parsed, so that an error has its line. An unknown field makes the file invalid: it
 //! may be a condition, without which the hook would run for others too.
 
-use super::Traits;
 use oci_spec::runtime::Hook;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Deserializer, de};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// The version of the format.
@@ -73,6 +72,16 @@ struct Annotations(Vec<(Pattern, Pattern)>);
 #[serde(try_from = "String")]
 struct Pattern(Regex);
 
+/// The properties of a container by which files choose it.
+#[derive(Debug)]
+pub(super) struct Traits<'a> {
+    /// The annotations of the container and of its pod.
+    pub(super) annotations: HashMap<&'a str, &'a str>,
+    /// The path of its program, as its spec has it.
+    pub(super) command: &'a str,
+    pub(super) has_bind_mounts: bool,
+}
+
 impl TryFrom<String> for Pattern {
     type Error = String;
 
@@ -91,8 +100,10 @@ impl TryFrom<BTreeMap<String, String>> for Annotations {
     type Error = String;
 
     fn try_from(texts: BTreeMap<String, String>) -> Result<Self, String> {
-        let both = |(key, value)| Ok((Pattern::try_from(key)?, Pattern::try_from(value)?));
-        texts.into_iter().map(both).collect::<Result<_, String>>().map(Self)
+        let both = |(key, value): (String, String)| -> Result<_, String> {
+            Ok((Pattern::try_from(key)?, Pattern::try_from(value)?))
+        };
+        texts.into_iter().map(both).collect::<Result<_, _>>().map(Self)
     }
 }
 

@@ -17,7 +17,7 @@ mod find;
 pub(crate) use error::Error;
 pub(crate) use find::files;
 
-use file::{File, Stage};
+use file::{File, Stage, Traits};
 use hull_proto::cri;
 use oci_spec::runtime::{Hook, Spec};
 use std::collections::HashMap;
@@ -26,18 +26,8 @@ use std::path::PathBuf;
 #[cfg(test)]
 mod tests;
 
-/// The properties of a container by which files choose it.
-#[derive(Debug)]
-pub(crate) struct Traits<'a> {
-    /// The annotations of the container and of its pod, which come before.
-    pub(crate) annotations: HashMap<&'a str, &'a str>,
-    /// The path of its program, as its spec has it.
-    pub(crate) command: &'a str,
-    pub(crate) has_bind_mounts: bool,
-}
-
 /// The annotations of a container and of its pod; of two with one key, that of the pod.
-pub(crate) fn annotations<'a>(
+fn annotations<'a>(
     config: &'a cri::ContainerConfig,
     pod: &'a cri::PodSandboxConfig,
 ) -> HashMap<&'a str, &'a str> {

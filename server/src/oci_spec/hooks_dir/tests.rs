@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Conditions, invalid files, the order of directories, and what must be root's.
 
 use super::*;
 use serde_json::{Value, json};
