@@ -210,13 +210,7 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
         })
     };
     let mut planned = timed(&node.history, &record.id, (STAGE, "plan"), planned).await?;
-    if !client.has_root_binds() {
-        // The pod was started by an earlier release, which left the image's volumes out.
-        planned.ops.retain(|op| !matches!(op, Op::Bind { source: Source::Root, .. }));
-    }
-    if planned.ops.contains(&Op::Init) {
-        client.check_init().map_err(|source| Error::Monitor { doing: DOING, source })?;
-    }
+    adapt(&mut planned, &client)?;
     let log = log::open_in_time(&node.storage, &pod_record, &record);
     let log = timed(&node.history, &record.id, (STAGE, "log"), log).await?;
     let id =
@@ -259,6 +253,18 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
         }
         Err(source) => Err(Error::Monitor { doing: DOING, source }),
     }
+}
+
+/// Adapts a plan to the pod's monitor, which may be that of an earlier release.
+fn adapt(planned: &mut Plan, client: &Client) -> Result<(), Error> {
+    if !client.has_root_binds() {
+        // Such a release left the image's volumes out.
+        planned.ops.retain(|op| !matches!(op, Op::Bind { source: Source::Root, .. }));
+    }
+    if planned.ops.contains(&Op::Init) {
+        client.check_init().map_err(|source| Error::Monitor { doing: DOING, source })?;
+    }
+    Ok(())
 }
 
 fn command(container: ContainerId, plan: Vec<u8>, stdio: Stdio, hooks: Option<&Hooks>) -> Command {
