@@ -151,6 +151,20 @@ async fn the_program_has_the_terminal_and_is_in_its_foreground() {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
+type Change = fn(&mut api::LinuxContainerSecurityContext);
+
+/// Containers of which the init must be as confined as the program.
+const SHAPES: [(&str, Change); 5] = [
+    ("root", |_| {}),
+    ("user", |of| of.run_as_user = Some(api::Int64Value { value: 1000 })),
+    ("confined", |of| {
+        of.no_new_privs = true;
+        of.seccomp = Some(api::SecurityProfile::default());
+    }),
+    ("filtered", |of| of.seccomp = Some(api::SecurityProfile::default())),
+    ("read-only", |of| of.readonly_rootfs = true),
+];
+
 #[tokio::test]
 async fn the_init_has_the_rights_and_limits_of_the_program_and_nothing_else() {
     let node = Node::start().await;
@@ -181,16 +195,7 @@ async fn the_init_has_the_rights_and_limits_of_the_program_and_nothing_else() {
          (: > /proc/1/exe) 2>/dev/null || echo kept; readlink /proc/1/cwd"
     );
     for (kind, pod) in &pods {
-        for (name, change) in [
-            ("root", (|_| {}) as fn(&mut api::LinuxContainerSecurityContext)),
-            ("user", |of| of.run_as_user = Some(api::Int64Value { value: 1000 })),
-            ("confined", |of| {
-                of.no_new_privs = true;
-                of.seccomp = Some(api::SecurityProfile::default());
-            }),
-            ("filtered", |of| of.seccomp = Some(api::SecurityProfile::default())),
-            ("read-only", |of| of.readonly_rootfs = true),
-        ] {
+        for (name, change) in SHAPES {
             let mut config = shell(name, &image, &looks);
             change(security(&mut config));
             config.mounts.push(scratch(&node, &format!("{kind}-{name}")));
