@@ -187,7 +187,8 @@ async fn the_init_has_the_rights_and_limits_of_the_program_and_nothing_else() {
         ("plain", cri.run_pod_with(plain).await.unwrap()),
         ("mapped", cri.run_pod_with(mapped).await.unwrap()),
     ];
-    let fields = "grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs|Seccomp|Seccomp_filters|Cpus_allowed):'";
+    let fields =
+        "grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs|Seccomp|Seccomp_filters|Cpus_allowed):'";
     let looks = format!(
         "cat /proc/1/comm; cut -d' ' -f1 /proc/1/oom_score_adj /proc/self/oom_score_adj | uniq | wc -l; \
          {fields} /proc/1/status > /tmp/init; {fields} /proc/self/status | cmp - /tmp/init && echo same; \

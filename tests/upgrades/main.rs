@@ -34,11 +34,15 @@ async fn the_last_protocol_is_upgraded_and_gone_back_to() {
 fn the_list_has_the_protocols_before_todays() {
     let listed: Vec<u16> = releases::listed().iter().map(|(version, _)| *version).collect();
     let wanted: Vec<u16> = (VERSION - EARLIER..VERSION).collect();
-    assert_eq!(listed, wanted, "add the last commit with the previous VERSION to tests/upgrades/commits");
+    assert_eq!(
+        listed, wanted,
+        "add the last commit with the previous VERSION to tests/upgrades/commits"
+    );
 }
 
 /// Counts, one line after the other, until a file says that it is enough.
-const COUNTS: &str = "i=0; while [ ! -e /host/stop ]; do i=$((i+1)); echo n$i; sleep 0.01; done; exit 3";
+const COUNTS: &str =
+    "i=0; while [ ! -e /host/stop ]; do i=$((i+1)); echo n$i; sleep 0.01; done; exit 3";
 /// Answers on port 9000.
 const SERVES: &str = "while true; do echo answer | nc -l -p 9000; done";
 

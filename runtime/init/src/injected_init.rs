@@ -10,8 +10,8 @@
 //! the monitor's. The init has the rights, the filter and the environment of the program; its file is alone in a read-only
 //! mount that the container cannot see, so `/proc/1/exe` leads to nothing that could be changed.
 
-use crate::plan::{Step, StepError};
 use crate::attributes::{die_with_parent, lead_session};
+use crate::plan::{Step, StepError};
 use hull_sys::{CStringArray, ForkResult};
 use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, pipe_with};

@@ -92,6 +92,11 @@ mod tests {
         assert!(is_zombie("7 (a) Z b) Z 1 1"));
         assert!(!is_zombie("7 (a) Z b) S 1 1") && !is_zombie(""));
         let text = of_zombies(12).to_string();
-        assert!(text.starts_with("12 zombie processes") && text.contains("hull.run/init") && text.contains("tini"), "{text}");
+        assert!(
+            text.starts_with("12 zombie processes")
+                && text.contains("hull.run/init")
+                && text.contains("tini"),
+            "{text}"
+        );
     }
 }

@@ -2,9 +2,7 @@
 //! The init of a container: forwards every signal that it gets to the container's program, its child, reaps what is
 //! orphaned, and ends as the program does. The process that becomes this one has blocked all signals, so none is lost.
 
-use crate::machine::{
-    EXIT_GROUP, KILL, PRCTL, RT_SIGPROCMASK, RT_SIGTIMEDWAIT, WAIT4, call,
-};
+use crate::machine::{EXIT_GROUP, KILL, PRCTL, RT_SIGPROCMASK, RT_SIGTIMEDWAIT, WAIT4, call};
 use crate::{ANY_CHILD, SET_BYTES, SET_NAME, SIGCHLD, WNOHANG};
 
 /// `prctl(2)`, PR_SET_CHILD_SUBREAPER: in a pid namespace of others, what the program leaves comes here too.
