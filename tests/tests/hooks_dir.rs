@@ -130,9 +130,9 @@ async fn files_choose_containers_by_annotation_command_and_bind_mounts() {
     };
     for (pod, config, chosen) in [
         (&plain, idle("a", &image), &["command"][..]),
-        (&plain, bound("b"), &["binds", "command"]),
-        (&annotated, idle("a", &image), &["annotated", "command"]),
-        (&annotated, bound("b"), &["annotated", "binds", "both", "command"]),
+        (&plain, bound("b"), &["binds", "command"][..]),
+        (&annotated, idle("a", &image), &["annotated", "command"][..]),
+        (&annotated, bound("b"), &["annotated", "binds", "both", "command"][..]),
     ] {
         let before = of.lines().len();
         lives(&cri, pod, config).await;

@@ -61,8 +61,8 @@ async fn orphans_are_reaped_also_where_others_share_the_pid_namespace() {
     // Without an init, the orphan stays as a zombie: so this test sees one where it is.
     for (id, before, after) in [
         (&without, &["sh S"][..], &["sh Z"][..]),
-        (&alone, &["sh S", "sleep S"], &["sleep S"]),
-        (&among, &["sh S", "sleep S"], &["sleep S"]),
+        (&alone, &["sh S", "sleep S"][..], &["sleep S"][..]),
+        (&among, &["sh S", "sleep S"][..], &["sleep S"][..]),
     ] {
         let first = cri.pid(id).await;
         has_children(first, before).await;

@@ -136,7 +136,7 @@ pub(crate) async fn everything_works(node: &Node, id: &str, serves: &str) {
     let request = api::ContainerStatsRequest { container_id: id.into() };
     let stats = cri.runtime.clone().container_stats(request).await.unwrap().into_inner().stats;
     let cpu = stats.or_fail("find statistics").cpu.or_fail("find CPU statistics");
-    assert!(cpu.usage_core_nano_seconds.is_some_and(|of| of.value > 0), "{cpu:?}");
+    assert!(cpu.usage_core_nano_seconds.as_ref().is_some_and(|of| of.value > 0), "{cpu:?}");
     let (mut input, mut exec) = session::exec(&cri, id, &["cat"], false).await;
     assert!(input.send(session::STDIN, b"typed\n").await);
     let _typed = exec.until("typed").await;
