@@ -81,7 +81,8 @@ impl Sessions {
         let (input, mut exec) = session::exec(&cri, counts, &wait, false).await;
         let _up = exec.until("up").await;
         let followed = node.host_dir().join("followed");
-        let output = File::create(&followed).or_fail("make the file of the log's reader");
+        let output = File::options().write(true).create(true).truncate(true).open(&followed);
+        let output = output.or_fail("make the file of the log's reader");
         let mut logs = node.hull_command(&["logs", "-f", counts]);
         let logs = logs.stdout(output).spawn().or_fail("follow the log");
         eventually("the log is followed", || async {
