@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: book nightly zoo cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean oci-interop
+.PHONY: book nightly zoo cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean oci-interop test-upgrades
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,7 +85,7 @@ vm-programs: setup tools
 	@cargo build --workspace --bin conformance --bin power --bin fixtures --example soak
 	@mkdir -p target/vm
 	@cargo test --workspace --no-run --test '*' 2>&1 | tee target/vm/build.log | \
-	  sed -n '/\/\(tidy\|interface\|quick\|seeds\|kubelet\|containerd\)-/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
+	  sed -n '/\/\(tidy\|interface\|quick\|seeds\|kubelet\|containerd\|upgrades\)-/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
 	@target/debug/fixtures
 
 test-vm: vm-programs ## Run the kernel and node tests in a VM, and critest; T=name as for test, P=program
@@ -98,9 +98,16 @@ conformance-vm: vm-programs ## Run critest in the VM, with systemd and AppArmor;
 power-cuts: vm-programs ## Cut the power of the VM at random moments, and check its disk, N=50 times
 	@scripts/vm cuts $(or $(N),50)
 
+# The first call builds the releases that tests/upgrades/commits lists, in some minutes each; they stay in target/upgrades.
+test-upgrades: setup ## Upgrade from earlier releases under running pods, and go back; T=name as for test
+	@scripts/upgrades
+	@cargo build -p hull
+	@TESTS_MUST_RUN=1 cargo test -p hull-tests --test upgrades -- $(T)
+
 # Not in CI, which has an hour on a machine where nothing is built yet.
-nightly: ## Run what takes too long for every change: critest and power cuts in the VM, the long attack
+nightly: ## Run what takes too long for every change: critest and power cuts in the VM, upgrades, the long attack
 	@failed=0; \
+	 $(MAKE) test-upgrades || failed=1; \
 	 VM_MAX=1800 $(MAKE) conformance-vm || failed=1; \
 	 $(MAKE) power-cuts N=10 || failed=1; \
 	 $(MAKE) adversary || failed=1; \

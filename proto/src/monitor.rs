@@ -25,7 +25,7 @@ use crate::id::{ContainerId, PodId};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 /// The protocol version of this build.
-pub const VERSION: u16 = 7;
+pub const VERSION: u16 = 8;
 /// The oldest monitor that a daemon of this version can still drive.
 pub const VERSION_MIN: u16 = 1;
 /// The first version that has [`Command::Attach`].
@@ -41,6 +41,8 @@ pub const VERSION_TERMINALS: u16 = 5;
 pub const VERSION_LAST_OUTPUT: u16 = 6;
 /// The first version that has [`Command::StartWithHooks`] and, of a daemon, that knows [`Event::HookFailed`].
 pub const VERSION_HOOKS: u16 = 7;
+/// The first version that knows plans with an init (`hull_init::plan::Op::Init`).
+pub const VERSION_INIT: u16 = 8;
 /// Longest frame, in bytes: a plan with 2 MiB of arguments and environment fits well.
 pub const FRAME_BYTES_MAX: u32 = 16 << 20;
 /// Most descriptors with one request.

@@ -257,7 +257,7 @@ async fn a_killed_child_is_in_the_status_while_its_container_runs() {
         let text = cri.status(&zombies).await.message;
         if text.is_empty() { Err("the message is empty".to_owned()) } else { Ok(text) }
     });
-    contains(&text.await, &["zombie processes", "shareProcessNamespace"]);
+    contains(&text.await, &["zombie processes", "hull.run/init", "shareProcessNamespace"]);
 }
 
 #[tokio::test]

@@ -282,6 +282,7 @@ impl Builder<'_> {
             Op::LoopbackUp => Ok(hull_sys::netns::loopback_up()?),
             Op::Pivot => self.change_root(change_root::pivot),
             Op::MoveRoot => self.change_root(change_root::move_over),
+            Op::Init => Ok(()),
         }
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One clone with everything that belongs to it: cgroup, namespaces, id maps, and the child's first calls.
 
+use crate::attributes;
 use crate::id_maps::write_maps;
 use crate::namespaces::{enter_pid_namespace, enter_user_namespace_of};
 use crate::options::WriteMaps;
@@ -105,7 +106,7 @@ impl CloneArgs<'_> {
     fn child(&self, wait: Option<OwnedFd>) -> Result<(), StepError> {
         // A parent of the same user writes the maps, through files that are root's once we are not traceable.
         if self.write_maps.is_none() {
-            process::not_traceable()?;
+            attributes::not_traceable()?;
         }
         match wait {
             Some(wait) => {
@@ -115,11 +116,11 @@ impl CloneArgs<'_> {
             }
             None => self.enter_cgroups()?,
         }
-        process::not_traceable()?;
-        let Some(pid) = self.pid else { return process::lead_session() };
+        attributes::not_traceable()?;
+        let Some(pid) = self.pid else { return attributes::lead_session() };
         if self.user_of_pid {
             enter_user_namespace_of(pid)?;
-            process::not_traceable()?;
+            attributes::not_traceable()?;
         }
         // Before rights over it are lost. It applies to our children, not to us.
         enter_pid_namespace(pid)?;
@@ -130,7 +131,7 @@ impl CloneArgs<'_> {
             move_into_link_name_space(user, Some(link)).map_err(|errno| {
                 StepError::new(Step::Join(NamespaceKind::User), errno, "setns(NEWUSER)")
             })?;
-            process::not_traceable()?;
+            attributes::not_traceable()?;
         }
         if self.flags == 0 {
             return Ok(());

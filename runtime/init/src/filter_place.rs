@@ -24,6 +24,8 @@ pub enum Phase {
     Listener,
     /// The process waits for its parent to schedule it.
     Schedule,
+    /// The process becomes an init, with the program as its child.
+    Init,
 }
 
 /// When the seccomp filter is installed.
@@ -66,11 +68,13 @@ impl FilterPlace {
     pub fn calls(self, phases: &[Phase]) -> Vec<FilteredCall> {
         let has = |phase| phases.contains(&phase);
         let has_listener = has(Phase::Listener);
-        if self == Self::Last && !has_listener {
-            return calls::EXEC.to_vec();
-        }
         let before_exec = self != Self::Last;
-        let parts: [(bool, &[FilteredCall]); 11] = [
+        if !before_exec && !has_listener {
+            // The init installs it for itself, too.
+            let init: &[FilteredCall] = if has(Phase::Init) { &calls::INIT_PROGRAM } else { &[] };
+            return [calls::EXEC.as_slice(), init].concat();
+        }
+        let parts: [(bool, &[FilteredCall]); 13] = [
             (has_listener, &calls::LISTENER),
             (self == Self::WithRights, &calls::IDENTITY),
             (before_exec && has(Phase::Birth), &calls::BIRTH),
@@ -82,6 +86,8 @@ impl FilterPlace {
             // A hook's process installs a filter at the last place itself.
             (has(Phase::Hooks), &calls::HOOK_BIRTH),
             (has(Phase::Schedule), &calls::SCHEDULE),
+            (before_exec && has(Phase::Init), &calls::INIT),
+            (has(Phase::Init), &calls::INIT_PROGRAM),
             (true, &calls::REPORT),
         ];
         let parts = parts.into_iter().filter(|(is_made, _)| *is_made);
@@ -111,6 +117,10 @@ mod tests {
         let listened = names(FilterPlace::Last, &[Phase::Listener, Phase::Wait]);
         assert!(listened.contains(&"sendmsg") && listened.contains(&"recvmsg"), "{listened:?}");
         assert!(!listened.contains(&"getcwd"), "{listened:?}");
+        let init = names(FilterPlace::Last, &[Phase::Init]);
+        assert!(init.contains(&"execveat") && !init.contains(&"clone"), "{init:?}");
+        let init = names(FilterPlace::WithRights, &[Phase::Init]);
+        assert!(init.contains(&"clone") && init.contains(&"rt_sigtimedwait"), "{init:?}");
     }
 
     #[test]

@@ -16,13 +16,13 @@
 //! the parent's side enters the container's other namespaces, and runs them.
 
 use crate::apply::become_container_root;
+use crate::attributes::not_traceable;
 use crate::hook_process::{Lock, end_with_parent};
 use crate::hooks::{HookKind, Surroundings};
 use crate::namespaces::{enter_user_namespace_of, join_all, join_differing};
 use crate::options::LaunchOptions;
 use crate::pending_process::{PendingProcess, encode, fail, reported, status_pipe};
 use crate::plan::{Namespace, Namespaces, Step, StepError};
-use crate::process::not_traceable;
 use hull_sys::{ForkResult, fork};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags};

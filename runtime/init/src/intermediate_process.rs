@@ -11,10 +11,11 @@
 //! belong to the pod's. But a process that enters a user namespace loses the rights to come back. So an
 //! intermediate process enters, and creates the container as its sibling.
 
+use crate::attributes::{lead_session, not_traceable};
 use crate::clone::{CloneArgs, cgroup_error};
 use crate::pending_process::{PendingProcess, fail, status_pipe};
 use crate::plan::{NamespaceKind, Step, StepError};
-use crate::process::{Birth, lead_session, not_traceable, set_oom_score};
+use crate::process::{Birth, set_oom_score};
 use hull_sys::{ForkResult, clone3, flags};
 use rustix::io::{read, write};
 use rustix::pipe::{PipeFlags, pipe_with};

@@ -26,7 +26,7 @@ use crate::plan::{IdMaps, Namespace, NamespaceKind, Plan, Process, Step, StepErr
 use crate::process::{self, Birth, PreMountFiles};
 use crate::streams::Io;
 use crate::terminal::NewTerminal;
-use crate::{apply, intermediate_process, mount_sources, procfs};
+use crate::{apply, attributes, intermediate_process, mount_sources, procfs};
 use hull_cgroup::{Cgroup, CgroupFs};
 use hull_sys::flags;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -224,7 +224,7 @@ pub fn launch_exec(
 fn open_inside(new: &NewTerminal, process: &Process) -> Result<OwnedFd, StepError> {
     apply::become_container_root()?;
     // Changed credentials may have undone it.
-    process::not_traceable()?;
+    attributes::not_traceable()?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, "/", flags, Mode::empty())
         .map_err(|errno| StepError::new(Step::Stdio, errno, "open(/)"))?;

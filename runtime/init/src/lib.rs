@@ -11,6 +11,7 @@
 //! JSON or tokio. All decisions were made before, in a [`Plan`].
 
 mod apply;
+mod attributes;
 mod bind;
 mod change_root;
 mod clone;
@@ -30,6 +31,7 @@ mod id_maps;
 mod ids;
 mod image_volume;
 mod inside_maps;
+mod injected_init;
 mod intermediate_process;
 mod kernel_mounts;
 mod launch;

@@ -125,7 +125,8 @@ impl SourceBuilder<'_> {
             | Op::Domainname(_)
             | Op::LoopbackUp
             | Op::Pivot
-            | Op::MoveRoot => Ok(None),
+            | Op::MoveRoot
+            | Op::Init => Ok(None),
         }
     }
 

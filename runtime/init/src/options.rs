@@ -71,6 +71,9 @@ pub struct LaunchOptions<'a> {
     /// The socket over which the listener of the seccomp filter is sent as soon as the filter is installed, with one
     /// word; see [`hull_sys::receive_fd`]. The filter must allow `sendmsg(2)`.
     pub seccomp_listener: Option<BorrowedFd<'a>>,
+    /// The init program that becomes the first process, with the plan's program as its child; see
+    /// [`Op::Init`](crate::plan::Op::Init). Hooks in the container run in that child.
+    pub init: Option<BorrowedFd<'a>>,
     /// The places of an exec in hierarchies of cgroup v1 where that is not the target's cgroup: controller and path.
     pub hierarchies: &'a [(String, String)],
 }

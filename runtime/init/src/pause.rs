@@ -6,12 +6,12 @@
 //! could reach through /proc/1/root of a shared pid namespace is that tmpfs and nothing else.
 
 use crate::apply::become_container_root;
+use crate::attributes::{die_with_parent, not_traceable};
 use crate::clone::{CloneArgs, cgroup_error};
 use crate::ids;
 use crate::mount::{MS_PRIVATE, attach, clone_fd_errno, new_mount};
 use crate::pending_process::{PendingProcess, fail};
 use crate::plan::{Attrs, IdMaps, Namespace, NamespaceKind, PausePlan, Step, StepError};
-use crate::process::{die_with_parent, not_traceable};
 use crate::procfs::{PodProcfs, identity};
 use crate::sysctl;
 use hull_cgroup::{Cgroup, CgroupFs};

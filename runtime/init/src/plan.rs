@@ -319,6 +319,9 @@ pub enum Op {
         /// How later mounts in it propagate, in this order.
         propagation: Vec<Propagation>,
     },
+    /// Says that an init is to be the first process: the launcher gives it in
+    /// [`LaunchOptions::init`](crate::LaunchOptions::init). Changes nothing by itself.
+    Init,
 }
 
 /// The program of a process and its attributes, for a container's first process and for execs.

@@ -7,22 +7,23 @@
 //! done by a sibling that is born with all of that ([`Birth`]): no-new-privs and the filter, as late as
 //! possible; the exec. Without no-new-privs the filter needs CAP_SYS_ADMIN and goes before the sets.
 
+use crate::attributes::{die_with_parent, lead_session, not_traceable};
 use crate::filter_place::{FilterPlace, Phase};
 use crate::hooks::{HookKind, Surroundings};
 use crate::ids;
+use crate::injected_init::become_init;
 use crate::options::LaunchOptions;
 use crate::pending_process::fail;
 use crate::plan::{Process, Step, StepError};
 use crate::streams::Io;
 use crate::{scheduling, sysctl};
 use hull_sys::{BirthSlot, CStringArray};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, ResolveFlags};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid};
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The highest possible capability: the sets have 64 bits.
@@ -129,6 +130,7 @@ fn phases(how: &LaunchOptions<'_>, birth: Birth<'_>, io: &Io) -> Vec<Phase> {
         (Phase::Hooks, has_hooks),
         (Phase::Listener, how.seccomp_listener.is_some()),
         (Phase::Schedule, how.scheduled_by_parent.is_some()),
+        (Phase::Init, how.init.is_some()),
     ];
     all.into_iter().filter(|(_, is_made)| *is_made).map(|(phase, _)| phase).collect()
 }
@@ -149,8 +151,13 @@ fn prepare(
     // Closed, not only marked so, and before any path of the container is looked up: through one that is open, if only
     // until the exec, `/proc/self/fd/<number>/..` leads out. Before the filter, as older profiles do not
     // know the call.
-    let kept =
-        [Some(report.as_fd()), how.start_socket, how.seccomp_listener, how.scheduled_by_parent];
+    let kept = [
+        Some(report.as_fd()),
+        how.start_socket,
+        how.seccomp_listener,
+        how.scheduled_by_parent,
+        how.init,
+    ];
     let kept: Vec<_> = kept.into_iter().flatten().collect();
     hull_sys::close_all_but(how.kept_fds.saturating_add(3), &kept)
         .map_err(StepError::at(Step::Stdio))?;
@@ -202,6 +209,14 @@ fn finish(
     how: &LaunchOptions<'_>,
 ) -> ! {
     let last = |report: &mut OwnedFd| -> Result<Infallible, StepError> {
+        // Without a program there is nothing for an init: the error comes from where it always does.
+        if let (Some(init), Ok(program)) = (how.init, &ready.program) {
+            let confine = || match ready.filter {
+                FilterPlace::Last => no_new_privs_and_filter(process, how),
+                FilterPlace::WithRights | FilterPlace::BeforeBirth => Ok(()),
+            };
+            become_init(init, &program.env, report.as_fd(), how.outlives, confine)?;
+        }
         io.control()?;
         ready.cwd.or_else(|_| enter_cwd(process))?;
         inside_root()?;
@@ -250,20 +265,6 @@ fn no_new_privs_and_filter(process: &Process, how: &LaunchOptions<'_>) -> Result
     seccomp(process, how)
 }
 
-/// Our memory is a copy of the monitor's: no process that sees us may trace us or read it. The exec allows both
-/// again for the program.
-pub(crate) fn not_traceable() -> Result<(), StepError> {
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .map_err(|errno| StepError::new(Step::Clone, errno, "prctl(SET_DUMPABLE)"))
-}
-
-/// `setsid(2)`: a session of its own, for the terminal and for signals to a group.
-pub(crate) fn lead_session() -> Result<(), StepError> {
-    rustix::process::setsid()
-        .map(drop)
-        .map_err(|errno| StepError::new(Step::Stdio, errno, "setsid()"))
-}
-
 fn rlimits(process: &Process) -> Result<(), StepError> {
     for (at, limit) in process.rlimits.iter().enumerate() {
         let step = Step::Rlimit(u32::try_from(at).unwrap_or(u32::MAX));
@@ -287,23 +288,6 @@ pub(crate) fn set_oom_score(path: &str, score: Option<i32>) -> Result<(), StepEr
             Err(StepError::new(Step::OomScore, errno, format!("write(oom_score_adj, {score})")))
         }
     }
-}
-
-/// Has the kernel kill this process when its parent dies, since nothing would supervise it then. Called when the
-/// credentials are final: the kernel clears the setting when they change.
-///
-/// A parent that died before is detected by the status pipe, which has no reader then: in a pid namespace of its
-/// own a process cannot see its parent.
-pub(crate) fn die_with_parent(report: BorrowedFd<'_>) -> Result<(), StepError> {
-    let failed = |call: &'static str| move |errno| StepError::new(Step::Pipe, errno, call);
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-        .map_err(failed("prctl(PDEATHSIG)"))?;
-    let mut fds = [PollFd::from_borrowed_fd(report, PollFlags::empty())];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(failed("ppoll(status)"))?;
-    if fds[0].revents().contains(PollFlags::ERR) {
-        return Err(failed("ppoll(status): the parent is gone")(Errno::PIPE));
-    }
-    Ok(())
 }
 
 fn seccomp(process: &Process, how: &LaunchOptions<'_>) -> Result<(), StepError> {

@@ -120,6 +120,7 @@ impl Monitor {
             procfs: self.pause.as_ref().and_then(|pause| pause.procfs.as_ref()),
             hooks: hooks.as_ref().map(|of| &*of.hooks),
             hooks_beside: hooks.as_ref().map(|of| of.dir.as_fd()),
+            init: plan.ops.contains(&Op::Init).then(|| self.pause_program.as_fd()),
             ..LaunchOptions::default()
         };
         let is_terminal = pipes.stderr.is_none();

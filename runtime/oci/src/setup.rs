@@ -68,7 +68,9 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
         root: Root::Bundle(bundle.to_string_lossy().into_owned()),
         sources: Vec::new(),
         host: host_facts(),
-        has_start_hooks: steps.has(&[HookKind::StartContainer]),
+        further_phases: Vec::from_iter(
+            steps.has(&[HookKind::StartContainer]).then_some(Phase::Hooks),
+        ),
     };
     let mut plan = hull_plan::plan(&spec, &options).map_err(planned)?;
     label_all(&mut plan.ops, beyond.mount_label.as_deref(), options.host).map_err(planned)?;

@@ -23,8 +23,9 @@ pub struct Options {
     pub sources: Vec<(String, Source)>,
     /// Facts about the host.
     pub host: HostFacts,
-    /// Whether startContainer hooks, which travel beside the plan, run under the seccomp filter of its process.
-    pub has_start_hooks: bool,
+    /// Phases of the start that the spec does not tell: startContainer hooks, which travel beside the plan, and an
+    /// injected init.
+    pub further_phases: Vec<Phase>,
 }
 
 /// The source of the root file system.
@@ -71,7 +72,7 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     }
     devices(linux, &mut ops)?;
     let process = process(oci, spec, &options.host)?;
-    check_start(&process, &phases(&namespaces, oci, options.has_start_hooks))?;
+    check_start(&process, &phases(&namespaces, oci, &options.further_phases))?;
     ops.push(Op::Mkdir { path: process.cwd.clone(), mode: 0o755 });
     settings(spec, linux, &namespaces, &mut ops)?;
     for path in linux.readonly_paths().iter().flatten() {
@@ -90,6 +91,9 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
     if spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)) {
         ops.push(Op::RootReadonly);
     }
+    if options.further_phases.contains(&Phase::Init) {
+        ops.push(Op::Init);
+    }
     let path =
         linux.cgroups_path().as_ref().ok_or(Error::Missing { field: "linux.cgroupsPath" })?;
     let resources = linux.resources().as_ref();
@@ -106,16 +110,14 @@ pub fn plan(spec: &Spec, options: &Options) -> Result<Plan, Error> {
 }
 
 /// The phases of the start of a pod's container that run under its seccomp filter.
-fn phases(namespaces: &Namespaces, process: &Process, has_hooks: bool) -> Vec<Phase> {
+fn phases(namespaces: &Namespaces, process: &Process, further: &[Phase]) -> Vec<Phase> {
     let mut phases = vec![Phase::ParentDeath];
+    phases.extend(further);
     if matches!(namespaces.pid, Namespace::Join(_)) {
         phases.push(Phase::Birth);
     }
     if process.terminal() == Some(true) {
         phases.push(Phase::Terminal);
-    }
-    if has_hooks {
-        phases.push(Phase::Hooks);
     }
     phases
 }
@@ -332,7 +334,7 @@ mod tests {
                 root: Root::Bundle("/bundle".into()),
                 sources: Vec::new(),
                 host: HostFacts::default(),
-                has_start_hooks: false,
+                further_phases: Vec::new(),
             };
             let planned =
                 |spec: &Value| plan(&serde_json::from_value(spec.clone()).unwrap(), &options);
@@ -361,7 +363,7 @@ mod tests {
             root: Root::Bundle("/bundle".into()),
             sources: Vec::new(),
             host: HostFacts::default(),
-            has_start_hooks: false,
+            further_phases: Vec::new(),
         };
         let plan = plan(&serde_json::from_value(spec).unwrap(), &options).unwrap();
         let path = |op: Op| {
@@ -373,7 +375,7 @@ mod tests {
 
     #[test]
     fn calls_for_hooks_in_the_container_are_refused_with_all_others() {
-        let rule = json!({"names": ["ppoll", "wait4", "waitid", "clone", "clone3", "fork"], "action": "SCMP_ACT_ERRNO"});
+        let rule = json!({"names": ["ppoll", "rt_sigtimedwait", "waitid", "clone", "clone3", "fork"], "action": "SCMP_ACT_ERRNO"});
         let spec = json!({
             "ociVersion": "1.2.1", "root": {"path": "rootfs"},
             "process": {"cwd": "/", "args": ["true"], "user": {"uid": 0, "gid": 0}},
@@ -383,18 +385,21 @@ mod tests {
             },
         });
         let spec = serde_json::from_value(spec).unwrap();
-        let refused = |has_start_hooks| {
+        let refused = |further: &[Phase]| {
             let options = Options {
                 root: Root::Bundle("/bundle".into()),
                 sources: Vec::new(),
                 host: HostFacts::default(),
-                has_start_hooks,
+                further_phases: further.to_vec(),
             };
             plan(&spec, &options).unwrap_err().to_string()
         };
-        let (without, with) = (refused(false), refused(true));
+        let (without, with) = (refused(&[]), refused(&[Phase::Hooks]));
         assert!(without.contains("`ppoll`") && !without.contains("`waitid`"), "{without}");
         assert!(with.contains("`ppoll`") && with.contains("`waitid`"), "{with}");
+        let init = refused(&[Phase::Init]);
+        assert!(init.contains("`rt_sigtimedwait`") && !init.contains("`waitid`"), "{init}");
+        assert!(!with.contains("`rt_sigtimedwait`"), "{with}");
     }
 
     #[test]
@@ -411,7 +416,7 @@ mod tests {
             root: Root::Bundle("/bundle".into()),
             sources: Vec::new(),
             host: HostFacts::default(),
-            has_start_hooks: false,
+            further_phases: Vec::new(),
         };
         let plan = plan(&serde_json::from_value(spec).unwrap(), &options).unwrap();
         let masks = plan.ops.iter().filter(|op| matches!(op, Op::Mask { .. })).count();

@@ -158,7 +158,9 @@ fn of_op(earlier: &[Op], op: &Op, error: &StepError) -> Failure {
             format!("the loopback link of the new network namespace cannot be brought up: {why}"),
             None,
         ),
-        Op::Pivot | Op::MoveRoot => fs("root", format!("the root cannot be changed: {why}"), None),
+        Op::Pivot | Op::MoveRoot | Op::Init => {
+            fs("root", format!("the root cannot be changed: {why}"), None)
+        }
     }
 }
 

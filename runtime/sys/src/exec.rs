@@ -58,6 +58,41 @@ pub fn execveat(file: BorrowedFd<'_>, args: &CStringArray, env: &CStringArray) -
     Error::last(format!("execveat({})", file.as_raw_fd()))
 }
 
+/// Becomes the program behind `file`, with its name and a number as its arguments. Allocates nothing, for a process whose
+/// filter may refuse the allocator its calls. Returns only if that failed. `execveat(2)`, Linux 3.19.
+#[must_use]
+pub fn execveat_with_number(
+    file: BorrowedFd<'_>,
+    name: &CStr,
+    number: i32,
+    env: &CStringArray,
+) -> Error {
+    let mut digits = [0_u8; 11];
+    let (mut rest, mut at) = (number.unsigned_abs(), digits.len() - 1);
+    loop {
+        at -= 1;
+        // Less than 10.
+        digits[at] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    let pointers = [name.as_ptr(), digits[at..].as_ptr().cast(), ptr::null()];
+    // SAFETY: as in `execveat`; the digits end with the NUL that the array was made with.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            pointers.as_ptr(),
+            env.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Error::last(format!("execveat({})", name.to_string_lossy()))
+}
+
 /// Ends this process at once, without running what others registered for its end. `_exit(2)`.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: ends the process; there is no memory left to be wrong about.

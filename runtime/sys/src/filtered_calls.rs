@@ -102,6 +102,29 @@ const DUPLICATE: FilteredCall = call("dup3", libc::SYS_dup3);
 pub const HOOK_BIRTH: [FilteredCall; 1] =
     [with_first(call("clone", libc::SYS_clone), crate::clone::FORK)];
 
+/// Becoming an init with the program as its child ([`crate::fork`]): `PR_SET_PDEATHSIG`.
+pub const INIT: [FilteredCall; 8] = [
+    call("getpid", libc::SYS_getpid),
+    call("pipe2", libc::SYS_pipe2),
+    with_first(call("clone", libc::SYS_clone), crate::clone::FORK),
+    call("close", libc::SYS_close),
+    call("setsid", libc::SYS_setsid),
+    prctl(1),
+    call("read", libc::SYS_read),
+    call("getppid", libc::SYS_getppid),
+];
+
+/// The init program, as long as the container runs: `PR_SET_NAME`, `PR_SET_CHILD_SUBREAPER`, SIG_SETMASK.
+pub const INIT_PROGRAM: [FilteredCall; 7] = [
+    call("execveat", libc::SYS_execveat),
+    prctl(15),
+    prctl(36),
+    with_first(call("rt_sigprocmask", libc::SYS_rt_sigprocmask), 2),
+    call("rt_sigtimedwait", libc::SYS_rt_sigtimedwait),
+    call("wait4", libc::SYS_wait4),
+    call("kill", libc::SYS_kill),
+];
+
 /// Handing over the listener of the filter.
 pub const LISTENER: [FilteredCall; 2] =
     [call("sendmsg", libc::SYS_sendmsg), call("close", libc::SYS_close)];

@@ -40,7 +40,9 @@ mod wiping;
 pub use clone::{BirthSlot, ForkResult, clone3, flags, fork, fork_sibling, unshare};
 pub use disk::lacks_inodes;
 pub use error::{Error, Result, name_of};
-pub use exec::{CStringArray, close_all_but, close_now, execve, execveat, exit_now};
+pub use exec::{
+    CStringArray, close_all_but, close_now, execve, execveat, execveat_with_number, exit_now,
+};
 pub use inherited::{reset_affinity, reset_inherited, set_affinity};
 pub use memfd::{random, sealed_memfd};
 pub use mount::{Attr, cut_power, mount_setattr};
@@ -55,8 +57,8 @@ pub use security::{
     join_session_keyring, personality, sched_setattr, set_mempolicy, setrlimit,
 };
 pub use signals::{
-    Reaped, block_signals, controlling_terminal, exit_on_signals, next_ended, next_signal,
-    pidfd_send_signal, reap, reap_any, reset_signals, signals_by_descriptor,
+    Reaped, block_all_signals, block_signals, controlling_terminal, exit_on_signals, next_ended,
+    next_signal, pidfd_send_signal, reap, reap_any, reset_signals, signals_by_descriptor,
 };
 pub use socket_path::{SocketFile, SocketPathError, listen_at};
 pub use spawn::{inherited, spawn_program};

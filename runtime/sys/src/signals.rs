@@ -79,6 +79,12 @@ pub fn reset_signals() -> Result<()> {
         .map_err(of("rt_sigprocmask(SIG_SETMASK)"))
 }
 
+/// Blocks every signal that can be blocked: what comes waits for the program that this process becomes.
+pub fn block_all_signals() -> Result<()> {
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)
+        .map_err(of("rt_sigprocmask(SIG_SETMASK, all)"))
+}
+
 /// Ends this process on each of the signals that usually end one, with 128 and the signal's number as its code: as the
 /// first process of a pid namespace it would not see them otherwise, `pid_namespaces(7)`. An exec undoes it.
 pub fn exit_on_signals() -> Result<()> {

@@ -4,6 +4,7 @@
 
 use super::finding::Finding;
 use crate::config::Config;
+use crate::oci_spec::hooks_dir;
 use crate::pod::driver::Driver;
 use crate::pod::host_dns::PodDns;
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
@@ -46,6 +47,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         driver(config),
         dns(&PodDns::read()),
     ]);
+    findings.extend(hooks(&config.runtime.hooks_dir));
     findings
 }
 
@@ -54,6 +56,18 @@ fn root() -> Finding {
         return Finding::good("root", "yes");
     }
     Finding::missing("root", "no", "run it as root: sudo hull check")
+}
+
+/// Whether the hook files can be used, where there may be some: one that cannot refuses every container.
+fn hooks(dirs: &[PathBuf]) -> Option<Finding> {
+    const SUBJECT: &str = "hook files";
+    if dirs.is_empty() {
+        return None;
+    }
+    Some(match hooks_dir::files(dirs) {
+        Ok(files) => Finding::good(SUBJECT, format!("{}, all valid", files.len())),
+        Err(err) => Finding::missing(SUBJECT, format!("cannot {err}"), err.hint()),
+    })
 }
 
 fn capabilities() -> Option<Finding> {

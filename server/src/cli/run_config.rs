@@ -127,8 +127,6 @@ fn namespaces(args: &Run) -> Result<api::NamespaceOption> {
     let pid = match args.isolation.pid {
         Some(Pid::Host) => Mode::Node,
         Some(Pid::Pod) => Mode::Pod,
-        // Pause is the first process of the pod's namespace, and reaps orphans.
-        None if args.isolation.init => Mode::Pod,
         Some(Pid::Container) | None => Mode::Container,
     };
     let ipc = match args.isolation.ipc {
@@ -243,6 +241,7 @@ fn container(args: &Run, at: &Setting<'_>, mounts: Mounts) -> Result<api::Contai
         (run_options::TMPFS, Some(tmpfs.join("\n")).filter(|of| !of.is_empty())),
         (run_options::GROUP, group),
         (run_options::GROUPS, groups),
+        (run_options::INIT, args.isolation.init.then(|| "true".to_owned())),
         (STOP_TIMEOUT, timeout),
         (run_pods::RESTART, restart),
     ] {
@@ -375,9 +374,10 @@ mod tests {
         assert!(!of.contains_key(run_pods::RESTART));
         let of = parsed("--restart on-failure:3 i").unwrap().container.annotations;
         assert_eq!(of[run_pods::RESTART], "on-failure:3");
-        let options =
-            parsed("--init i").unwrap().container.linux.unwrap().security_context.unwrap();
-        assert_eq!(options.namespace_options.unwrap().pid(), api::NamespaceMode::Pod);
+        let of = parsed("--init --pid pod i").unwrap().container;
+        assert_eq!(of.annotations[run_options::INIT], "true");
+        let options = of.linux.unwrap().security_context.unwrap().namespace_options.unwrap();
+        assert_eq!(options.pid(), api::NamespaceMode::Pod);
     }
 
     #[test]

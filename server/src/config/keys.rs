@@ -135,6 +135,10 @@ pub(crate) const KEYS: &[Key] = &[
         "Directories of specs of the container device interface (CDI): `*.json`, `*.yaml`. Read when a container requests a CDI device; if several directories define a device, the last one takes effect.",
     ),
     key(
+        "runtime.hooks_dir",
+        "Directories of OCI hooks for containers: files `*.json` of oci-hooks(5), as in `[\"/usr/share/containers/oci/hooks.d\", \"/etc/containers/oci/hooks.d\"]`. A file replaces one of the same name in an earlier directory. Read when a container is created; a file that cannot be used refuses every container. Files, directories and programs must be root's, and not writable by others.",
+    ),
+    key(
         "runtime.default_seccomp",
         "Seccomp profile of containers whose client names none: `unconfined`, the default of CRI (kubelets always name one), or `runtime/default`. Privileged containers are never confined.",
     ),

@@ -72,6 +72,7 @@ fn positive(key: &'static str, value: u64) -> Result<(), Invalid> {
 fn runtime(runtime: &Runtime) -> Result<(), Invalid> {
     absolute("runtime.seccomp_root", [&runtime.seccomp_root])?;
     absolute("runtime.cdi_spec_dirs", &runtime.cdi_spec_dirs)?;
+    absolute("runtime.hooks_dir", &runtime.hooks_dir)?;
     for limit in &runtime.default_ulimits {
         let bad = |why| ("runtime.default_ulimits", format!("`{limit}`: {why}"));
         Ulimit::parse(limit).map_err(bad)?;

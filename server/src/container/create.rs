@@ -181,8 +181,11 @@ fn plan(
     node.images.check_layers(&image).map_err(of_image)?;
     let user = user_of(&image, &record.config)?;
     record.user = Some(user.clone());
-    let spec = super::start::spec(node, pod, pod_record, &record, &image, target_pid)?;
-    let plan = super::start::plan_of(node, &record, &image, &spec)?;
+    let mut spec = super::start::spec(node, pod, pod_record, &record, &image, target_pid)?;
+    let dirs = &node.config.runtime.hooks_dir;
+    oci_spec::hooks_dir::inject(&mut spec, &record.config, &pod_record.config, dirs)
+        .map_err(|source| Error::HooksDir { source })?;
+    let plan = super::start::plan_of(node, &pod_record.config, &record, &image, &spec)?;
     let remarks = remarks::of(node, &record, &spec, &plan);
     node.plans.save(&record.id, &plan).map_err(|source| Error::Store { source })?;
     node.bundles.save(&record.id, &spec, &node.rootfs_dir())?;

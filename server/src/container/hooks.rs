@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Hooks of containers, from the files of CDI devices and from NRI plugins: what they read, and what they are owed.
+//! Hooks of containers, from the files of CDI devices, from NRI plugins and from the files of `runtime.hooks_dir`: what
+//! they read, and what they are owed.
 //!
 //! ```text
 //! <state_dir>/bundles/<container-id>/config.json   the OCI spec, for hooks: they get the directory as their bundle
@@ -86,6 +87,14 @@ impl Bundles {
         let (file, scratch) = (Location::at(&path), Location::at(&scratch));
         hull_records::replace(file, scratch, bytes, PRIVATE, Durability::Process)
             .map_err(|source| records::Error::Write { path: path.clone(), source })
+    }
+
+    /// The hooks of a container as its spec had them when it was created; `None` without any.
+    pub(crate) fn of_spec(&self, id: &str) -> Option<serde_json::Value> {
+        let path = self.path(id).join("config.json");
+        let bytes = Location::at(&path).read(FILE_BYTES_MAX).ok()?;
+        let mut config: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        Some(config["hooks"].take())
     }
 
     /// The hooks of a container; `None` without any.
@@ -248,6 +257,7 @@ mod tests {
             serde_json::from_slice(&fs::read(bundle.join("config.json")).unwrap()).unwrap();
         assert_eq!(config["root"]["path"], "/run/hull/rootfs");
         assert_eq!(config["hooks"]["poststop"][0]["path"], "/p");
+        assert_eq!(bundles.of_spec(&id).unwrap(), config["hooks"]);
 
         assert!(bundles.owed(&id).is_none(), "before its start");
         let hooks = bundles.load(&id).unwrap().unwrap();
@@ -284,6 +294,7 @@ mod tests {
         plain.set_hooks(None);
         bundles.save("x", &plain, Path::new("/r")).unwrap();
         assert!(bundles.load("x").unwrap().is_none() && bundles.owed("x").is_none());
+        assert_eq!(bundles.of_spec("x"), None);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

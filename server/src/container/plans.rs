@@ -124,7 +124,7 @@ mod tests {
             root: hull_plan::Root::Bundle("/b".into()),
             sources: Vec::new(),
             host: hull_plan::HostFacts::default(),
-            has_start_hooks: false,
+            further_phases: Vec::new(),
         };
         hull_plan::plan(&serde_json::from_value(spec).unwrap(), &options).unwrap()
     }

@@ -13,7 +13,8 @@ use crate::pod::{PodRecord, State as PodState};
 use crate::storage::blocking;
 use ::oci_spec::runtime::{Hooks as SpecHooks, Spec};
 use hull_image::Image;
-use hull_plan::{Hooks, Namespace, Op, Options, Plan, Root, Source};
+use hull_plan::{Hooks, Namespace, Op, Options, Phase, Plan, Root, Source};
+use hull_proto::cri::PodSandboxConfig;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Command, Failure as MonitorFailure, SLOT_SHM, Started, Stdio};
 use hull_proto::nri::LinuxResources;
@@ -31,12 +32,13 @@ pub(crate) fn plan(
     target_pid: Option<i32>,
 ) -> Result<Plan, Error> {
     let spec = spec(node, pod, pod_record, record, image, target_pid)?;
-    plan_of(node, record, image, &spec)
+    plan_of(node, &pod_record.config, record, image, &spec)
 }
 
 /// The plan of a container with this spec, without its hooks, which travel beside it.
 pub(crate) fn plan_of(
     node: &Node,
+    pod: &PodSandboxConfig,
     record: &ContainerRecord,
     image: &Image,
     spec: &Spec,
@@ -46,6 +48,11 @@ pub(crate) fn plan_of(
     sources.push((oci_spec::SHM_SOURCE.to_owned(), Source::Slot(SLOT_SHM)));
     sources.push((oci_spec::VOLUME_SOURCE.to_owned(), Source::Root));
     let text = |path: &Path| path.to_string_lossy().into_owned();
+    let hooks = spec.hooks().as_ref().is_some_and(has_start_hooks).then_some(Phase::Hooks);
+    let init = oci_spec::run_options::init(&record.config, pod)
+        .map_err(|source| Error::Spec { source })?
+        .then_some(Phase::Init);
+    let further_phases = hooks.into_iter().chain(init).collect();
     let options = Options {
         root: Root::Overlay {
             lower: rootfs.lower.iter().map(|layer| text(layer)).collect(),
@@ -55,7 +62,7 @@ pub(crate) fn plan_of(
         },
         sources,
         host: node.host.clone(),
-        has_start_hooks: spec.hooks().as_ref().is_some_and(has_start_hooks),
+        further_phases,
     };
     let planned = match spec.hooks() {
         None => hull_plan::plan(spec, &options),
@@ -203,10 +210,7 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
         })
     };
     let mut planned = timed(&node.history, &record.id, (STAGE, "plan"), planned).await?;
-    if !client.has_root_binds() {
-        // The pod was started by an earlier release, which left the image's volumes out.
-        planned.ops.retain(|op| !matches!(op, Op::Bind { source: Source::Root, .. }));
-    }
+    adapt(&mut planned, &client)?;
     let log = log::open_in_time(&node.storage, &pod_record, &record);
     let log = timed(&node.history, &record.id, (STAGE, "log"), log).await?;
     let id =
@@ -249,6 +253,18 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
         }
         Err(source) => Err(Error::Monitor { doing: DOING, source }),
     }
+}
+
+/// Adapts a plan to the pod's monitor, which may be that of an earlier release.
+fn adapt(planned: &mut Plan, client: &Client) -> Result<(), Error> {
+    if !client.has_root_binds() {
+        // Such a release left the image's volumes out.
+        planned.ops.retain(|op| !matches!(op, Op::Bind { source: Source::Root, .. }));
+    }
+    if planned.ops.contains(&Op::Init) {
+        client.check_init().map_err(|source| Error::Monitor { doing: DOING, source })?;
+    }
+    Ok(())
 }
 
 fn command(container: ContainerId, plan: Vec<u8>, stdio: Stdio, hooks: Option<&Hooks>) -> Command {

@@ -192,6 +192,11 @@ fn container_info(
     let spec = image.as_ref().and_then(|image| {
         container::start::spec(node, &pod.id, &pod.record, record, image, None).ok()
     });
+    let mut spec = serde_json::json!(spec);
+    // Those of its creation: the files that they are from may have changed.
+    if let (true, Some(hooks)) = (spec.is_object(), node.bundles.of_spec(&record.id)) {
+        spec["hooks"] = hooks;
+    }
     let rootfs = image.map(|image| {
         let of = node.images.rootfs(&record.id, &image);
         let at = node.rootfs_dir();

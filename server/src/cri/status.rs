@@ -121,6 +121,7 @@ fn code(error: &Error) -> Code {
         | Error::ProfileLost { .. }
         | Error::VolumeSource { .. }
         | Error::Propagation { .. }
+        | Error::HooksDir { .. }
         | Error::Hook { .. }
         | Error::Failed { .. } => Code::FailedPrecondition,
         Error::SetLimits { source } => limits_code(source),
@@ -196,6 +197,7 @@ fn monitor_code(error: &monitors::Error) -> Code {
         | monitors::Error::TooOld { .. }
         | monitors::Error::CannotAttach { .. }
         | monitors::Error::CannotRunHooks { .. }
+        | monitors::Error::CannotInit { .. }
         | monitors::Error::HooksOutput { .. }
         | monitors::Error::WrongAnswer { .. } => Code::Unknown,
     }

@@ -76,8 +76,8 @@ pub(super) fn of_zombies(count: usize) -> Diagnosis {
         certainty: Certainty::Certain,
         evidence: vec!["each counts against the pod's pids limit".into()],
         fix: Some(
-            "start the program by an init that reaps (tini, dumb-init), or set `shareProcessNamespace: true`: the pod's \
-             pause process reaps then"
+            "set the pod's annotation `hull.run/init: \"true\"` (`hull run --init`), so that an init of Hull's reaps; or start \
+             the program by one (tini, dumb-init), or set `shareProcessNamespace: true`: the pod's pause process reaps then"
                 .into(),
         ),
     }
@@ -92,6 +92,11 @@ mod tests {
         assert!(is_zombie("7 (a) Z b) Z 1 1"));
         assert!(!is_zombie("7 (a) Z b) S 1 1") && !is_zombie(""));
         let text = of_zombies(12).to_string();
-        assert!(text.starts_with("12 zombie processes") && text.contains("tini"), "{text}");
+        assert!(
+            text.starts_with("12 zombie processes")
+                && text.contains("hull.run/init")
+                && text.contains("tini"),
+            "{text}"
+        );
     }
 }

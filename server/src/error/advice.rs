@@ -66,7 +66,7 @@ pub(super) fn log_file(path: &str, errno: Errno) -> String {
     }
 }
 
-pub(super) const HOOK: &str = "the hook comes from the file of a CDI device or from an NRI plugin: correct on this node what its output names, or have the device's driver write its file again (such as `nvidia-ctk cdi generate`)";
+pub(super) const HOOK: &str = "the hook comes from the file of a CDI device, from an NRI plugin, or from a file in `runtime.hooks_dir`: correct on this node what its output names, or have the device's driver write its file again (such as `nvidia-ctk cdi generate`)";
 
 pub(super) const LOG_FILE: &str = "the log path must be a regular file of one name below the pod's log directory, without symbolic links; remove what is there";
 

@@ -71,6 +71,8 @@ pub(crate) enum Error {
     #[error("work out what the container needs")]
     Spec { source: oci_spec::Error },
     #[error(transparent)]
+    HooksDir { source: oci_spec::hooks_dir::Error },
+    #[error(transparent)]
     Plugins { source: hull_nri::Error },
     #[error(transparent)]
     Adjust { source: nri::Error },
@@ -206,6 +208,7 @@ impl Error {
             Self::Image { source, .. } | Self::Rootfs { source, .. } => source.hint(),
             Self::Spec { source } => source.hint(),
             Self::Plan { source } => source.hint(),
+            Self::HooksDir { source } => Some(source.hint()),
             Self::Plugins { source } => source.hint(),
             Self::Adjust { source } => source.hint(),
             Self::ForeignLimits { plugins, .. } => {

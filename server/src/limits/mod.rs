@@ -96,7 +96,14 @@ pub(crate) const CDI_FILE_BYTES: Budget = Budget::fixed(
     (4 << 20, Unit::Bytes),
     "the file is not used",
 );
-/// Of a CDI device or an NRI plugin.
+/// In a directory of hooks.
+pub(crate) const HOOK_FILE_BYTES: Budget = Budget::fixed(
+    "hook_file_bytes_max",
+    "bytes of a hook file",
+    (1 << 20, Unit::Bytes),
+    "containers are refused",
+);
+/// Of a CDI device, an NRI plugin or a hook file.
 pub(crate) const HOOK_S: Budget = Budget::fixed(
     "hook_timeout_s",
     "time of a hook that has no timeout of its own",
@@ -244,6 +251,7 @@ const CALLS: &[&Budget] = &[
     &GROUPS,
     &ACCOUNTS_BYTES,
     &CDI_FILE_BYTES,
+    &HOOK_FILE_BYTES,
     &HOOK_S,
     &EVENTS,
     &EVENTS_BYTES,

@@ -14,7 +14,7 @@ use hull_proto::monitor::frame::{FrameDecoder, FrameTooLong, encode};
 use hull_proto::monitor::{
     Command, Event, Exit, FRAME_BYTES_MAX, Failure, HelloReply, LastOutput, Message, ProcessState,
     Request, Response, Started, Streams, Target, VERSION, VERSION_ATTACH, VERSION_HOOKS,
-    VERSION_LAST_OUTPUT, VERSION_ROOT_BINDS, VERSION_TERMINALS,
+    VERSION_INIT, VERSION_LAST_OUTPUT, VERSION_ROOT_BINDS, VERSION_TERMINALS,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::collections::{HashMap, VecDeque};
@@ -165,6 +165,14 @@ impl Client {
     pub(crate) fn check_hooks(&self) -> Result<(), Error> {
         if self.version < VERSION_HOOKS {
             return Err(Error::CannotRunHooks { version: self.version });
+        }
+        Ok(())
+    }
+
+    /// Checks that it can start an init in a container.
+    pub(crate) fn check_init(&self) -> Result<(), Error> {
+        if self.version < VERSION_INIT {
+            return Err(Error::CannotInit { version: self.version });
         }
         Ok(())
     }
@@ -442,5 +450,8 @@ mod tests {
         assert!(refused.to_string().contains("version 6"), "{refused}");
         assert!(refused.hint().unwrap().starts_with("delete the pod"));
         client(VERSION_HOOKS).check_hooks().unwrap();
+        let refused = client(VERSION_INIT - 1).check_init().unwrap_err();
+        assert!(refused.hint().is_some(), "{refused}");
+        client(VERSION_INIT).check_init().unwrap();
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Builds an OCI runtime spec from CRI config and image config. Pure, except for localhost seccomp profiles, host
-//! devices, CDI files and the configuration of SELinux.
+//! devices, CDI files, hook files and the configuration of SELinux.
 //!
 //! `crictl inspect` shows this spec, and the plan is built from it, so there is one definition of a container. The code
 //! writes it as JSON, the form that people know.
@@ -12,10 +12,12 @@ mod devices;
 pub(crate) mod edit;
 mod error;
 mod fields;
+pub(crate) mod hooks_dir;
 mod inputs;
 mod mounts;
 mod namespaces;
 mod network;
+mod node_file;
 mod remarks;
 mod resources;
 pub(crate) mod run_options;

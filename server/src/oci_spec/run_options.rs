@@ -18,6 +18,9 @@ pub(crate) const GROUP: &str = "hull.run/group";
 /// Names of supplemental groups, in the group file of the image, separated by commas.
 pub(crate) const GROUPS: &str = "hull.run/groups";
 
+/// Whether an init is the first process, `true` or `false`. A pod's author may set it too, for all containers of the pod.
+pub(crate) const INIT: &str = "hull.run/init";
+
 /// Most tmpfs of a container.
 const TMPFS_MAX: usize = 64;
 /// Options of a tmpfs without a value.
@@ -111,6 +114,18 @@ pub(crate) fn groups(config: &cri::ContainerConfig) -> Result<Vec<Account>, Erro
         .collect()
 }
 
+/// Whether an init is to be the first process of a container.
+pub(crate) fn init(
+    config: &cri::ContainerConfig,
+    pod: &cri::PodSandboxConfig,
+) -> Result<bool, Error> {
+    match config.annotations.get(INIT).or(pod.annotations.get(INIT)).map(String::as_str) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => bad("annotation `hull.run/init`", other, "it is neither true nor false"),
+    }
+}
+
 fn bad<T>(field: &'static str, value: &str, why: &'static str) -> Result<T, Error> {
     Err(Error::Bad { field, value: value.chars().take(80).collect(), why })
 }
@@ -138,6 +153,22 @@ mod tests {
         for text in ["run", "/", "/dev", "/../proc", "/a:lowerdir=/x", "/a:size=1,/b", "/a:size="] {
             assert!(tmpfs(&config(TMPFS, text)).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_init_is_requested_by_the_container_or_its_pod() {
+        let pod = |value: &str| cri::PodSandboxConfig {
+            annotations: [(INIT.to_owned(), value.to_owned())].into(),
+            ..Default::default()
+        };
+        let plain = cri::ContainerConfig::default();
+        assert!(!init(&plain, &cri::PodSandboxConfig::default()).unwrap());
+        assert!(init(&plain, &pod("true")).unwrap());
+        assert!(!init(&config(INIT, "false"), &pod("true")).unwrap());
+        assert!(init(&config(INIT, "true"), &pod("false")).unwrap());
+        let refused = init(&plain, &pod("yes")).unwrap_err();
+        assert!(refused.to_string().contains("neither true nor false"), "{refused}");
+        assert!(refused.hint().is_some());
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct Node {
     netns: Option<PathBuf>,
     /// Text of the shell that then becomes the daemon.
     launch_text: String,
+    /// The program of the daemon and of its command line.
+    program: PathBuf,
     /// Holds the number as long as this lives.
     _claim: UnixListener,
 }
@@ -78,7 +80,15 @@ impl Node {
     /// Starts a node with this cgroup driver, and more in its configuration.
     pub async fn start_under(driver: Driver, more: &str) -> Self {
         let (number, claim) = claim();
-        Self::start_claimed((number, claim), None, driver, String::new(), more).await
+        let network = String::new();
+        Self::start_claimed((number, claim), None, driver, network, more, paths::hull()).await
+    }
+
+    /// Starts a node with the defaults of the tests, by another program than the one under test.
+    pub async fn start_by(program: &Path) -> Self {
+        let (number, claim) = claim();
+        let (driver, program) = (Driver::of_the_run(), program.to_owned());
+        Self::start_claimed((number, claim), None, driver, String::new(), "", program).await
     }
 
     /// Starts a node with more in the section `[network]`, and behind it, of its config file.
@@ -86,7 +96,7 @@ impl Node {
         let (number, claim) = claim();
         let driver = Driver::of_the_run();
         let network = settings(&names(number, driver));
-        Self::start_claimed((number, claim), None, driver, network, "").await
+        Self::start_claimed((number, claim), None, driver, network, "", paths::hull()).await
     }
 
     /// Starts a node whose daemon runs in a network namespace that stands for another machine.
@@ -94,7 +104,7 @@ impl Node {
         let (number, claim) = claim();
         let driver = Driver::of_the_run();
         let network = settings(&names(number, driver));
-        Self::start_claimed((number, claim), Some(netns), driver, network, "").await
+        Self::start_claimed((number, claim), Some(netns), driver, network, "", paths::hull()).await
     }
 
     async fn start_claimed(
@@ -103,6 +113,7 @@ impl Node {
         driver: Driver,
         network: String,
         more: &str,
+        program: PathBuf,
     ) -> Self {
         let names = names(number, driver);
         host::clear(&names);
@@ -130,6 +141,7 @@ impl Node {
             finished: false,
             netns,
             launch_text: String::new(),
+            program,
             _claim: claim,
         };
         node.start_again().await;
@@ -177,7 +189,7 @@ impl Node {
             .arg(daemon_cgroup_dir(&self.names))
             .arg(&self.log)
             .arg(&self.launch_text)
-            .arg(paths::hull())
+            .arg(&self.program)
             .args(["serve", "--config"])
             .arg(self.names.root.join("hull.toml"))
             .stdin(Stdio::null())
@@ -223,6 +235,13 @@ impl Node {
     /// Ends the daemon in order and starts it again.
     pub async fn restart(&mut self) {
         self.terminate();
+        self.start_again().await;
+    }
+
+    /// Ends the daemon in order, and starts another program on the same directories.
+    pub async fn restart_by(&mut self, program: &Path) {
+        self.terminate();
+        program.clone_into(&mut self.program);
         self.start_again().await;
     }
 
@@ -365,7 +384,7 @@ impl Node {
     /// The command line against this daemon, not started yet.
     #[must_use]
     pub fn hull_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(paths::hull());
+        let mut command = Command::new(&self.program);
         command.arg("--socket").arg(self.socket()).args(args);
         command
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The pause process: holds a pod's namespaces and, as PID 1 of a shared pid namespace, reaps what
-//! is orphaned there. Ends on SIGTERM and SIGINT.
+//! is orphaned there. Ends on SIGTERM and SIGINT. With a number as its argument it is the init of a container
+//! instead, see `pause/init.rs`.
 //!
 //! No standard library and no libc: a thousand pods have a thousand of these. It allocates nothing, and once it
 //! is set up it makes three kinds of system calls. A seccomp filter kills it at any other: a container that
@@ -16,6 +17,8 @@ use machine::{
     AUDIT_ARCH, EXIT_GROUP, PRCTL, RT_SIGPROCMASK, RT_SIGTIMEDWAIT, SECCOMP, WAIT4, call,
 };
 
+#[path = "pause/init.rs"]
+mod init;
 #[cfg_attr(target_arch = "x86_64", path = "pause/x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "pause/aarch64.rs")]
 mod machine;
@@ -34,7 +37,7 @@ const SET_BYTES: usize = 8;
 /// `seccomp(2)`, SECCOMP_SET_MODE_FILTER.
 const SET_MODE_FILTER: usize = 1;
 /// SECCOMP_RET_KILL_PROCESS and SECCOMP_RET_ALLOW.
-const KILL: u32 = 0x8000_0000;
+const KILL_PROCESS: u32 = 0x8000_0000;
 const ALLOW: u32 = 0x7fff_0000;
 /// Where in `struct seccomp_data` the number of the call and the architecture are.
 const NUMBER_AT: u32 = 0;
@@ -71,7 +74,7 @@ const fn answer(action: u32) -> Instruction {
 
 const FILTER_LENGTH: u16 = 8;
 
-/// Allows what the loop in [`main`] does, by the numbers of this architecture alone.
+/// Allows what the loop in [`pause`] does, by the numbers of this architecture alone.
 static FILTER: [Instruction; FILTER_LENGTH as usize] = [
     load(ARCH_AT),
     compare(AUDIT_ARCH, 0, 4),
@@ -79,14 +82,14 @@ static FILTER: [Instruction; FILTER_LENGTH as usize] = [
     compare(RT_SIGTIMEDWAIT as u32, 3, 0),
     compare(WAIT4 as u32, 2, 0),
     compare(EXIT_GROUP as u32, 1, 0),
-    answer(KILL),
+    answer(KILL_PROCESS),
     answer(ALLOW),
 ];
 
 /// Exit code when the kernel refuses the filter.
 const NO_FILTER: usize = 1;
 
-fn main() -> ! {
+fn pause() -> ! {
     let set: u64 = (1 << (SIGINT - 1)) | (1 << (SIGTERM - 1)) | (1 << (SIGCHLD - 1));
     let set_at = &raw const set as usize;
     // Executed from a descriptor, it would show under the name of the file in memory.
@@ -107,8 +110,19 @@ fn main() -> ! {
     }
 }
 
-extern "C" fn entry() -> ! {
-    main()
+/// `stack` is where the kernel has put the number of arguments, and after it their addresses.
+extern "C" fn entry(stack: *const usize) -> ! {
+    // SAFETY: `execve(2)` of the kernel makes this word, whatever the arguments are.
+    let count = unsafe { *stack };
+    if count < 2 {
+        pause()
+    }
+    // SAFETY: there are at least two addresses behind the number of arguments.
+    let second = unsafe { stack.add(2) };
+    // SAFETY: the address of the second argument is there.
+    let text = core::ptr::with_exposed_provenance(unsafe { *second });
+    // SAFETY: an argument ends with a NUL, and nobody changes it.
+    init::run(unsafe { init::number(text) })
 }
 
 #[panic_handler]

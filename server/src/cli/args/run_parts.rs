@@ -112,8 +112,8 @@ pub(crate) struct Isolation {
     /// Shared memory and semaphores: of the pod, or of the host
     #[arg(long, value_enum)]
     pub(crate) ipc: Option<Ipc>,
-    /// Reap orphans, as --pid pod does
-    #[arg(long, conflicts_with = "pid")]
+    /// An init as the first process: it forwards signals to the command and reaps orphans
+    #[arg(long)]
     pub(crate) init: bool,
     /// Add a supplemental group, by number, or by name in the image's /etc/group; may be repeated
     #[arg(long, value_name = "GROUP")]

@@ -11,6 +11,7 @@ use super::fields::{NodeFacts, PodFacts};
 use super::files;
 use super::manifest::Pod;
 use super::{unsupported, validate};
+use crate::oci_spec::run_options;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -104,8 +105,9 @@ fn check(pod: &Pod, data: &Data, node: &NodeFacts) -> Result<(), String> {
         configs::container(container, is_init, &at)
             .map_err(|why| format!("container `{}`: {why}", container.name))?;
     }
-    let keys = pod.metadata.annotations.keys().chain(pod.metadata.labels.keys());
-    if let Some(key) = keys.into_iter().find(|key| key.starts_with("hull.run/")) {
+    let annotations = pod.metadata.annotations.keys().filter(|key| *key != run_options::INIT);
+    let mut keys = annotations.chain(pod.metadata.labels.keys());
+    if let Some(key) = keys.find(|key| key.starts_with("hull.run/")) {
         return Err(format!("`{key}` is reserved for hull"));
     }
     let spec = &pod.spec;
@@ -195,6 +197,10 @@ spec:
         let aliased = parsed(&POD.replace("spec:\n", aliases)).unwrap();
         let made = configs::pod(&aliased.pods[0], "uid", Path::new("/d")).unwrap();
         assert_eq!(made.annotations[run_pods::HOSTS], "10.0.0.1 a\n10.0.0.1 b\n");
+        let init = "annotations: {hull.run/init: 'true'}";
+        let annotated = parsed(&POD.replace("labels: {app: web}", init)).unwrap();
+        let made = configs::pod(&annotated.pods[0], "uid", Path::new("/d")).unwrap();
+        assert_eq!(made.annotations[run_options::INIT], "true");
         let directory = Path::new("/d");
         let made = configs::pod(pod, "uid", directory).unwrap();
         assert_eq!(made.hostname, "web");

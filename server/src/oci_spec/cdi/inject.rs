@@ -4,12 +4,10 @@
 use super::edits;
 use super::error::Error;
 use super::file::{Device, FILE_BYTES_MAX, File};
+use crate::oci_spec::node_file;
 use hull_proto::cri;
-use rustix::fs::OFlags;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Prefix of a container's annotations that name devices, set by kubelets before 1.28.
@@ -122,18 +120,6 @@ fn is_device_file(path: &Path) -> bool {
 }
 
 fn read(path: &Path) -> Result<File, String> {
-    // A FIFO without a writer would keep every container from being created.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let opened = std::fs::File::options().read(true).custom_flags(flags).open(path);
-    let file = opened.map_err(|err| err.to_string())?;
-    if !file.metadata().is_ok_and(|of| of.is_file()) {
-        return Err("it is not a regular file".into());
-    }
-    let mut text = String::new();
-    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
-    read.map_err(|err| err.to_string())?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("it has more than {} MiB", FILE_BYTES_MAX >> 20));
-    }
+    let text = node_file::read(node_file::open(path)?, FILE_BYTES_MAX)?;
     File::parse(path, &text)
 }

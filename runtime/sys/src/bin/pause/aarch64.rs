@@ -7,6 +7,7 @@ use core::arch::{asm, naked_asm};
 pub(crate) const AUDIT_ARCH: u32 = 0xc000_00b7;
 
 pub(crate) const EXIT_GROUP: usize = 94;
+pub(crate) const KILL: usize = 129;
 pub(crate) const RT_SIGPROCMASK: usize = 135;
 pub(crate) const RT_SIGTIMEDWAIT: usize = 137;
 pub(crate) const PRCTL: usize = 167;
@@ -16,8 +17,8 @@ pub(crate) const SECCOMP: usize = 277;
 /// Makes one system call with four arguments; returns what the kernel does, a negative number on failure.
 pub(crate) fn call(number: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
     let result;
-    // SAFETY: the callers pass numbers, null, or the address of a live local or static that the kernel only
-    // reads; the kernel keeps all registers but x0.
+    // SAFETY: the callers pass numbers, null, or the address of a live local or static that the kernel
+    // reads, or writes as it does the status of `wait4(2)`; the kernel keeps all registers but x0.
     unsafe {
         asm!(
             "svc 0",
@@ -37,5 +38,11 @@ pub(crate) fn call(number: usize, a: usize, b: usize, c: usize, d: usize) -> isi
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
 extern "C" fn _start() -> ! {
-    naked_asm!("mov x29, xzr", "mov x30, xzr", "bl {entry}", entry = sym crate::entry)
+    naked_asm!(
+        "mov x29, xzr",
+        "mov x30, xzr",
+        "mov x0, sp",
+        "bl {entry}",
+        entry = sym crate::entry
+    )
 }

@@ -8,6 +8,7 @@ pub(crate) const AUDIT_ARCH: u32 = 0xc000_003e;
 
 pub(crate) const RT_SIGPROCMASK: usize = 14;
 pub(crate) const WAIT4: usize = 61;
+pub(crate) const KILL: usize = 62;
 pub(crate) const RT_SIGTIMEDWAIT: usize = 128;
 pub(crate) const PRCTL: usize = 157;
 pub(crate) const EXIT_GROUP: usize = 231;
@@ -16,8 +17,8 @@ pub(crate) const SECCOMP: usize = 317;
 /// Makes one system call with four arguments; returns what the kernel does, a negative number on failure.
 pub(crate) fn call(number: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
     let result;
-    // SAFETY: the callers pass numbers, null, or the address of a live local or static that the kernel only
-    // reads; the kernel keeps all registers but rax, rcx and r11.
+    // SAFETY: the callers pass numbers, null, or the address of a live local or static that the kernel
+    // reads, or writes as it does the status of `wait4(2)`; the kernel keeps all registers but rax, rcx and r11.
     unsafe {
         asm!(
             "syscall",
@@ -39,5 +40,11 @@ pub(crate) fn call(number: usize, a: usize, b: usize, c: usize, d: usize) -> isi
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
 extern "C" fn _start() -> ! {
-    naked_asm!("xor ebp, ebp", "and rsp, -16", "call {entry}", entry = sym crate::entry)
+    naked_asm!(
+        "xor ebp, ebp",
+        "mov rdi, rsp",
+        "and rsp, -16",
+        "call {entry}",
+        entry = sym crate::entry
+    )
 }
