@@ -15,11 +15,13 @@ mod error;
 mod keys;
 mod kinds;
 mod layers;
+pub(crate) mod logs;
 mod origin;
 mod parts;
 mod reference;
 mod settings;
 mod shown;
+mod size;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -31,4 +33,5 @@ pub(crate) use origin::Origin;
 pub(crate) use reference::default_file;
 #[cfg(test)]
 pub(crate) use settings::Network;
+pub(crate) use size::{Size, decimal};
 pub(crate) use settings::{Cgroup, Config, DefaultSeccomp, Driver, Log, LogFormat, NetworkMode};

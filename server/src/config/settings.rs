@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The settings as types, one per section, with their defaults. What each one means is in [`keys`](super::keys).
 
+use super::logs::Logs;
 use crate::limits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) log: Log,
+    pub(crate) logs: Logs,
     pub(crate) cgroup: Cgroup,
     pub(crate) network: Network,
     pub(crate) runtime: Runtime,
@@ -185,6 +187,7 @@ impl Default for Config {
             data_dir: "/var/lib/hull".into(),
             socket: "/run/hull/hull.sock".into(),
             log: Log::default(),
+            logs: Logs::default(),
             cgroup: Cgroup::default(),
             network: Network::default(),
             runtime: Runtime::default(),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which values settings may have beyond their types. Pure.
 
+use super::logs::{self, Logs};
 use super::settings::{Cgroup, Config, Driver, Image, Log, Network, Nri, Runtime};
 use super::shown::without_account;
 use crate::limits::ulimits::Ulimit;
@@ -44,6 +45,7 @@ pub(super) fn validate(config: &Config) -> Result<(), Invalid> {
     network(&config.network)?;
     nri(&config.nri)?;
     log(&config.log)?;
+    container_logs(&config.logs)?;
     image(&config.image)
 }
 
@@ -162,6 +164,12 @@ fn log(log: &Log) -> Result<(), Invalid> {
         return Ok(());
     }
     Err(("log.level", format!("`{}` is none of {}", log.level, levels.join(", "))))
+}
+
+fn container_logs(of: &Logs) -> Result<(), Invalid> {
+    absolute("logs.journald_socket", [&of.journald_socket])?;
+    fits_sockets("logs.journald_socket", &of.journald_socket, SOCKET_BYTES_MAX)?;
+    logs::validate(of)
 }
 
 fn image(image: &Image) -> Result<(), Invalid> {

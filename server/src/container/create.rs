@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making a container: everything that can be refused is refused here, before anything runs.
 
+use super::logging::LogLoss;
 use super::{
-    CachedPlan, ContainerRecord, State, User, host_paths, log, propagation, remarks, volumes,
+    CachedPlan, ContainerRecord, State, User, host_paths, log, logging, propagation, remarks,
+    volumes,
 };
 use crate::error::Error;
 use crate::history::timed;
@@ -35,6 +37,7 @@ pub(crate) fn record(
 ) -> Result<ContainerRecord, Error> {
     let image = find_image(node, &config)?;
     let log_path = log::path(&pod.config, &config)?;
+    let _refused_now = logging::rules(&node.config.logs, pod, &config)?;
     Ok(ContainerRecord {
         id: id.to_string(),
         pod: pod.id.clone(),
@@ -55,6 +58,7 @@ pub(crate) fn record(
         signal_requested_ns: None,
         remarks: Vec::new(),
         previous: None,
+        log_loss: LogLoss::default(),
         state: State::Creating,
     })
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Starting a container: spec, plan, log, and the monitor's answer put into a sentence.
 
-use super::{CachedPlan, ContainerRecord, hooks, log, volumes};
+use super::{CachedPlan, ContainerRecord, hooks, log, logging, volumes};
 use crate::diagnostics::{explain, program};
 use crate::error::Error;
 use crate::history::timed;
@@ -15,7 +15,9 @@ use ::oci_spec::runtime::{Hooks as SpecHooks, Spec};
 use hull_image::Image;
 use hull_plan::{Hooks, Namespace, Op, Options, Plan, Root, Source};
 use hull_proto::id::{ContainerId, PodId};
-use hull_proto::monitor::{Command, Failure as MonitorFailure, SLOT_SHM, Started, Stdio};
+use hull_proto::monitor::{
+    Command, Failure as MonitorFailure, Logging, SLOT_SHM, Started, Stdio,
+};
 use hull_proto::nri::LinuxResources;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -211,6 +213,10 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
     let log = timed(&node.history, &record.id, (STAGE, "log"), log).await?;
     let id =
         ContainerId::parse(&record.id).map_err(|err| Error::Internal { what: err.to_string() })?;
+    let (log, directory) = log.map(|log| (log.file, log.directory)).unzip();
+    let of = (&*pod_record, &*record);
+    let rules = logging::for_monitor(&node.config.logs, &client, of, directory)?;
+    let (logging, log_fds) = rules.unzip();
     let stdio = Stdio {
         log: log.is_some(),
         tty: record.config.tty,
@@ -219,8 +225,9 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
     };
     let (hooks, dir) = begin_hooks(&node, &client, &record).await?;
     let plan = hull_plan::encode(&planned);
-    let command = command(id.clone(), plan, stdio, dir.is_some().then_some(&hooks));
-    let started = client.start(command, log.into_iter().chain(dir).collect());
+    let command = command(id.clone(), plan, stdio, (dir.is_some().then_some(&hooks), logging));
+    let fds = log.into_iter().chain(dir).chain(log_fds.into_iter().flatten()).collect();
+    let started = client.start(command, fds);
     let started = timed(&node.history, &record.id, (STAGE, "launch"), started);
     let waited = node.launch_max() + hooks::start_max(&hooks);
     let Ok(started) = tokio::time::timeout(waited, started).await else {
@@ -251,10 +258,20 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
     }
 }
 
-fn command(container: ContainerId, plan: Vec<u8>, stdio: Stdio, hooks: Option<&Hooks>) -> Command {
-    match hooks.map(hull_plan::encode) {
-        Some(hooks) => Command::StartWithHooks { container, plan, stdio, hooks },
-        None => Command::StartContainer { container, plan, stdio },
+/// The command with no more than it needs, so that monitors of earlier releases know it.
+fn command(
+    container: ContainerId,
+    plan: Vec<u8>,
+    stdio: Stdio,
+    (hooks, logging): (Option<&Hooks>, Option<Logging>),
+) -> Command {
+    let hooks = hooks.map(hull_plan::encode);
+    match (hooks, logging) {
+        (hooks, Some(logging)) => {
+            Command::StartWithLogging { container, plan, stdio, hooks, logging }
+        }
+        (Some(hooks), None) => Command::StartWithHooks { container, plan, stdio, hooks },
+        (None, None) => Command::StartContainer { container, plan, stdio },
     }
 }
 

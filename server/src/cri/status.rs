@@ -196,6 +196,7 @@ fn monitor_code(error: &monitors::Error) -> Code {
         | monitors::Error::TooOld { .. }
         | monitors::Error::CannotAttach { .. }
         | monitors::Error::CannotRunHooks { .. }
+        | monitors::Error::CannotLimitLogs { .. }
         | monitors::Error::HooksOutput { .. }
         | monitors::Error::WrongAnswer { .. } => Code::Unknown,
     }

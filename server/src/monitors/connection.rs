@@ -99,6 +99,7 @@ impl Client {
             Command::StartPause { .. }
             | Command::StartContainer { .. }
             | Command::StartWithHooks { .. }
+            | Command::StartWithLogging { .. }
             | Command::Exec { .. }
             | Command::Shutdown => true,
             Command::Hello { .. }
@@ -154,6 +155,11 @@ impl Client {
     /// It did not answer in time, and has not answered since.
     pub(crate) fn hangs(&self) -> bool {
         self.hangs.load(Ordering::Relaxed)
+    }
+
+    /// Its protocol version.
+    pub(crate) fn version(&self) -> u16 {
+        self.version
     }
 
     /// Whether it knows binds of parts of a container's own root.

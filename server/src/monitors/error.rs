@@ -36,6 +36,10 @@ pub(crate) enum Error {
         "run its hooks: its pod was started by an older hull, and the pod's monitor is of version {version}"
     )]
     CannotRunHooks { version: u16 },
+    #[error(
+        "limit its log: its pod was started by an older hull, and the pod's monitor is of version {version}"
+    )]
+    CannotLimitLogs { version: u16 },
     #[error("read the output of the program that runs hooks")]
     HooksOutput { source: io::Error },
     #[error("carry it out in the pod's monitor: {}", why(failure))]
@@ -60,7 +64,10 @@ impl Error {
                 ),
                 _ => None,
             },
-            Self::TooOld { .. } | Self::CannotAttach { .. } | Self::CannotRunHooks { .. } => Some(
+            Self::TooOld { .. }
+            | Self::CannotAttach { .. }
+            | Self::CannotRunHooks { .. }
+            | Self::CannotLimitLogs { .. } => Some(
                 "delete the pod, so that it is created again with this release's monitor".into(),
             ),
             Self::Programs { .. }

@@ -11,6 +11,7 @@ use super::fields::{NodeFacts, PodFacts};
 use super::files;
 use super::manifest::Pod;
 use super::{unsupported, validate};
+use crate::container::logging;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -105,7 +106,8 @@ fn check(pod: &Pod, data: &Data, node: &NodeFacts) -> Result<(), String> {
             .map_err(|why| format!("container `{}`: {why}", container.name))?;
     }
     let keys = pod.metadata.annotations.keys().chain(pod.metadata.labels.keys());
-    if let Some(key) = keys.into_iter().find(|key| key.starts_with("hull.run/")) {
+    let is_reserved = |key: &&String| key.starts_with("hull.run/") && !logging::is_annotation(key);
+    if let Some(key) = keys.into_iter().find(is_reserved) {
         return Err(format!("`{key}` is reserved for hull"));
     }
     let spec = &pod.spec;
