@@ -206,7 +206,9 @@ impl Log {
     fn write(&mut self, text: &[u8]) {
         match &mut self.rules {
             Some(rules) => rules.write(&mut self.file, text),
-            None => drop(self.file.write(text)),
+            None => {
+                self.file.write(text);
+            }
         }
     }
 }

@@ -30,7 +30,7 @@ impl Size {
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
         let unit = unit.to_ascii_lowercase();
-        let letter = ["ib", "b", "i"].iter().find_map(|end| unit.strip_suffix(end));
+        let letter = ["ib", "b", "i"].iter().find_map(|end| unit.strip_suffix(*end));
         let letter = letter.unwrap_or(&unit);
         let known = UNITS.iter().find(|(name, _)| *name == letter);
         let scale = match known {
@@ -68,7 +68,7 @@ impl Serialize for Size {
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
-        let shown = hull_sys::text::shown(&text, 80).into_owned();
+        let shown = hull_sys::text::shown(&text, 80);
         Self::parse(&text).map_err(|why| D::Error::custom(format!("`{shown}`: {why}")))
     }
 }
