@@ -232,7 +232,9 @@ fn full(max: u64) -> String {
 fn gap(missing: Dropped, reason: Reason) -> String {
     let Dropped { bytes, lines } = missing;
     let limit = match reason {
-        Reason::Rate { bytes_per_s } => format!("the log's limit is {bytes_per_s} bytes per second"),
+        Reason::Rate { bytes_per_s } => {
+            format!("the log's limit is {bytes_per_s} bytes per second")
+        }
         Reason::Size { max } => format!("the log's limit is {max} bytes"),
     };
     format!("[hull: dropped {bytes} bytes of output in {lines} lines; {limit}]")
@@ -276,7 +278,10 @@ mod tests {
         let late = start + Duration::from_millis(1400);
         let Verdict::KeepAfter(notice) = gate.decide(&short, 0, late, 0) else { panic!() };
         let notice = text(&notice);
-        assert!(notice.contains(" stderr F [hull: dropped 2886 bytes of output in 4 lines;"), "{notice}");
+        assert!(
+            notice.contains(" stderr F [hull: dropped 2886 bytes of output in 4 lines;"),
+            "{notice}"
+        );
         assert!(notice.ends_with("1000 bytes per second]\n"), "{notice}");
         assert_eq!(gate.total(), Dropped { bytes: 2886, lines: 4 });
         assert_eq!(gate.decide(&short, 0, late, 0), Verdict::Keep);

@@ -36,7 +36,8 @@ impl Rotation {
     /// The rotation of a file of `dir`; `None` if its name is not a name of a file there.
     pub(crate) fn new(rule: LogRotation, dir: OwnedFd) -> Option<Self> {
         let LogRotation { name, size, files } = rule;
-        let is_name = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
+        let is_name =
+            !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
         if !is_name || name.len() + SUFFIX_BYTES > NAME_BYTES_MAX {
             return None;
         }
@@ -156,7 +157,10 @@ mod tests {
         let long = "x".repeat(250);
         for name in ["", ".", "..", "a/b", "/etc/motd", "a\0b", long.as_str()] {
             let rule = LogRotation { name: name.into(), size: 1, files: 1 };
-            assert!(Rotation::new(rule, File::open(dir.path()).unwrap().into()).is_none(), "{name}");
+            assert!(
+                Rotation::new(rule, File::open(dir.path()).unwrap().into()).is_none(),
+                "{name}"
+            );
         }
     }
 }

@@ -23,9 +23,7 @@ use hull_init::{
     StartedPause, StepError,
 };
 use hull_proto::id::ContainerId;
-use hull_proto::monitor::{
-    Event, Failure, Logging, Response, SLOT_SHM, Started, Stdio, Streams,
-};
+use hull_proto::monitor::{Event, Failure, Logging, Response, SLOT_SHM, Started, Stdio, Streams};
 use hull_sys::time::now_ns;
 use rustix::event::epoll::EventFlags;
 use rustix::fs::FileType;

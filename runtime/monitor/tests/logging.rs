@@ -106,7 +106,8 @@ fn a_container_can_wait_for_its_rate_and_then_nothing_is_lost() {
     assert_eq!(dropped(&mut daemon, &id), LogDropped::default());
     let took = began.elapsed();
     let log = pod.raw_log(&id);
-    let all: Vec<u8> = (1..=40_000).flat_map(|number: u32| format!("{number}\n").into_bytes()).collect();
+    let all: Vec<u8> =
+        (1..=40_000).flat_map(|number: u32| format!("{number}\n").into_bytes()).collect();
     assert_eq!(output(&log, "stdout"), all);
     // All but what is read at once, and what an ended container leaves in its pipe, came at the rate.
     assert!(log.len() > 1_700_000, "{} bytes", log.len());
@@ -152,7 +153,8 @@ fn a_rotated_log_is_whole_in_all_of_its_files() {
     let path = |number: u32| pod.dir.path().join(format!("{name}.{number}"));
     let rotated: Vec<_> = (1..).map(path).take_while(|path| path.exists()).collect();
     assert!(rotated.len() > 30, "{} files", rotated.len());
-    let files = rotated.iter().rev().chain([&pod.log_path(&id)]).map(|path| fs::read(path).unwrap());
+    let files =
+        rotated.iter().rev().chain([&pod.log_path(&id)]).map(|path| fs::read(path).unwrap());
     let files: Vec<_> = files.collect();
     assert!(files.iter().all(|file| u64::try_from(file.len()).unwrap() <= size));
     let all: Vec<u8> = files.iter().flat_map(|file| output(file, "stdout")).collect();

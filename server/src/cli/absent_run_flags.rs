@@ -156,7 +156,6 @@ pub(super) const ABSENT_RUN_FLAGS: &[AbsentFlag] = &[
             "--device-read-iops",
             "--device-write-iops",
             "--rdt-class",
-            "--storage-opt",
         ],
         "the limits of a container are those of CRI",
         "use --memory, --cpus, --cpu-shares, --pids-limit and --ulimit",

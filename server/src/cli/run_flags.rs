@@ -3,7 +3,7 @@
 
 use super::error::{Error, Result};
 use super::parse;
-use crate::container::logging;
+use crate::container::{logging, quota};
 use crate::pod::run_pods;
 use hull_proto::cri as api;
 use std::collections::HashMap;
@@ -329,13 +329,26 @@ pub(crate) fn pairs(flag: &'static str, texts: &[String]) -> Result<HashMap<Stri
     let mut pairs = HashMap::new();
     for text in texts {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
-        let is_reserved = key.starts_with("hull.run/") && !logging::is_annotation(key);
+        let is_open = logging::is_annotation(key) || quota::is_annotation(key);
+        let is_reserved = key.starts_with("hull.run/") && !is_open;
         if key.is_empty() || is_reserved {
             return Err(bad(flag, text, "its key is empty, or reserved for hull"));
         }
         pairs.insert(key.to_owned(), value.to_owned());
     }
     Ok(pairs)
+}
+
+/// The limit of the writable layer, in bytes.
+pub(crate) fn layer_size(options: &[String]) -> Result<Option<String>> {
+    let mut found = None;
+    for option in options {
+        let size = option.strip_prefix("size=").ok_or_else(|| {
+            bad("--storage-opt", option, "it is not size=SIZE, the only option that Hull has")
+        })?;
+        found = Some(parse::size("--storage-opt", size)?.to_string());
+    }
+    Ok(found)
 }
 
 /// Settings below /proc/sys.

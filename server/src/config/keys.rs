@@ -75,7 +75,10 @@ pub(crate) const KEYS: &[Key] = &[
         "\"10m\"",
         "Size at which Hull rotates a log: `0.log` becomes `0.log.1`, and so on. Only for containers that no kubelet made: kubelets rotate logs themselves. Unset: none is rotated.",
     ),
-    key("logs.rotate_files", "Number of rotated files that are kept of each log, beside the current one."),
+    key(
+        "logs.rotate_files",
+        "Number of rotated files that are kept of each log, beside the current one.",
+    ),
     key(
         "logs.journald",
         "Whether each line of output is sent to journald, too, with the names of container and pod as fields. journald is never waited for: lines that it does not take are counted as dropped. Only for containers that start from now on.",
@@ -191,6 +194,11 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "runtime.launch_timeout_s",
         "Timeout of the launch of a container or a command, until its program runs, in seconds: its mounts may be on slow storage. After it, the launch is killed.",
+    ),
+    unset(
+        "runtime.writable_layer_size",
+        "\"10g\"",
+        "Limit on the writable layer of each container, in bytes on disk with a unit, by project quotas of the filesystem of `data_dir` (xfs mounted with `prjquota`, ext4 with the features `project` and `quota`, mounted with `prjquota`). The pod's annotation `hull.run/writable-layer-size` sets a lower one for its containers, `hull.run/writable-layer-size.NAME` for one of them. `hull check` says whether the filesystem has them. Unset: none.",
     ),
     key(
         "runtime.call_memory_bytes_max",

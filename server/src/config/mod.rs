@@ -33,5 +33,5 @@ pub(crate) use origin::Origin;
 pub(crate) use reference::default_file;
 #[cfg(test)]
 pub(crate) use settings::Network;
-pub(crate) use size::{Size, decimal};
 pub(crate) use settings::{Cgroup, Config, DefaultSeccomp, Driver, Log, LogFormat, NetworkMode};
+pub(crate) use size::{Size, decimal};

@@ -2,6 +2,7 @@
 //! The settings as types, one per section, with their defaults. What each one means is in [`keys`](super::keys).
 
 use super::logs::Logs;
+use super::size::Size;
 use crate::limits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -121,6 +122,8 @@ pub(crate) struct Runtime {
     pub(crate) exec_drain_s: u64,
     pub(crate) exec_syncs_max: usize,
     pub(crate) launch_timeout_s: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) writable_layer_size: Option<Size>,
     pub(crate) call_memory_bytes_max: u64,
 }
 
@@ -253,6 +256,7 @@ impl Default for Runtime {
             exec_drain_s: limits::EXEC_DRAIN_S.default,
             exec_syncs_max: limits::EXEC_SYNCS.count(),
             launch_timeout_s: limits::LAUNCH_S.default,
+            writable_layer_size: None,
             call_memory_bytes_max: limits::CALL_MEMORY_BYTES.default,
         }
     }

@@ -38,8 +38,8 @@ impl Size {
             None if unit.is_empty() || unit == "b" => 1,
             None => return Err("its unit is none of k, m, g, t"),
         };
-        let bytes = decimal(number, u128::from(scale))
-            .ok_or("it is not a size such as 64m or 1.5g")?;
+        let bytes =
+            decimal(number, u128::from(scale)).ok_or("it is not a size such as 64m or 1.5g")?;
         // Where sizes go, numbers have a sign.
         match i64::try_from(bytes).map(u64::try_from) {
             Ok(Ok(bytes)) if bytes > 0 => Ok(Self(bytes)),

@@ -3,8 +3,8 @@
 
 use super::logging::LogLoss;
 use super::{
-    CachedPlan, ContainerRecord, State, User, host_paths, log, logging, propagation, remarks,
-    volumes,
+    CachedPlan, ContainerRecord, State, User, host_paths, log, logging, propagation, quota,
+    remarks, volumes,
 };
 use crate::error::Error;
 use crate::history::timed;
@@ -169,6 +169,8 @@ struct Planned {
     user: User,
     plan: Plan,
     remarks: Vec<String>,
+    /// The limit of its writable layer.
+    layer_bytes_max: Option<u64>,
 }
 
 /// Resolves its user, and plans its start once: to refuse now what could not be started later, and to keep the result
@@ -187,11 +189,13 @@ fn plan(
     record.user = Some(user.clone());
     let spec = super::start::spec(node, pod, pod_record, &record, &image, target_pid)?;
     let plan = super::start::plan_of(node, &record, &image, &spec)?;
-    let remarks = remarks::of(node, &record, &spec, &plan);
+    let (layer_bytes_max, unlimited) = quota::of(node, pod_record, &record.config)?;
+    let mut remarks = remarks::of(node, &record, &spec, &plan);
+    remarks.extend(unlimited);
     node.plans.save(&record.id, &plan).map_err(|source| Error::Store { source })?;
     node.bundles.save(&record.id, &spec, &node.rootfs_dir())?;
     volumes::check(node, &record)?;
-    Ok(Planned { record, image, user, plan, remarks })
+    Ok(Planned { record, image, user, plan, remarks, layer_bytes_max })
 }
 
 /// Creates its writable layer.
@@ -200,7 +204,7 @@ fn make_rootfs(
     pod_record: &PodRecord,
     planned: Planned,
 ) -> Result<(User, CachedPlan, Vec<String>), Error> {
-    let Planned { record, image, user, plan, remarks } = planned;
+    let Planned { record, image, user, plan, remarks, layer_bytes_max } = planned;
     let maps = pod_record.id_maps();
     let owner = |uid, gid| match &maps {
         // An id outside of the pod's ranges would be the overflow id; the pod's root gets it instead.
@@ -211,7 +215,7 @@ fn make_rootfs(
         None => (uid, gid),
     };
     node.images
-        .create_rootfs(&record.id, &image, &owner)
+        .create_limited_rootfs(&record.id, &image, &owner, layer_bytes_max)
         .map_err(|source| Error::Rootfs { container: record.id.clone(), source })?;
     Ok((user, CachedPlan::of(plan), remarks))
 }

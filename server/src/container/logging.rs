@@ -8,8 +8,8 @@
 //! The rule: the author of a pod may lower a limit of the node, and never raise it: that is refused, not ignored.
 
 use super::ContainerRecord;
-use crate::config::logs::{BURST_DEFAULT, BURST_MIN, FILE_MIN, Logs, OverRate, RATE_MIN};
 use crate::config::Size;
+use crate::config::logs::{BURST_DEFAULT, BURST_MIN, FILE_MIN, Logs, OverRate, RATE_MIN};
 use crate::error::{Chain, Error};
 use crate::monitors::{self, Client};
 use crate::pod::{PodRecord, run_pods};
@@ -39,9 +39,9 @@ const ROTATED_NAME_BYTES_MAX: usize = 247;
 
 /// Whether an annotation is one that the author of a pod may set.
 pub(crate) fn is_annotation(key: &str) -> bool {
-    ANNOTATIONS.iter().any(|of| {
-        key.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    })
+    ANNOTATIONS
+        .iter()
+        .any(|of| key.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
 /// The rules of one log.
@@ -165,7 +165,7 @@ impl Asked {
 }
 
 /// The value of an annotation: the container's own, else the pod's for it, else the pod's.
-fn value<'a>(
+pub(super) fn value<'a>(
     key: &str,
     pod: &'a PodRecord,
     config: &'a cri::ContainerConfig,
@@ -180,7 +180,7 @@ fn value<'a>(
 }
 
 /// The limit that an annotation asks for, which that of the node bounds.
-fn lower(
+pub(super) fn lower(
     field: &'static str,
     setting: &str,
     asked: Option<Size>,
@@ -224,7 +224,8 @@ pub(crate) fn for_monitor(
             return Err(Error::Monitor { doing: "start the container", source });
         }
         warn!(
-            container = record.id.get(..SHORT_ID), version,
+            container = record.id.get(..SHORT_ID),
+            version,
             hint = "delete the pod, so that it is created again with this release's monitor",
             "the settings of `[logs]` have no effect on a container: an older hull started its pod"
         );
@@ -315,7 +316,7 @@ pub(crate) fn info(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::collections::HashMap;
 
@@ -323,12 +324,9 @@ mod tests {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
-    fn asked(
-        settings: &Logs,
-        of_pod: &[(&str, &str)],
-        of_container: &[(&str, &str)],
-    ) -> Result<LogRules, Error> {
-        let pod = PodRecord {
+    /// A pod with these annotations.
+    pub(in crate::container) fn pod(of_pod: &[(&str, &str)]) -> PodRecord {
+        PodRecord {
             id: "p".into(),
             config: cri::PodSandboxConfig {
                 annotations: annotations(of_pod),
@@ -341,7 +339,15 @@ mod tests {
             state: crate::pod::State::Stopped,
             last_ready: None,
             restarts_cancelled: std::collections::BTreeSet::new(),
-        };
+        }
+    }
+
+    fn asked(
+        settings: &Logs,
+        of_pod: &[(&str, &str)],
+        of_container: &[(&str, &str)],
+    ) -> Result<LogRules, Error> {
+        let pod = pod(of_pod);
         let config = cri::ContainerConfig {
             metadata: Some(cri::ContainerMetadata { name: "web".into(), attempt: 0 }),
             annotations: annotations(of_container),

@@ -20,6 +20,7 @@ pub(crate) mod oom_score;
 pub(crate) mod plans;
 pub(crate) mod poststop;
 mod propagation;
+pub(crate) mod quota;
 mod record;
 mod remarks;
 pub(crate) mod remove;

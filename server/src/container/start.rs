@@ -15,9 +15,7 @@ use ::oci_spec::runtime::{Hooks as SpecHooks, Spec};
 use hull_image::Image;
 use hull_plan::{Hooks, Namespace, Op, Options, Plan, Root, Source};
 use hull_proto::id::{ContainerId, PodId};
-use hull_proto::monitor::{
-    Command, Failure as MonitorFailure, Logging, SLOT_SHM, Started, Stdio,
-};
+use hull_proto::monitor::{Command, Failure as MonitorFailure, Logging, SLOT_SHM, Started, Stdio};
 use hull_proto::nri::LinuxResources;
 use std::os::fd::OwnedFd;
 use std::path::Path;

@@ -3,8 +3,8 @@
 
 use super::service::Cri;
 use super::{convert, filter, names, status, termination};
-use crate::container::{exec, logging};
 use crate::container::{self, ContainerRecord, ContainerSnapshot, State};
+use crate::container::{exec, logging};
 use crate::diagnostics::explain;
 use crate::error::Error;
 use crate::node::Node;

@@ -121,6 +121,7 @@ fn code(error: &Error) -> Code {
         | Error::ProfileLost { .. }
         | Error::VolumeSource { .. }
         | Error::Propagation { .. }
+        | Error::NoQuotas { .. }
         | Error::Hook { .. }
         | Error::Failed { .. } => Code::FailedPrecondition,
         Error::SetLimits { source } => limits_code(source),

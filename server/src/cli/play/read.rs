@@ -11,7 +11,7 @@ use super::fields::{NodeFacts, PodFacts};
 use super::files;
 use super::manifest::Pod;
 use super::{unsupported, validate};
-use crate::container::logging;
+use crate::container::{logging, quota};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -106,7 +106,8 @@ fn check(pod: &Pod, data: &Data, node: &NodeFacts) -> Result<(), String> {
             .map_err(|why| format!("container `{}`: {why}", container.name))?;
     }
     let keys = pod.metadata.annotations.keys().chain(pod.metadata.labels.keys());
-    let is_reserved = |key: &&String| key.starts_with("hull.run/") && !logging::is_annotation(key);
+    let is_open = |key: &str| logging::is_annotation(key) || quota::is_annotation(key);
+    let is_reserved = |key: &&String| key.starts_with("hull.run/") && !is_open(key);
     if let Some(key) = keys.into_iter().find(is_reserved) {
         return Err(format!("`{key}` is reserved for hull"));
     }

@@ -4,8 +4,10 @@
 
 use super::clues::Clue;
 use super::inference::{Inference, likely};
+use super::memory::size;
 use super::phrases::Phrase;
-use hull_plan::Layer;
+use crate::container::state::FullLayer;
+use hull_plan::{Certainty, Diagnosis, Layer};
 
 /// A resource: the phrases that its limit gives, words of lines about it, kind, layer, cause, and fix.
 type Resource =
@@ -163,4 +165,25 @@ pub(super) fn other(clue: &Clue) -> Option<Inference> {
         phrases.contains(&clue.phrase) && words.iter().any(|word| has(word))
     });
     found.map(|(.., kind, layer, cause, fix)| likely(kind, *layer, *cause, *fix))
+}
+/// An end with a writable layer that had reached its limit.
+pub(crate) fn full_layer(what: String, full: FullLayer) -> Diagnosis {
+    let FullLayer { used_bytes, limit_bytes } = full;
+    Diagnosis {
+        kind: "writable-layer-full".into(),
+        layer: Layer::Filesystem,
+        what: format!(
+            "{what}; its writable layer is full: it uses {} of its limit of {}",
+            size(used_bytes),
+            size(limit_bytes)
+        ),
+        cause: None,
+        certainty: Certainty::Certain,
+        evidence: Vec::new(),
+        fix: Some(
+            "write to a volume, or raise the annotation `hull.run/writable-layer-size`, or \
+             `runtime.writable_layer_size` of the node if that is the limit"
+                .into(),
+        ),
+    }
 }
