@@ -112,7 +112,7 @@ pub struct FsUsage {
     pub inodes: u64,
 }
 
-/// What a writable layer uses of its limit.
+/// The use of a writable layer, and its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerQuota {
     /// Bytes that it uses on disk.
@@ -122,7 +122,7 @@ pub struct LayerQuota {
 }
 
 impl LayerQuota {
-    /// What counts as full: a file system allocates by blocks, and a write of more than what is left fails as a whole.
+    /// Less than this counts as nothing: a file system allocates by blocks, and a write of more than what is left fails as a whole.
     const LEFT_BYTES: u64 = 64 << 10;
 
     /// Whether nothing of any size can be written to it any more.

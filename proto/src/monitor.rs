@@ -210,11 +210,11 @@ pub struct LogRate {
     pub bytes_per_s: u64,
     /// Bytes of log that may come at once.
     pub burst_bytes: u64,
-    /// What happens to output that exceeds the rate.
+    /// The treatment of output that exceeds the rate.
     pub policy: LogPolicy,
 }
 
-/// What happens to output that exceeds the rate of a log.
+/// The treatment of output that exceeds the rate of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum LogPolicy {
     /// Whole lines are dropped, and counted.

@@ -74,7 +74,7 @@ impl Drop for Quotas {
     }
 }
 
-/// What `hull check` says with the configuration of a node.
+/// The output of `hull check` with the configuration of a node.
 fn checked(node: &Node) -> hull_tests::shell::Ran {
     let config = node.names().root.join("hull.toml").display().to_string();
     run(paths::hull(), ["--config", config.as_str(), "check"])

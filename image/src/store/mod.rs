@@ -341,7 +341,7 @@ impl Store {
         self.parts.writable_layers.quotas().check()
     }
 
-    /// What a writable layer uses of its limit; `None` if it has none.
+    /// The use of a writable layer, and its limit; `None` if it has none.
     #[must_use]
     pub fn rootfs_quota(&self, container: &str) -> Option<LayerQuota> {
         self.parts.writable_layers.quota(container)

@@ -55,7 +55,7 @@ impl Quotas {
         quota::limit_project(fd, project, bytes)
     }
 
-    /// What a directory uses of its limit; `None` without one.
+    /// The use of a directory, and its limit; `None` without one.
     pub(super) fn usage(&self, directory: &Path) -> Option<LayerQuota> {
         let opened = files::open_dir(directory).ok()?;
         let project = quota::project_of(opened.as_fd()).ok().filter(|of| PROJECTS.contains(of))?;

@@ -145,7 +145,7 @@ impl WritableLayers {
         &self.quotas
     }
 
-    /// What the writable layer of a container uses of its limit; `None` without one.
+    /// The use of a container's writable layer, and its limit; `None` without one.
     pub(super) fn quota(&self, container: &str) -> Option<LayerQuota> {
         self.quotas.usage(&self.directory(container).ok()?)
     }

@@ -5,9 +5,8 @@
 //! The rule: journald is never waited for. An entry that its socket does not take now is dropped and counted; the file
 //! has the line all the same.
 
-use crate::log::Stream;
 use crate::log_buffer::HEAD;
-use crate::log_gate::stream_of;
+use crate::log_stream::Stream;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::{Errno, IoSlice};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -44,7 +43,7 @@ impl Journal {
 
     fn entry(&self, line: &[u8]) -> Result<(), Errno> {
         // Errors of a program, and all else of it: as other runtimes have it.
-        let priority: &[u8] = match stream_of(line) {
+        let priority: &[u8] = match Stream::of_line(line) {
             Stream::Stdout => b"PRIORITY=6\n",
             Stream::Stderr => b"PRIORITY=3\n",
         };

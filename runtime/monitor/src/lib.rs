@@ -35,6 +35,7 @@ mod log_gate;
 mod log_rate;
 mod log_rotation;
 mod log_rules;
+mod log_stream;
 mod memory_watch;
 mod monitor;
 mod newcomers;

@@ -14,6 +14,7 @@ use crate::log_buffer::{HEAD, LogBuffer};
 use crate::log_file::LogFile;
 pub use crate::log_file::Lost;
 use crate::log_rules::{NEWS_EVERY, Rules};
+pub use crate::log_stream::Stream;
 use hull_proto::monitor::LogDropped;
 use hull_sys::time::{RFC3339_BYTES, now_ns, rfc3339};
 use std::os::fd::OwnedFd;
@@ -27,15 +28,6 @@ const TEXT_BYTES_MAX: usize = 124 << 10;
 const LINE_BYTES_MAX: usize = HEAD + PIECE_BYTES_MAX + 1;
 /// Bytes of a time.
 const TIME: usize = RFC3339_BYTES;
-
-/// A container's output stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output, descriptor 1.
-    Stdout,
-    /// Standard error, descriptor 2.
-    Stderr,
-}
 
 /// A buffer for [`Log::take`], large enough never to grow. All logs can share one.
 #[must_use]
@@ -51,7 +43,7 @@ pub struct Log {
     rest: [Vec<u8>; 2],
     /// Bytes of the last report of a loss, and its time.
     reported: Option<(u64, Instant)>,
-    /// What is done beyond writing all to one file.
+    /// The rules beyond writing all to one file.
     rules: Option<Box<Rules>>,
 }
 
@@ -102,7 +94,7 @@ impl Log {
         })
     }
 
-    /// What its rules kept out, if that is to be reported. `last` if no more output comes.
+    /// The output that its rules kept out, if that is to be reported. `last` if no more output comes.
     pub(crate) fn news_of_rules(&mut self, last: bool) -> Option<LogDropped> {
         self.rules.as_mut()?.news(last)
     }

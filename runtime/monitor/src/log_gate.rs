@@ -9,10 +9,10 @@
 //! The rule: only whole lines are dropped, and whoever reads the log sees where. A line whose first pieces are in the
 //! log already is ended there.
 
-use crate::log::Stream;
 use crate::log_buffer::HEAD;
 use crate::log_rate::Rate;
-use hull_sys::time::{RFC3339_BYTES, rfc3339};
+use crate::log_stream::Stream;
+use hull_sys::time::rfc3339;
 use std::time::Instant;
 
 /// Where the tag of a line is.
@@ -20,7 +20,7 @@ const TAG: usize = HEAD - 2;
 /// Room that is left for a notice, in bytes.
 const NOTICE_BYTES: usize = 200;
 
-/// What happens to a line.
+/// The decision about a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Keep,
@@ -97,7 +97,7 @@ impl Gate {
 
     /// Decides about a line with its end, for a file of `size` bytes.
     pub(crate) fn decide(&mut self, line: &[u8], size: u64, now: Instant, at_ns: i64) -> Verdict {
-        let stream = stream_of(line);
+        let stream = Stream::of_line(line);
         let is_last = line.get(TAG) == Some(&b'F');
         let was = self.lines[stream as usize];
         if was == Line::Dropped {
@@ -203,14 +203,6 @@ impl Gate {
     /// A stream in which no line is begun: a reader would take ours for its rest.
     fn free_stream(&self) -> Stream {
         if self.is_begun(Stream::Stderr) { Stream::Stdout } else { Stream::Stderr }
-    }
-}
-
-/// The stream that a line names.
-pub(crate) fn stream_of(line: &[u8]) -> Stream {
-    match line.get(RFC3339_BYTES + 1..RFC3339_BYTES + 7) {
-        Some(b"stderr") => Stream::Stderr,
-        Some(_) | None => Stream::Stdout,
     }
 }
 

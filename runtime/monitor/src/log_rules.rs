@@ -8,7 +8,7 @@
 //! ```
 
 use crate::journal::Journal;
-use crate::log::LogFile;
+use crate::log_file::LogFile;
 use crate::log_gate::{Excess, Gate, Verdict};
 use crate::log_rate::Rate;
 use crate::log_rotation::Rotation;
@@ -166,7 +166,7 @@ impl Rules {
         }
     }
 
-    /// What was dropped, if it is to be reported now. `last` if no more output comes.
+    /// The output that was dropped, if it is to be reported now. `last` if no more output comes.
     pub(crate) fn news(&mut self, last: bool) -> Option<LogDropped> {
         let at = self.news_at()?;
         let now = Instant::now();

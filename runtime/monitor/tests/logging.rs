@@ -217,7 +217,7 @@ fn journald_gets_every_line_and_is_never_waited_for() {
 
 /// It could not read what comes behind a message that it does not know.
 #[test]
-fn a_daemon_of_an_earlier_release_hears_nothing_of_it() {
+fn a_daemon_of_an_earlier_release_gets_no_report_of_it() {
     let Some(pod) = pod() else { return };
     let (mut daemon, id) = (pod.connect(), container_id());
     let go = pod.shared().join("go");

@@ -74,7 +74,7 @@ const ENFORCED: u16 = 1 << 5;
 /// Bytes of a block.
 const BLOCK: u64 = 512;
 
-/// What the files of a project use, and their limit.
+/// The use of all files of a project, and their limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProjectUsage {
     /// Bytes on disk.
@@ -124,7 +124,7 @@ pub fn enforces_projects(file_system: BorrowedFd<'_>) -> Result<bool> {
     Ok(state.flags & ENFORCED != 0)
 }
 
-/// What a project uses; nothing if the filesystem has never heard of it.
+/// The use of a project; none if the filesystem does not know it.
 pub fn project_usage(file_system: BorrowedFd<'_>, project: u32) -> Result<ProjectUsage> {
     let mut quota = DiskQuota::default();
     let call = || format!("quotactl_fd(Q_XGETQUOTA, project {project})");

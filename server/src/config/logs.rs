@@ -38,7 +38,7 @@ pub(crate) struct Logs {
     pub(crate) journald_socket: PathBuf,
 }
 
-/// What happens to output that exceeds the rate.
+/// The treatment of output that exceeds the rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum OverRate {

@@ -34,4 +34,4 @@ pub(crate) use reference::default_file;
 #[cfg(test)]
 pub(crate) use settings::Network;
 pub(crate) use settings::{Cgroup, Config, DefaultSeccomp, Driver, Log, LogFormat, NetworkMode};
-pub(crate) use size::{Size, decimal};
+pub(crate) use size::{LAYER_MIN, Size, decimal};

@@ -12,6 +12,9 @@ const UNITS: [(&str, u64); 4] = [("t", 1 << 40), ("g", 1 << 30), ("m", 1 << 20),
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Size(u64);
 
+/// Smallest limit of a writable layer: places for mounts and a few files fit.
+pub(crate) const LAYER_MIN: Size = Size::of(1 << 20);
+
 impl Size {
     /// A size of so many bytes.
     pub(crate) const fn of(bytes: u64) -> Self {

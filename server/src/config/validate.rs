@@ -4,7 +4,7 @@
 use super::logs::{self, Logs};
 use super::settings::{Cgroup, Config, Driver, Image, Log, Network, Nri, Runtime};
 use super::shown::without_account;
-use crate::container::quota;
+use super::size::LAYER_MIN;
 use crate::limits::ulimits::Ulimit;
 use crate::systemd::names;
 use hull_sys::text::shown;
@@ -84,9 +84,9 @@ fn runtime(runtime: &Runtime) -> Result<(), Invalid> {
         let why = format!("one call needs at least {CALL_MEMORY_BYTES_MIN} bytes");
         return Err(("runtime.call_memory_bytes_max", why));
     }
-    if let Some(size) = runtime.writable_layer_size.filter(|size| *size < quota::SIZE_MIN) {
-        let why = format!("{size} is less than {}", quota::SIZE_MIN);
-        return Err((quota::SETTING, why));
+    if let Some(size) = runtime.writable_layer_size.filter(|size| *size < LAYER_MIN) {
+        let why = format!("{size} is less than {}", LAYER_MIN);
+        return Err(("runtime.writable_layer_size", why));
     }
     positive("runtime.exec_syncs_max", runtime.exec_syncs_max as u64)?;
     positive("runtime.launch_timeout_s", runtime.launch_timeout_s)

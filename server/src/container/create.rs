@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making a container: everything that can be refused is refused here, before anything runs.
 
-use super::logging::LogLoss;
+use super::log_loss::LogLoss;
 use super::{
     CachedPlan, ContainerRecord, State, User, host_paths, log, logging, propagation, quota,
     remarks, volumes,

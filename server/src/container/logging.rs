@@ -16,7 +16,6 @@ use crate::pod::{PodRecord, run_pods};
 use hull_proto::cri;
 use hull_proto::monitor::{LogPolicy, LogRate, LogRotation, Logging, VERSION_LOGGING};
 use hull_sys::text::shown;
-use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -53,31 +52,6 @@ pub(crate) struct LogRules {
     pub(crate) journald: bool,
     /// An annotation, not only the node, asks for them.
     is_asked: bool,
-}
-
-/// Output that is missing in a log.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(crate) struct LogLoss {
-    /// Bytes of output, dropped by the limits of the log.
-    pub(crate) bytes: u64,
-    /// Lines of output, dropped by the limits of the log.
-    pub(crate) lines: u64,
-    /// Lines that journald did not take.
-    pub(crate) journal_lines: u64,
-    /// Bytes of log that could not be written, as on a full disk.
-    pub(crate) unwritten_bytes: u64,
-}
-
-impl LogLoss {
-    pub(crate) fn is_none(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Everything that is missing in the file, in bytes.
-    pub(crate) fn in_file(&self) -> u64 {
-        self.bytes.saturating_add(self.unwritten_bytes)
-    }
 }
 
 /// The rules of a container's log.
@@ -123,7 +97,7 @@ pub(crate) fn rules(
     Ok(LogRules { rate, size_max, rotate, journald: settings.journald, is_asked })
 }
 
-/// What annotations ask for.
+/// The requests of annotations.
 struct Asked {
     rate: Option<Size>,
     burst: Option<Size>,

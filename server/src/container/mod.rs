@@ -15,6 +15,7 @@ pub(crate) mod freezer;
 pub(crate) mod hooks;
 mod host_paths;
 pub(crate) mod log;
+pub(crate) mod log_loss;
 pub(crate) mod logging;
 pub(crate) mod oom_score;
 pub(crate) mod plans;

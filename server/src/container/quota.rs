@@ -5,7 +5,7 @@
 //! remarks say; a pod that asks for one is refused there.
 
 use super::logging::{lower, value};
-use crate::config::Size;
+use crate::config::{LAYER_MIN, Size};
 use crate::error::Error;
 use crate::node::Node;
 use crate::pod::PodRecord;
@@ -16,9 +16,6 @@ use hull_sys::text::shown;
 pub(crate) const ANNOTATION: &str = "hull.run/writable-layer-size";
 /// The setting of the node.
 pub(crate) const SETTING: &str = "runtime.writable_layer_size";
-/// Smallest limit: places for mounts and a few files fit.
-pub(crate) const SIZE_MIN: Size = Size::of(1 << 20);
-
 /// Whether an annotation is this one.
 pub(crate) fn is_annotation(key: &str) -> bool {
     let rest = key.strip_prefix(ANNOTATION);
@@ -50,8 +47,8 @@ pub(crate) fn wanted(
     let bad = |why: String| Error::Invalid { field: ANNOTATION, why };
     let text = shown(text, 80);
     let size = Size::parse(&text).map_err(|why| bad(format!("`{text}`: {why}")))?;
-    if size < SIZE_MIN {
-        return Err(bad(format!("`{text}`: it must be at least {SIZE_MIN}")));
+    if size < LAYER_MIN {
+        return Err(bad(format!("`{text}`: it must be at least {LAYER_MIN}")));
     }
     let size = lower(ANNOTATION, SETTING, Some(size), setting)?;
     Ok(size.map_or(LayerLimit::None, LayerLimit::OfPod))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The record of a container: what the daemon keeps of it on disk.
 
-use super::logging::LogLoss;
+use super::log_loss::LogLoss;
 use super::state::{Event, State};
 use crate::nri::resources::to_cri;
 use crate::oci_spec;

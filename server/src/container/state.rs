@@ -86,7 +86,7 @@ pub(crate) struct ExitDetails {
     pub(crate) output: LastLines,
 }
 
-/// What a writable layer that is full uses, and its limit.
+/// The use of a writable layer that is full, and its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FullLayer {
     pub(crate) used_bytes: u64,

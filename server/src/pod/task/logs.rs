@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is missing in the logs of containers: counted in their records, and told in the daemon's log.
+//! Output that is missing in the logs of containers: counted in their records, and reported in the daemon's log.
 //!
 //! The container continues; readers of its log must know that part of it is missing.
 
 use super::data::Task;
-use crate::container::logging::LogLoss;
+use crate::container::log_loss::LogLoss;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::LogDropped;
 use std::sync::Arc;
