@@ -81,7 +81,7 @@ pub struct ProjectUsage {
     pub used_bytes: u64,
     /// Number of files, directories and others.
     pub used_inodes: u64,
-    /// Most bytes on disk; 0 is no limit.
+    /// Most bytes on disk; 0 means unlimited.
     pub limit_bytes: u64,
 }
 

@@ -85,7 +85,7 @@ fn runtime(runtime: &Runtime) -> Result<(), Invalid> {
         return Err(("runtime.call_memory_bytes_max", why));
     }
     if let Some(size) = runtime.writable_layer_size.filter(|size| *size < LAYER_MIN) {
-        let why = format!("{size} is less than {}", LAYER_MIN);
+        let why = format!("{size} is less than {LAYER_MIN}");
         return Err(("runtime.writable_layer_size", why));
     }
     positive("runtime.exec_syncs_max", runtime.exec_syncs_max as u64)?;
