@@ -413,6 +413,16 @@ mod tests {
     }
 
     #[test]
+    fn the_only_storage_option_is_a_size() {
+        let of = |text: &str| layer_size(&[text.to_owned()]);
+        assert_eq!(layer_size(&[]).unwrap(), None);
+        assert_eq!(of("size=1g").unwrap().as_deref(), Some("1073741824"));
+        for bad in ["1g", "size=", "size=fast", "mode=1"] {
+            of(bad).unwrap_err();
+        }
+    }
+
+    #[test]
     fn sources_are_paths_names_or_nothing() {
         let mut all = Mounts::default();
         for text in ["/a:/b:ro", "./x/../y:/c", "data:/d", "/e"] {

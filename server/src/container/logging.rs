@@ -367,4 +367,24 @@ pub(super) mod tests {
         assert!(is_annotation(RATE) && is_annotation("hull.run/log-size-max.web"));
         assert!(!is_annotation("hull.run/log-rate-limits") && !is_annotation("hull.run/remove"));
     }
+
+    #[test]
+    fn a_monitor_of_an_earlier_release_gets_no_rules_and_a_request_for_them_is_refused() {
+        let record: ContainerRecord = serde_json::from_value(serde_json::json!({
+            "id": "0123456789abcdef", "pod": "p", "config": {}, "image_id": "i", "image_ref": "i",
+            "created_ns": 0, "cgroup": "/c", "log_path": "", "user": null, "stop_signal": 15,
+            "state": crate::container::State::Created,
+        }))
+        .unwrap();
+        let node = Logs { rate_limit: Some(Size::of(1 << 20)), ..Logs::default() };
+        let (plain, asking) = (pod(&[]), pod(&[(RATE, "64k")]));
+        let of = |version, pod: &PodRecord| {
+            for_monitor(&node, &Client::of_version(version), (pod, &record), None)
+        };
+        assert!(of(VERSION_LOGGING, &plain).unwrap().is_some());
+        assert!(of(VERSION_LOGGING - 1, &plain).unwrap().is_none());
+        let refused = of(VERSION_LOGGING - 1, &asking).unwrap_err();
+        assert!(Chain(&refused).to_string().contains("limit its log"), "{}", Chain(&refused));
+        assert!(refused.hint().unwrap().starts_with("delete the pod"));
+    }
 }

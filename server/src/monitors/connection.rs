@@ -76,6 +76,13 @@ enum ClientRequest {
 }
 
 impl Client {
+    /// A client of a monitor of this version, which nothing answers.
+    #[cfg(test)]
+    pub(crate) fn of_version(version: u16) -> Self {
+        let (calls, _queue) = mpsc::channel(1);
+        Self { version, calls, pause: Arc::default(), hangs: Arc::default() }
+    }
+
     /// Starts the task that owns the socket.
     pub(super) fn open(stream: UnixStream, monitor_events: mpsc::Sender<MonitorEvent>) -> Self {
         let (calls, queue) = mpsc::channel(QUEUE);
@@ -440,10 +447,7 @@ mod tests {
 
     #[test]
     fn a_monitor_of_an_earlier_release_runs_no_hooks_and_the_error_says_what_to_do() {
-        let client = |version| {
-            let (calls, _queue) = mpsc::channel(1);
-            Client { version, calls, pause: Arc::default(), hangs: Arc::default() }
-        };
+        let client = Client::of_version;
         let refused = client(VERSION_HOOKS - 1).check_hooks().unwrap_err();
         assert!(refused.to_string().contains("version 6"), "{refused}");
         assert!(refused.hint().unwrap().starts_with("delete the pod"));

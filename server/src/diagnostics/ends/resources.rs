@@ -187,3 +187,16 @@ pub(crate) fn full_layer(what: String, full: FullLayer) -> Diagnosis {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_layer_is_named_with_its_use_its_limit_and_what_to_raise() {
+        let full = FullLayer { used_bytes: 5 << 20, limit_bytes: 5 << 20 };
+        let of = full_layer("exited with code 1".into(), full);
+        assert!(of.what.ends_with("is full: it uses 5 MiB of its limit of 5 MiB"), "{}", of.what);
+        assert!(of.fix.unwrap().contains("runtime.writable_layer_size"));
+    }
+}
