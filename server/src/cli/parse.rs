@@ -72,6 +72,18 @@ pub(crate) fn size(flag: &'static str, text: &str) -> Result<i64> {
     i64::try_from(size.bytes()).map_err(|_| bad(flag, text, "it is too large"))
 }
 
+/// The limit of the writable layer, in bytes.
+pub(crate) fn layer_size(options: &[String]) -> Result<Option<String>> {
+    let mut found = None;
+    for option in options {
+        let text = option.strip_prefix("size=").ok_or_else(|| {
+            bad("--storage-opt", option, "it is not size=SIZE, the only option that Hull has")
+        })?;
+        found = Some(size("--storage-opt", text)?.to_string());
+    }
+    Ok(found)
+}
+
 /// Parses a memory limit in bytes. The kernel counts pages, so less than a page would mean no limit.
 pub(crate) fn memory(text: &str) -> Result<i64> {
     let bytes = size("--memory", text)?;
@@ -263,6 +275,16 @@ mod tests {
         }
         for text in ["", "m", "0", "1x", "-1", "1.2.3", "9999999999999t", "1e3", "٣"] {
             size("--memory", text).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn the_only_storage_option_is_a_size() {
+        let of = |text: &str| layer_size(&[text.to_owned()]);
+        assert_eq!(layer_size(&[]).unwrap(), None);
+        assert_eq!(of("size=1g").unwrap().as_deref(), Some("1073741824"));
+        for bad in ["1g", "size=", "size=fast", "mode=1"] {
+            of(bad).unwrap_err();
         }
     }
 

@@ -239,7 +239,7 @@ fn container(args: &Run, at: &Setting<'_>, mounts: Mounts) -> Result<api::Contai
     let restart = args.life.restart.filter(|of| *of != RestartPolicy::No);
     let restart = restart.map(|policy| policy.to_string());
     let timeout = args.life.stop_timeout.map(|seconds| seconds.to_string());
-    let layer_size = run_flags::layer_size(&args.storage.storage_opt)?;
+    let layer_size = parse::layer_size(&args.storage.storage_opt)?;
     for (key, value) in [
         (run_options::ULIMITS, Some(ulimits(&args.isolation.ulimit)).filter(|of| !of.is_empty())),
         (run_options::TMPFS, Some(tmpfs.join("\n")).filter(|of| !of.is_empty())),

@@ -339,18 +339,6 @@ pub(crate) fn pairs(flag: &'static str, texts: &[String]) -> Result<HashMap<Stri
     Ok(pairs)
 }
 
-/// The limit of the writable layer, in bytes.
-pub(crate) fn layer_size(options: &[String]) -> Result<Option<String>> {
-    let mut found = None;
-    for option in options {
-        let size = option.strip_prefix("size=").ok_or_else(|| {
-            bad("--storage-opt", option, "it is not size=SIZE, the only option that Hull has")
-        })?;
-        found = Some(parse::size("--storage-opt", size)?.to_string());
-    }
-    Ok(found)
-}
-
 /// Settings below /proc/sys.
 pub(crate) fn sysctls(texts: &[String]) -> Result<HashMap<String, String>> {
     let pair = |text: &String| match text.split_once('=') {
@@ -409,16 +397,6 @@ mod tests {
             named: Path::new("/d/volumes"),
             unnamed: Path::new("/d/run/volumes"),
             here: Path::new("/here"),
-        }
-    }
-
-    #[test]
-    fn the_only_storage_option_is_a_size() {
-        let of = |text: &str| layer_size(&[text.to_owned()]);
-        assert_eq!(layer_size(&[]).unwrap(), None);
-        assert_eq!(of("size=1g").unwrap().as_deref(), Some("1073741824"));
-        for bad in ["1g", "size=", "size=fast", "mode=1"] {
-            of(bad).unwrap_err();
         }
     }
 
