@@ -207,24 +207,20 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
         // The pod was started by an earlier release, which left the image's volumes out.
         planned.ops.retain(|op| !matches!(op, Op::Bind { source: Source::Root, .. }));
     }
-    let log = log::open_in_time(&node.storage, &pod_record, &record);
-    let log = timed(&node.history, &record.id, (STAGE, "log"), log).await?;
+    let log = open_log(&node, &client, &pod_record, &record).await?;
     let id =
         ContainerId::parse(&record.id).map_err(|err| Error::Internal { what: err.to_string() })?;
-    let (log, directory) = log.map(|log| (log.file, log.directory)).unzip();
-    let of = (&*pod_record, &*record);
-    let rules = logging::for_monitor(&node.config.logs, &client, of, directory)?;
-    let (logging, log_fds) = rules.unzip();
     let stdio = Stdio {
-        log: log.is_some(),
+        log: log.file.is_some(),
         tty: record.config.tty,
         stdin: record.config.stdin,
         stdin_once: record.config.stdin_once,
     };
     let (hooks, dir) = begin_hooks(&node, &client, &record).await?;
     let plan = hull_plan::encode(&planned);
-    let command = command(id.clone(), plan, stdio, (dir.is_some().then_some(&hooks), logging));
-    let fds = log.into_iter().chain(dir).chain(log_fds.into_iter().flatten()).collect();
+    let hooks_of = dir.is_some().then_some(&hooks);
+    let fds = log.file.into_iter().chain(dir).chain(log.fds).collect();
+    let command = command(id.clone(), plan, stdio, (hooks_of, log.logging));
     let started = client.start(command, fds);
     let started = timed(&node.history, &record.id, (STAGE, "launch"), started);
     let waited = node.launch_max() + hooks::start_max(&hooks);
@@ -254,6 +250,29 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
         }
         Err(source) => Err(Error::Monitor { doing: DOING, source }),
     }
+}
+
+/// The log of a container that is about to be started.
+struct StartLog {
+    /// Without it, output is dropped.
+    file: Option<OwnedFd>,
+    logging: Option<Logging>,
+    /// Those that `logging` names.
+    fds: Vec<OwnedFd>,
+}
+
+async fn open_log(
+    node: &Node,
+    client: &Client,
+    pod: &Arc<PodRecord>,
+    record: &Arc<ContainerRecord>,
+) -> Result<StartLog, Error> {
+    let opened = log::open_in_time(&node.storage, pod, record);
+    let opened = timed(&node.history, &record.id, (STAGE, "log"), opened).await?;
+    let (file, directory) = opened.map(|log| (log.file, log.directory)).unzip();
+    let rules = logging::for_monitor(&node.config.logs, client, (pod, record), directory)?;
+    let (logging, fds) = rules.unzip();
+    Ok(StartLog { file, logging, fds: fds.unwrap_or_default() })
 }
 
 /// The command with no more than it needs, so that monitors of earlier releases know it.
