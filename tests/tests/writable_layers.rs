@@ -19,7 +19,7 @@ impl Quotas {
     /// `None` where the kernel has no project quotas for this filesystem.
     fn mounted(test: &str, kind: &str) -> Option<Self> {
         let make = format!("mkfs.{kind}");
-        if !Path::new("/dev/loop-control").exists() && run("modprobe", ["loop"]).code != 0 {
+        if fs::metadata("/dev/loop-control").is_err() && run("modprobe", ["loop"]).code != 0 {
             paths::cannot_run(test, "loop devices");
             return None;
         }
@@ -31,7 +31,8 @@ impl Quotas {
         let dir = tempfile::Builder::new().prefix("hlq").tempdir_in("/var/tmp").or_fail("make it");
         let (image, mount) = (dir.path().join("image"), dir.path().join("mount"));
         fs::create_dir(&mount).or_fail("make a mount point");
-        let file = fs::File::create(&image).or_fail("make an image file");
+        let new = fs::File::options().write(true).create_new(true).open(&image);
+        let file = new.or_fail("make an image file");
         file.set_len(400 << 20).or_fail("give it a size");
         let (image, at) = (image.display().to_string(), mount.display().to_string());
         let options: &[&str] = match kind {

@@ -146,11 +146,13 @@ mod tests {
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let got = recvmsg(&theirs, &mut into, &mut ancillary, flags).unwrap();
         assert_eq!(got.bytes, 0, "the datagram itself is empty");
-        let file = ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(fds) => fds.into_iter().next(),
-            _ => None,
-        });
-        let mut file = File::from(file.unwrap());
+        let mut files = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                files.extend(fds);
+            }
+        }
+        let mut file = File::from(files.pop().unwrap());
         file.rewind().unwrap();
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();

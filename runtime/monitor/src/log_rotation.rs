@@ -144,7 +144,7 @@ mod tests {
         let _errno = of.rotate(110).unwrap_err();
         assert!(!of.is_due(110, 20) && of.is_due(200, 20));
         assert_eq!(fs::read_to_string(dir.path().join("0.log")).unwrap(), "a");
-        assert!(!dir.path().join("0.log.new").exists());
+        assert!(!dir.path().join("0.log.new").try_exists().unwrap());
         fs::remove_dir(dir.path().join("0.log.1")).unwrap();
         let _file = of.rotate(210).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("0.log.1")).unwrap(), "a");

@@ -106,13 +106,17 @@ pub fn set_project(directory: BorrowedFd<'_>, project: u32) -> Result<()> {
     of.project = project;
     of.flags |= INHERIT;
     // SAFETY: the operation reads one `struct fsxattr`, whose layout is that of FsXattr.
-    let set = unsafe { rustix::ioctl::ioctl(directory, Setter::<SET_ATTR, FsXattr>::new(of)) };
+    let set = unsafe { Setter::<SET_ATTR, FsXattr>::new(of) };
+    // SAFETY: the operation is what its opcode says, see above.
+    let set = unsafe { rustix::ioctl::ioctl(directory, set) };
     set.map_err(Error::of(|| format!("ioctl(FS_IOC_FSSETXATTR, project {project})")))
 }
 
 fn attributes(file: BorrowedFd<'_>) -> Result<FsXattr> {
     // SAFETY: the operation writes one `struct fsxattr`, whose layout is that of FsXattr.
-    let got = unsafe { rustix::ioctl::ioctl(file, Getter::<GET_ATTR, FsXattr>::new()) };
+    let get = unsafe { Getter::<GET_ATTR, FsXattr>::new() };
+    // SAFETY: the operation is what its opcode says, see above.
+    let got = unsafe { rustix::ioctl::ioctl(file, get) };
     got.map_err(Error::of(|| "ioctl(FS_IOC_FSGETXATTR)"))
 }
 

@@ -401,7 +401,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
         for lines in ["T stdout F a\nT stdout F b\n", "T stdout F c\n", "T stdout F d\n"] {
-            if path.exists() {
+            if path.is_file() {
                 rotate(&path, 9);
             }
             append(&path, lines);
