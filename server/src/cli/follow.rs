@@ -59,7 +59,12 @@ impl Tail {
         let failed = || Error::io(format!("read {}", path.display()));
         let mut wanted = last;
         for number in 0..=ROTATED_MAX {
-            let Some(mut file) = tail.open_numbered(number)? else { break };
+            let mut file = match tail.open_numbered(number)? {
+                Some(file) => file,
+                // In the midst of a rotation.
+                None if number == 0 => continue,
+                None => break,
+            };
             if let Some(last) = &mut wanted {
                 let (at, found) = start_of_last(&mut file, *last).map_err(failed())?;
                 file.seek(SeekFrom::Start(at)).map_err(failed())?;
