@@ -59,11 +59,13 @@ impl Tail {
         let failed = || Error::io(format!("read {}", path.display()));
         let mut wanted = last;
         for number in 0..=ROTATED_MAX {
-            let mut file = match tail.open_numbered(number)? {
-                Some(file) => file,
+            let mut file = match tail.open_numbered(number) {
+                Ok(Some(file)) => file,
                 // In the midst of a rotation.
-                None if number == 0 => continue,
-                None => break,
+                Ok(None) if number == 0 => continue,
+                Err(err) if number == 0 => return Err(err),
+                // Only a regular file is a part of the log.
+                Ok(None) | Err(_) => break,
             };
             if let Some(last) = &mut wanted {
                 let (at, found) = start_of_last(&mut file, *last).map_err(failed())?;
