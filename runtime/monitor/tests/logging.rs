@@ -153,8 +153,8 @@ fn a_rotated_log_is_whole_in_all_of_its_files() {
     let path = |number: u32| pod.dir.path().join(format!("{name}.{number}"));
     let rotated: Vec<_> = (1..).map(path).take_while(|path| path.is_file()).collect();
     assert!(rotated.len() > 30, "{} files", rotated.len());
-    let files =
-        rotated.iter().rev().chain([&pod.log_path(&id)]).map(|path| fs::read(path).unwrap());
+    let current = pod.log_path(&id);
+    let files = rotated.iter().rev().chain([&current]).map(|path| fs::read(path).unwrap());
     let files: Vec<_> = files.collect();
     assert!(files.iter().all(|file| u64::try_from(file.len()).unwrap() <= size));
     let all: Vec<u8> = files.iter().flat_map(|file| output(file, "stdout")).collect();
