@@ -39,10 +39,10 @@ pub use error::{Cause, Error, ErrorKind, Object, Unreachable};
 pub use layer::progress::WaitReason;
 pub use limits::Limits;
 pub use reference::Reference;
-pub use store::{Measure, Progress, ProgressState, Rootfs, Spool, Store};
+pub use store::{Measure, Progress, ProgressState, Rootfs, Spool, Store, check_quotas};
 pub use types::{
-    Config, DiskCapacity, FsUsage, Image, Imported, Imports, Left, Platform, Problem, Registry,
-    Remote, Verified,
+    Config, DiskCapacity, FsUsage, Image, Imported, Imports, LayerQuota, Left, Platform, Problem,
+    Registry, Remote, Verified,
 };
 pub use unpack::Error as UnpackError;
 pub use view::{Kind, kind_inside, read_inside, read_start_inside, view};

@@ -112,6 +112,26 @@ pub struct FsUsage {
     pub inodes: u64,
 }
 
+/// The use of a writable layer, and its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerQuota {
+    /// Bytes that it uses on disk.
+    pub used_bytes: u64,
+    /// The most bytes that it may use.
+    pub limit_bytes: u64,
+}
+
+impl LayerQuota {
+    /// Less than this counts as nothing: a file system allocates by blocks, and a write of more than what is left fails as a whole.
+    const LEFT_BYTES: u64 = 64 << 10;
+
+    /// Whether nothing of any size can be written to it any more.
+    #[must_use]
+    pub fn is_full(self) -> bool {
+        self.used_bytes.saturating_add(Self::LEFT_BYTES) > self.limit_bytes
+    }
+}
+
 /// The capacity of the store's file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskCapacity {

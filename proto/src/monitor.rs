@@ -43,6 +43,8 @@ pub const VERSION_LAST_OUTPUT: u16 = 6;
 pub const VERSION_HOOKS: u16 = 7;
 /// The first version that knows plans with an init (`hull_init::plan::Op::Init`).
 pub const VERSION_INIT: u16 = 8;
+/// The first version that has [`Command::StartWithLogging`] and, of a daemon, that knows [`Event::LogDropped`].
+pub const VERSION_LOGGING: u16 = 8;
 /// Longest frame, in bytes: a plan with 2 MiB of arguments and environment fits well.
 pub const FRAME_BYTES_MAX: u32 = 16 << 20;
 /// Most descriptors with one request.
@@ -172,6 +174,79 @@ pub enum Command {
         /// `hull_init::Hooks` in borsh.
         hooks: Vec<u8>,
     },
+    /// As [`Command::StartContainer`], or [`Command::StartWithHooks`] if there are hooks, with rules for the log. After
+    /// the descriptors of those come, as far as `logging` names them, the directory of the log, and a datagram socket
+    /// that is connected to journald. Since version 8.
+    StartWithLogging {
+        /// Id of the new container.
+        container: ContainerId,
+        /// `hull_init::Plan` in borsh.
+        plan: Vec<u8>,
+        /// The setup of its standard streams.
+        stdio: Stdio,
+        /// `hull_init::Hooks` in borsh, if it has any.
+        hooks: Option<Vec<u8>>,
+        /// The rules for its log.
+        logging: Logging,
+    },
+}
+
+/// Rules for a container's log; without any, all output is written to one file until that is reopened.
+#[derive(Debug, Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Logging {
+    /// Limit on the rate at which the log grows.
+    pub rate: Option<LogRate>,
+    /// Most bytes in one file of the log; what exceeds them is dropped until the log is reopened or rotated.
+    pub size_max: Option<u64>,
+    /// Rotation by the monitor. The directory of the log comes with the request.
+    pub rotate: Option<LogRotation>,
+    /// Fields of every journal entry, as journald's native protocol has them, each with its line end. The socket comes
+    /// with the request.
+    pub journal: Option<Vec<u8>>,
+}
+
+/// A limit on the rate at which a log grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct LogRate {
+    /// Bytes of log per second.
+    pub bytes_per_s: u64,
+    /// Bytes of log that may come at once.
+    pub burst_bytes: u64,
+    /// The treatment of output that exceeds the rate.
+    pub policy: LogPolicy,
+}
+
+/// The treatment of output that exceeds the rate of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum LogPolicy {
+    /// Whole lines are dropped, and counted.
+    Drop,
+    /// It is read later, so that the container waits once its pipe is full.
+    Wait,
+}
+
+/// Rotation of a log: `name` becomes `name.1`, and so on; the oldest file is removed.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct LogRotation {
+    /// Name of the log in its directory.
+    pub name: String,
+    /// Bytes of a file that is not continued.
+    pub size: u64,
+    /// Number of files that are kept beside the current one; at least 1.
+    pub files: u32,
+}
+
+/// Output that the rules of a log kept out of it, so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct LogDropped {
+    /// Bytes of output, dropped from the log by its limits.
+    pub bytes: u64,
+    /// Lines of output, dropped from the log by its limits.
+    pub lines: u64,
+    /// Lines that journald did not take.
+    pub journal_lines: u64,
+    /// The error of the last rotation, if it failed: the file before it is continued.
+    pub rotation_errno: Option<i32>,
 }
 
 /// Standard streams of a container.
@@ -364,5 +439,13 @@ pub enum Event {
         container: ContainerId,
         /// The hooks, and how each failed, in words.
         why: String,
+    },
+    /// Output was kept out of a log by its rules, or a rotation failed. Sent when that begins, at most every ten seconds
+    /// while it goes on, and before the container's end. Since version 8.
+    LogDropped {
+        /// Id of the container.
+        container: ContainerId,
+        /// All of it so far.
+        dropped: LogDropped,
     },
 }

@@ -169,6 +169,14 @@ pub enum Error {
         /// The underlying error.
         source: sys::Error,
     },
+    /// The limit of a writable layer that is gone could not be removed.
+    #[error("remove the limit of project {project}")]
+    Quota {
+        /// The number of the project.
+        project: u32,
+        /// The underlying error.
+        source: sys::Error,
+    },
     /// An operation on a container's writable layer failed.
     #[error("{doing} the writable layer of container {}", shown(container, NAME_MAX))]
     Rootfs {
@@ -221,6 +229,7 @@ impl Error {
             Self::Open { .. }
             | Self::ReadOnly { .. }
             | Self::Remove { .. }
+            | Self::Quota { .. }
             | Self::Rootfs { .. }
             | Self::View { .. }
             | Self::Read { .. }
@@ -257,6 +266,7 @@ impl Error {
             ),
             Self::Open { source, .. }
             | Self::Remove { source, .. }
+            | Self::Quota { source, .. }
             | Self::Rootfs { source, .. } => disk_hint(source),
             Self::Policy { path, .. } => {
                 Some(format!("correct {}, or unset `policy` under `[image]`", path.display()))

@@ -31,11 +31,13 @@ mod layers;
 mod layout;
 mod progress;
 mod pull;
+mod quotas;
 mod rootfs;
 mod scratch;
 mod spool;
 
 pub use progress::{Progress, ProgressState};
+pub use quotas::check_quotas;
 pub use rootfs::{Measure, Rootfs};
 pub use spool::Spool;
 
@@ -46,7 +48,7 @@ use crate::manifest::platform::Machine;
 use crate::policy::Policy;
 use crate::reference::Reference;
 use crate::registry::Clients;
-use crate::types::{Config, DiskCapacity, FsUsage, Image, Imports, Problem, Verified};
+use crate::types::{Config, DiskCapacity, FsUsage, Image, Imports, LayerQuota, Problem, Verified};
 use blocking::blocking;
 use hull_sys as sys;
 use import::Importer;
@@ -97,6 +99,7 @@ impl Store {
         };
         if writable {
             layout.sweep().map_err(failed)?;
+            quotas::sweep(&layout);
         }
         let policy = config.policy.as_deref().map(Policy::read).transpose()?.map(Arc::new);
         let pinned = config.pinned.iter().filter_map(|name| Reference::parse(name).ok());
@@ -313,9 +316,47 @@ impl Store {
         image: &Image,
         owner: &dyn Fn(u32, u32) -> (u32, u32),
     ) -> Result<Rootfs, Error> {
+        self.create_limited_rootfs(container, image, owner, None)
+    }
+
+    /// The same, with a writable layer that can use no more than so many bytes on disk, if that is not `None`. See
+    /// [`check_quotas`](Self::check_quotas).
+    pub fn create_limited_rootfs(
+        &self,
+        container: &str,
+        image: &Image,
+        owner: &dyn Fn(u32, u32) -> (u32, u32),
+        size_max: Option<u64>,
+    ) -> Result<Rootfs, Error> {
         self.check_layers(image)?;
         self.check_writable()?;
-        self.parts.writable_layers.create(container, image, owner)
+        self.parts.writable_layers.create(container, image, owner, size_max)
+    }
+
+    /// Checks that writable layers can have a limit.
+    ///
+    /// # Errors
+    /// The reason, as a sentence.
+    pub fn check_quotas(&self) -> Result<(), String> {
+        self.parts.writable_layers.quotas().check()
+    }
+
+    /// The use of a writable layer, and its limit; `None` if it has none.
+    #[must_use]
+    pub fn rootfs_quota(&self, container: &str) -> Option<LayerQuota> {
+        self.parts.writable_layers.quota(container)
+    }
+
+    /// The limits of writable layers that are gone, by the number of their project.
+    #[must_use]
+    pub fn leaked_quotas(&self) -> Vec<u32> {
+        self.parts.writable_layers.quotas().leaked()
+    }
+
+    /// Removes such a limit.
+    pub fn free_quota(&self, project: u32) -> Result<(), Error> {
+        let freed = self.parts.writable_layers.quotas().free(project);
+        freed.map_err(|source| Error::Quota { project, source })
     }
 
     /// The paths of a container's root file system, whether it was created or not.

@@ -5,11 +5,12 @@
 //! record, and more than once.
 
 use super::layout::Layout;
+use super::quotas::Quotas;
 use crate::error::Error;
 use crate::fs::files;
 use crate::fs::walk;
 use crate::limits::{LAYERS, Work};
-use crate::types::{FsUsage, Image};
+use crate::types::{FsUsage, Image, LayerQuota};
 use hull_sys as sys;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, fstat};
 use rustix::io::Errno;
@@ -62,27 +63,35 @@ pub struct Rootfs {
 #[derive(Debug)]
 pub(super) struct WritableLayers {
     layout: Layout,
+    quotas: Quotas,
     /// Bytes and inodes of each, as measured last.
     written: Mutex<HashMap<String, (u64, u64)>>,
 }
 
 impl WritableLayers {
     pub(super) fn new(layout: Layout) -> Self {
-        Self { layout, written: Mutex::default() }
+        let quotas = Quotas::new(layout.path("containers"));
+        Self { layout, quotas, written: Mutex::default() }
     }
 
     /// Makes the writable layer of a container. May be repeated. `owner` tells to whom the root
-    /// directory belongs, of the user and group that it has in the image: with mapped ids another.
+    /// directory belongs, of the user and group that it has in the image: with mapped ids another. With `size_max`,
+    /// it can use no more bytes than that.
     pub(super) fn create(
         &self,
         container: &str,
         image: &Image,
         owner: &dyn Fn(u32, u32) -> (u32, u32),
+        size_max: Option<u64>,
     ) -> Result<Rootfs, Error> {
         let failed = |source| failed("make", container, source);
         let directory = self.directory(container).map_err(failed)?;
         let rootfs = self.paths(container, image);
         files::make_dir(&directory, 0o700).map_err(failed)?;
+        if let Some(bytes) = size_max {
+            // Before anything is in it: both directories of the overlay must be in one project.
+            self.quotas.limit(&directory, bytes).map_err(failed)?;
+        }
         files::make_dir(&rootfs.work, 0o700).map_err(failed)?;
         files::make_dir(&rootfs.upper, 0o755).map_err(failed)?;
         if let Some(top) = rootfs.lower.first() {
@@ -115,6 +124,7 @@ impl WritableLayers {
             self.written().remove(container);
             return Ok(());
         }
+        let project = Quotas::project(&directory);
         // Moved to `tmp` first, so that a crash leaves something that the next open removes.
         let aside = self.layout.aside("rootfs");
         let moved = files::rename(&directory, &aside);
@@ -123,7 +133,21 @@ impl WritableLayers {
         }
         // After the rename: a measuring that runs now finds it missing, and does not add it back.
         self.written().remove(container);
-        if moved.is_ok() { hull_sys::remove_tree(&aside).map_err(failed) } else { Ok(()) }
+        if moved.is_ok() {
+            hull_sys::remove_tree(&aside).map_err(failed)?;
+            project.map_or(Ok(()), |project| self.quotas.free(project)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The quotas of all of them.
+    pub(super) fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    /// The use of a container's writable layer, and its limit; `None` without one.
+    pub(super) fn quota(&self, container: &str) -> Option<LayerQuota> {
+        self.quotas.usage(&self.directory(container).ok()?)
     }
 
     /// Measures the files that a container has written, by walking its writable layer.

@@ -25,6 +25,7 @@ use hull_proto::monitor::{Exit, ExitHow, Failure, ProcessState, Started, Streams
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Instant;
 
 /// How much output is read at a time, in bytes: the size of a pipe.
 const CHUNK: usize = 64 << 10;
@@ -77,8 +78,17 @@ enum ReadOutcome {
 pub(crate) struct Output {
     pub(crate) fd: OwnedFd,
     pub(crate) token: u64,
-    /// Out of the loop, as a client must take earlier output first.
-    pub(crate) paused: bool,
+    pub(crate) pause: Pause,
+}
+
+/// Why a stream is out of the loop, if it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pause {
+    No,
+    /// A client must take earlier output first.
+    Clients,
+    /// The rate of its log is reached until then.
+    Rate(Instant),
 }
 
 /// A container of the pod, until the daemon has deleted it.
@@ -218,6 +228,9 @@ impl Container {
         }
         let buffers = buffers.get_or_insert_default();
         for _ in 0..TURN {
+            if let Some(until) = self.log.wait_until() {
+                return self.pause(stream, Pause::Rate(until), events);
+            }
             match self.read_chunk(stream, buffers) {
                 ReadOutcome::More => {}
                 ReadOutcome::Empty => return,
@@ -310,17 +323,20 @@ impl Container {
 
     /// Waits for the clients with a backlog of a stream, which is not read meanwhile.
     fn pause_reading(&mut self, of: Stream, events: &mut EventLoop) {
+        self.pause(of, Pause::Clients, events);
+        self.clients.watch(&self.id, events);
+    }
+
+    /// Takes a stream out of the loop, if it is not already.
+    fn pause(&mut self, of: Stream, why: Pause, events: &EventLoop) {
         let output = match of {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
-        if let Some(output) = output
-            && !output.paused
-        {
+        if let Some(output) = output.as_mut().filter(|output| output.pause == Pause::No) {
             events.suspend(output.fd.as_fd());
-            output.paused = true;
+            output.pause = why;
         }
-        self.clients.watch(&self.id, events);
     }
 
     /// Sends the backlogs of its clients, and reads again from streams without a backlog.
@@ -330,9 +346,39 @@ impl Container {
             [(Stream::Stdout, &mut self.stdout), (Stream::Stderr, &mut self.stderr)]
         {
             let has_backlog = self.clients.has_backlog_of(stream);
-            if let Some(output) = output.as_mut().filter(|output| output.paused && !has_backlog) {
+            let paused = output.as_mut().filter(|output| output.pause == Pause::Clients);
+            if let Some(output) = paused.filter(|_| !has_backlog) {
                 events.resume(output.fd.as_fd(), output.token);
-                output.paused = false;
+                output.pause = Pause::No;
+            }
+        }
+    }
+
+    /// When a stream is to be read again that waits for the rate of the log.
+    pub(crate) fn rate_time(&self) -> Option<Instant> {
+        let outputs = [&self.stdout, &self.stderr].into_iter().flatten();
+        let times = outputs.filter_map(|output| match output.pause {
+            Pause::Rate(until) => Some(until),
+            Pause::No | Pause::Clients => None,
+        });
+        times.min()
+    }
+
+    /// Reads again from streams that have waited long enough for the rate of the log.
+    pub(crate) fn resume_rate(&mut self, events: &EventLoop) {
+        let now = Instant::now();
+        for (stream, output) in
+            [(Stream::Stdout, &mut self.stdout), (Stream::Stderr, &mut self.stderr)]
+        {
+            let Some(output) = output else { continue };
+            if !matches!(output.pause, Pause::Rate(until) if until <= now) {
+                continue;
+            }
+            if self.clients.has_backlog_of(stream) {
+                output.pause = Pause::Clients;
+            } else {
+                events.resume(output.fd.as_fd(), output.token);
+                output.pause = Pause::No;
             }
         }
     }

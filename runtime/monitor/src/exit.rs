@@ -165,6 +165,7 @@ impl Monitor {
         for stream in [Stream::Stdout, Stream::Stderr] {
             container.drain(stream, &mut self.buffers, &mut self.events);
         }
+        container.log.finish();
         let counters = container.cgroup.exit_counters().unwrap_or_default();
         let exit = Exit {
             how,

@@ -10,7 +10,8 @@
 //!
 //! It outlives the daemon, and keeps every exit until the daemon has deleted the container. One thread, no
 //! blocking call but the clones themselves; buffers only while data flows. It opens no path that a
-//! request names: requests carry descriptors.
+//! request names: requests carry descriptors. The one name is that of a log that it rotates, in a directory whose
+//! descriptor it has.
 //!
 //! It does not decide what to start: that is in the plan.
 
@@ -24,10 +25,17 @@ mod execs;
 mod exit;
 mod hook_runs;
 mod hooks;
+mod journal;
 mod last_output;
 pub mod limits;
 pub mod log;
 mod log_buffer;
+mod log_file;
+mod log_gate;
+mod log_rate;
+mod log_rotation;
+mod log_rules;
+mod log_stream;
 mod memory_watch;
 mod monitor;
 mod newcomers;

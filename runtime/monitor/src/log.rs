@@ -6,35 +6,28 @@
 //! 2016-10-06T00:17:09.669794202Z stderr P a piece of a line that goes on, or that never ended
 //! ```
 //!
-//! Each stream keeps its order. What cannot be written (disk full) is dropped and counted, and which
-//! is reported when it begins and when it is over: the container never blocks on its log.
+//! Each stream keeps its order. What cannot be written (disk full) is dropped and counted, which is reported when it
+//! begins and when it is over: the container never blocks on its log, unless its rules have it wait for the rate.
 
 use crate::limits;
 use crate::log_buffer::{HEAD, LogBuffer};
+use crate::log_file::LogFile;
+pub use crate::log_file::Lost;
+use crate::log_rules::{NEWS_EVERY, Rules};
+pub use crate::log_stream::Stream;
+use hull_proto::monitor::LogDropped;
 use hull_sys::time::{RFC3339_BYTES, now_ns, rfc3339};
-use rustix::io::{Errno, write};
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Longest piece of a line, in bytes, as in containerd and CRI-O.
 pub const PIECE_BYTES_MAX: usize = limits::LOG_PIECE_BYTES.count();
 /// Most text that is written at once: a pipe's content, in lines of medium length.
 const TEXT_BYTES_MAX: usize = 124 << 10;
-/// How often a loss is reported at most: a disk may be full by turns.
-const NEWS_EVERY: Duration = Duration::from_secs(10);
 /// Longest line of a log, with its end.
 const LINE_BYTES_MAX: usize = HEAD + PIECE_BYTES_MAX + 1;
 /// Bytes of a time.
 const TIME: usize = RFC3339_BYTES;
-
-/// A container's output stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output, descriptor 1.
-    Stdout,
-    /// Standard error, descriptor 2.
-    Stderr,
-}
 
 /// A buffer for [`Log::take`], large enough never to grow. All logs can share one.
 #[must_use]
@@ -42,58 +35,57 @@ pub fn buffer() -> LogBuffer {
     LogBuffer::with_capacity(TEXT_BYTES_MAX)
 }
 
-/// Output that is not in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lost {
-    /// Bytes of log that are lost so far.
-    pub bytes: u64,
-    /// The error of the last write that failed.
-    pub errno: Errno,
-}
-
 /// One container's log.
 #[derive(Debug, Default)]
 pub struct Log {
-    file: Option<OwnedFd>,
+    file: LogFile,
     /// The beginning of a line whose end has not come yet, per stream.
     rest: [Vec<u8>; 2],
-    /// Output that could not be written.
-    lost: Option<Lost>,
-    /// The last batch was not all written.
-    failing: bool,
-    /// Bytes of the last report, and its time.
+    /// Bytes of the last report of a loss, and its time.
     reported: Option<(u64, Instant)>,
-    /// The last line in the file was cut off by an error.
-    torn: bool,
+    /// The rules beyond writing all to one file.
+    rules: Option<Box<Rules>>,
 }
 
 impl Log {
     /// Writes to `file`; without one everything is dropped.
     #[must_use]
     pub fn new(file: Option<OwnedFd>) -> Self {
-        Self { file, ..Self::default() }
+        Self { file: LogFile::new(file), ..Self::default() }
+    }
+
+    /// Writes by rules.
+    pub(crate) fn with_rules(file: Option<OwnedFd>, mut rules: Option<Box<Rules>>) -> Self {
+        let file = LogFile::new(file);
+        if let Some(rules) = &mut rules {
+            rules.begin_file(file.size());
+        }
+        Self { file, rules, ..Self::default() }
     }
 
     /// Goes on in another file. Whole lines are never split between the two.
     pub fn reopen(&mut self, file: OwnedFd) {
-        self.file = Some(file);
-        self.torn = false;
+        self.file.open(file);
+        if let Some(rules) = &mut self.rules {
+            rules.begin_file(self.file.size());
+        }
     }
 
     /// Bytes that could not be written.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.lost.map_or(0, |lost| lost.bytes)
+        self.file.lost().map_or(0, |lost| lost.bytes)
     }
 
     /// The loss, if it is to be reported: it has begun, or is over for now. `last` if no more output comes.
     pub fn news(&mut self, last: bool) -> Option<Lost> {
-        let lost = self.lost?;
+        let lost = self.file.lost()?;
         let now = Instant::now();
         let is_news = match self.reported {
             None => true,
+            // A disk may be full by turns.
             Some((bytes, at)) => {
-                bytes < lost.bytes && (last || (!self.failing && now >= at + NEWS_EVERY))
+                bytes < lost.bytes && (last || (!self.file.is_failing() && now >= at + NEWS_EVERY))
             }
         };
         is_news.then(|| {
@@ -102,14 +94,44 @@ impl Log {
         })
     }
 
-    /// Has the loss reported again, to a new daemon.
+    /// The output that its rules kept out, if that is to be reported. `last` if no more output comes.
+    pub(crate) fn news_of_rules(&mut self, last: bool) -> Option<LogDropped> {
+        self.rules.as_mut()?.news(last)
+    }
+
+    /// When [`Log::news_of_rules`] has something to report; `None` if it has nothing.
+    pub(crate) fn news_at(&self) -> Option<Instant> {
+        self.rules.as_ref()?.news_at()
+    }
+
+    /// Until when no output is to be read, as the rate of the log is reached.
+    pub(crate) fn wait_until(&self) -> Option<Instant> {
+        self.rules.as_ref()?.wait_until(Instant::now())
+    }
+
+    /// Has losses reported again, to a new daemon.
     pub fn reset_reported(&mut self) {
         self.reported = None;
+        if let Some(rules) = &mut self.rules {
+            rules.reset_reported();
+        }
+    }
+
+    /// Says in the log what is missing at its end: both streams have ended.
+    pub(crate) fn finish(&mut self) {
+        if let Some(rules) = &mut self.rules {
+            rules.finish(&mut self.file);
+        }
+    }
+
+    /// Whether nothing takes its lines.
+    fn is_nowhere(&self) -> bool {
+        self.file.is_none() && self.rules.is_none()
     }
 
     /// Takes output of one stream, as it was read. `text` is a buffer of [`buffer`].
     pub fn take(&mut self, stream: Stream, output: &[u8], text: &mut LogBuffer) {
-        if self.file.is_none() {
+        if self.is_nowhere() {
             return;
         }
         text.clear();
@@ -165,7 +187,7 @@ impl Log {
     /// The stream has ended: what it left without a line end is written as a piece.
     pub fn end(&mut self, stream: Stream) {
         let rest = std::mem::take(&mut self.rest[stream as usize]);
-        if rest.is_empty() || self.file.is_none() {
+        if rest.is_empty() || self.is_nowhere() {
             return;
         }
         let mut text = LogBuffer::with_capacity(LINE_BYTES_MAX);
@@ -174,36 +196,12 @@ impl Log {
     }
 
     fn write(&mut self, text: &[u8]) {
-        // The line that was cut off stays the only bad one.
-        let repaired = if self.torn { self.append(b"\n") } else { Ok(()) };
-        let written = match repaired {
-            Ok(()) => {
-                self.torn = false;
-                self.append(text)
-            }
-            Err((_, errno)) => Err((0, errno)),
-        };
-        self.failing = false;
-        if let Err((written, errno)) = written {
-            self.torn |= text[..written].last().is_some_and(|byte| *byte != b'\n');
-            let bytes = self.dropped() + u64::try_from(text.len() - written).unwrap_or(0);
-            self.lost = Some(Lost { bytes, errno });
-            self.failing = true;
-        }
-    }
-
-    /// Writes all bytes, or until an error: returns it with the number of bytes written.
-    fn append(&self, text: &[u8]) -> Result<(), (usize, Errno)> {
-        let Some(file) = &self.file else { return Ok(()) };
-        let mut done = 0;
-        while done < text.len() {
-            match write(file, &text[done..]) {
-                Ok(written) => done += written,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err((done, errno)),
+        match &mut self.rules {
+            Some(rules) => rules.write(&mut self.file, text),
+            None => {
+                self.file.write(text);
             }
         }
-        Ok(())
     }
 }
 

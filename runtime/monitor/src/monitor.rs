@@ -13,7 +13,7 @@ use crate::newcomers::Newcomers;
 use crate::pause::Pause;
 use hull_cgroup::{Cgroup, CgroupFs};
 use hull_proto::id::{ContainerId, PodId};
-use hull_proto::monitor::{Event, Response, VERSION_LOG_LOST};
+use hull_proto::monitor::{Event, Response, VERSION_LOG_LOST, VERSION_LOGGING};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -102,6 +102,7 @@ impl Monitor {
             self.newcomers.close_silent(&mut self.events);
             self.check_cgroups();
             self.resume_memory();
+            self.containers.values_mut().for_each(|of| of.resume_rate(&self.events));
             self.report_log_loss();
             self.flush_clients();
             self.end_execs_of_lost_daemon();
@@ -217,7 +218,21 @@ impl Monitor {
                 let (container, errno) = (id.clone(), lost.errno.raw_os_error());
                 self.daemon.event(Event::LogLost { container, bytes: lost.bytes, errno });
             }
+            if self.daemon.version() >= VERSION_LOGGING
+                && let Some(dropped) = container.log.news_of_rules(last)
+            {
+                self.daemon.event(Event::LogDropped { container: id.clone(), dropped });
+            }
         }
+    }
+
+    /// When a log has something to do or to report, whatever else happens.
+    fn log_times(&self) -> impl Iterator<Item = Instant> {
+        let reports = self.daemon.version() >= VERSION_LOGGING;
+        self.containers.values().flat_map(move |container| {
+            let news = if reports { container.log.news_at() } else { None };
+            news.into_iter().chain(container.rate_time())
+        })
     }
 
     /// The cgroup of the pod, known once it has a pause process.
@@ -230,6 +245,7 @@ impl Monitor {
         let has_backlog = self.containers.values().any(|of| of.clients.has_backlog());
         let quiet = (has_backlog || self.buffers.is_some()).then_some(QUIET);
         let times = self.next_check().into_iter().chain(self.newcomers.next_timeout());
+        let times = times.chain(self.log_times());
         let left =
             times.chain(self.memory_times()).map(|at| at.saturating_duration_since(Instant::now()));
         quiet.into_iter().chain(left).min()

@@ -41,6 +41,7 @@ impl Monitor {
             Command::StartPause { .. }
             | Command::StartContainer { .. }
             | Command::StartWithHooks { .. }
+            | Command::StartWithLogging { .. }
             | Command::Exec { .. }
                 if self.shutdown.is_some() =>
             {
@@ -48,10 +49,14 @@ impl Monitor {
             }
             Command::StartPause { plan, netns } => small_again(self.start_pause(id, &plan, netns)),
             Command::StartContainer { container, plan, stdio } => {
-                small_again(self.start_container(id, container, &plan, stdio, None))
+                small_again(self.start_container(id, container, &plan, stdio, None, None))
             }
             Command::StartWithHooks { container, plan, stdio, hooks } => {
-                small_again(self.start_container(id, container, &plan, stdio, Some(&hooks)))
+                small_again(self.start_container(id, container, &plan, stdio, Some(&hooks), None))
+            }
+            Command::StartWithLogging { container, plan, stdio, hooks, logging } => {
+                let (hooks, logging) = (hooks.as_deref(), Some(logging));
+                small_again(self.start_container(id, container, &plan, stdio, hooks, logging))
             }
             Command::Exec { container, exec, process, streams } => {
                 self.start_exec(id, &container, exec, &process, streams)

@@ -4,12 +4,13 @@
 
 use crate::attach;
 use crate::connection::RequestId;
-use crate::containers::{Container, ContainerState, Output};
+use crate::containers::{Container, ContainerState, Output, Pause as Paused};
 use crate::event_loop::EventSource;
 use crate::execs::Exec;
 use crate::hooks::ContainerHooks;
 use crate::last_output::Tails;
 use crate::log::Log;
+use crate::log_rules::Rules;
 use crate::monitor::Monitor;
 use crate::pause::Pause;
 use crate::pending_start::{self, PendingStart};
@@ -22,7 +23,7 @@ use hull_init::{
     StartedPause, StepError,
 };
 use hull_proto::id::ContainerId;
-use hull_proto::monitor::{Event, Failure, Response, SLOT_SHM, Started, Stdio, Streams};
+use hull_proto::monitor::{Event, Failure, Logging, Response, SLOT_SHM, Started, Stdio, Streams};
 use hull_sys::time::now_ns;
 use rustix::event::epoll::EventFlags;
 use rustix::fs::FileType;
@@ -66,9 +67,11 @@ impl Monitor {
         plan: &[u8],
         stdio: Stdio,
         hooks: Option<&[u8]>,
+        logging: Option<Logging>,
     ) -> Answer {
         let log = self.fds(usize::from(stdio.log))?.pop();
         let dir = self.fds(usize::from(hooks.is_some()))?.pop();
+        let log = self.log(log, logging)?;
         if self.containers.contains_key(&id) {
             return self.take_over(request, &id);
         }
@@ -109,7 +112,7 @@ impl Monitor {
         id: &ContainerId,
         plan: Plan,
         pipes: Pipes,
-        (log, hooks): (Option<OwnedFd>, Option<ContainerHooks>),
+        (log, hooks): (Log, Option<ContainerHooks>),
         slots: &[OwnedFd],
         cgroup: &Cgroup,
     ) -> Result<Container, Failure> {
@@ -146,7 +149,7 @@ impl Monitor {
             cgroup: cgroup.clone(),
             cgroup_path: plan.cgroup.path,
             id_maps: (plan.namespaces.user != Namespace::Inherit).then_some(plan.id_maps),
-            log: Log::new(log),
+            log,
             memory: None,
             tails: Tails::default(),
             stdout,
@@ -162,6 +165,14 @@ impl Monitor {
             hooks,
             keyring,
         })
+    }
+
+    /// The log of a new container, with its rules and the descriptors that they name.
+    fn log(&mut self, file: Option<OwnedFd>, logging: Option<Logging>) -> Result<Log, Failure> {
+        let Some(logging) = logging else { return Ok(Log::new(file)) };
+        let dir = self.fds(usize::from(logging.rotate.is_some()))?.pop();
+        let journal = self.fds(usize::from(logging.journal.is_some()))?.pop();
+        Ok(Log::with_rules(file, Some(Rules::new(logging, dir, journal)?)))
     }
 
     /// Adds the status pipe of a start to the loop.
@@ -184,7 +195,7 @@ impl Monitor {
             .events
             .add(fd.as_fd(), source, EventFlags::IN)
             .map_err(|errno| Failure::System(format!("epoll_ctl(output): {errno}")))?;
-        Ok(Output { fd, token, paused: false })
+        Ok(Output { fd, token, pause: Paused::No })
     }
 
     fn cgroup(&self, path: &str) -> Result<Cgroup, Failure> {

@@ -26,6 +26,7 @@ mod pass_fd;
 mod peer;
 mod program;
 mod pty;
+pub mod quota;
 mod removal;
 mod resolve;
 mod security;

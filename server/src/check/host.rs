@@ -3,7 +3,7 @@
 //! cgroup driver.
 
 use super::finding::Finding;
-use crate::config::Config;
+use crate::config::{Config, Size};
 use crate::oci_spec::hooks_dir;
 use crate::pod::driver::Driver;
 use crate::pod::host_dns::PodDns;
@@ -42,6 +42,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     findings.extend(capabilities());
     findings.extend([
         upper(&config.data_dir),
+        quotas(&config.data_dir, config.runtime.writable_layer_size),
         disk_space(&config.data_dir),
         socket(&config.socket),
         driver(config),
@@ -156,6 +157,24 @@ fn upper(data_dir: &Path) -> Finding {
         return Finding::missing(SUBJECT, format!("{shown} is on a read-only filesystem"), hint);
     }
     Finding::good(SUBJECT, format!("{shown} can hold writable layers"))
+}
+
+/// Whether writable layers can have a limit. Without one in the configuration it is nothing that is missing: only pods
+/// that ask for it are refused.
+fn quotas(data_dir: &Path, wanted: Option<Size>) -> Finding {
+    const SUBJECT: &str = "project quotas";
+    let hint = "mount xfs with `prjquota`; give ext4 the features `project` and `quota` (`tune2fs -O project,quota -Q prjquota`), and mount it with `prjquota`";
+    match (hull_image::check_quotas(&existing(data_dir)), wanted) {
+        (Ok(()), _) => Finding::good(SUBJECT, "writable layers can have a limit"),
+        (Err(why), None) => {
+            Finding::good(SUBJECT, format!("writable layers cannot have a limit: {why}"))
+        }
+        (Err(why), Some(size)) => {
+            let found =
+                format!("`runtime.writable_layer_size` is {size}, and has no effect: {why}");
+            Finding::warning(SUBJECT, found, hint)
+        }
+    }
 }
 
 fn disk_space(data_dir: &Path) -> Finding {

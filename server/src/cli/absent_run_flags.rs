@@ -45,7 +45,7 @@ pub(super) const ABSENT_RUN_FLAGS: &[AbsentFlag] = &[
         RUN,
         &["--log-driver", "--log-opt"],
         "logs are files that `hull logs` reads",
-        "set --log-dir to choose the directory, and collect the files from there",
+        "set --log-dir to choose the directory; limits, rotation and journald are in `[logs]` of the configuration, lower limits in annotations, as in --annotation hull.run/log-rate-limit=1m",
     ),
     absent(
         RUN,
@@ -156,7 +156,6 @@ pub(super) const ABSENT_RUN_FLAGS: &[AbsentFlag] = &[
             "--device-read-iops",
             "--device-write-iops",
             "--rdt-class",
-            "--storage-opt",
         ],
         "the limits of a container are those of CRI",
         "use --memory, --cpus, --cpu-shares, --pids-limit and --ulimit",

@@ -5,6 +5,10 @@
 //! name, and the monitor continues there. In between, the old file may still grow. So the old file stays
 //! open until the new one has content, and is read to its end first: nothing is lost or out of order. A
 //! file that is truncated in place is read again from its start.
+//!
+//! Where the monitor itself rotates, `0.log` becomes `0.log.1`, and so on, and that may happen more than once between
+//! two reads. So the file that follows is searched by the place of the one before: it is one number below. All of these
+//! files are one log, from the oldest on.
 
 use super::error::{Error, Result};
 use super::logline::{Printer, parse};
@@ -26,6 +30,8 @@ use tokio::sync::watch;
 const CHUNK: usize = 64 << 10;
 /// Longest line of a log, in bytes; a longer one is not from a monitor, and is printed in pieces.
 const LINE_BYTES_MAX: usize = 1 << 20;
+/// Most rotated files that are looked for.
+const ROTATED_MAX: usize = 1000;
 /// The operation of an error of our own output.
 const PRINT: &str = "print the log";
 
@@ -50,12 +56,26 @@ impl Tail {
     /// Opens a log at its beginning, or at its last lines. The file need not exist yet.
     pub(crate) fn open(path: &Path, last: Option<Last>) -> Result<Self> {
         let mut tail = Self { path: path.to_owned(), file: None, pending: Vec::new() };
-        tail.file = tail.open_file()?;
-        if let (Some(file), Some(last)) = (&mut tail.file, last) {
-            let at =
-                start_of_last(file, last).map_err(Error::io(format!("read {}", path.display())))?;
-            file.seek(SeekFrom::Start(at))
-                .map_err(Error::io(format!("read {}", path.display())))?;
+        let failed = || Error::io(format!("read {}", path.display()));
+        let mut wanted = last;
+        for number in 0..=ROTATED_MAX {
+            let mut file = match tail.open_numbered(number) {
+                Ok(Some(file)) => file,
+                // In the midst of a rotation.
+                Ok(None) if number == 0 => continue,
+                Err(err) if number == 0 => return Err(err),
+                // Only a regular file is a part of the log.
+                Ok(None) | Err(_) => break,
+            };
+            if let Some(last) = &mut wanted {
+                let (at, found) = start_of_last(&mut file, *last).map_err(failed())?;
+                file.seek(SeekFrom::Start(at)).map_err(failed())?;
+                last.count = last.count.saturating_sub(found);
+            }
+            tail.file = Some(file);
+            if wanted.is_some_and(|last| last.count == 0) {
+                break;
+            }
         }
         Ok(tail)
     }
@@ -81,30 +101,69 @@ impl Tail {
         to.flush().map_err(Error::io(PRINT))
     }
 
-    fn open_file(&self) -> Result<Option<File>> {
+    /// The path of the current file, or of an older one by its number.
+    fn numbered(&self, number: usize) -> PathBuf {
+        if number == 0 {
+            return self.path.clone();
+        }
+        let mut path = self.path.clone().into_os_string();
+        path.push(format!(".{number}"));
+        path.into()
+    }
+
+    fn open_numbered(&self, number: usize) -> Result<Option<File>> {
+        let path = self.numbered(number);
         // Others may write to the directory: only a regular file is accepted.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let opened = rustix::fs::open(&self.path, flags, Mode::empty());
+        let opened = rustix::fs::open(&path, flags, Mode::empty());
         match opened.map(File::from).map_err(io::Error::from) {
             Ok(file) if file.metadata().is_ok_and(|of| of.is_file()) => Ok(Some(file)),
             Ok(_) => {
                 let refused = io::Error::other("it is not a regular file");
-                Err(Error::io(format!("open log {}", self.path.display()))(refused))
+                Err(Error::io(format!("open log {}", path.display()))(refused))
             }
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Error::io(format!("open log {}", self.path.display()))(source)),
+            Err(source) => Err(Error::io(format!("open log {}", path.display()))(source)),
         }
     }
 
-    /// The new file after a rotation, as soon as it has content.
-    fn replaced(&self) -> Result<Option<File>> {
-        let Some(next) = self.open_file()? else { return Ok(None) };
+    /// The number of a file, 0 if it is the current one; `None` if it has none.
+    fn number_of(&self, file: &File) -> Result<Option<usize>> {
         let failed = || Error::io(format!("read the state of log {}", self.path.display()));
-        let there = next.metadata().map_err(failed())?;
-        let Some(file) = &self.file else { return Ok(Some(next)) };
         let here = file.metadata().map_err(failed())?;
-        let same = (here.dev(), here.ino()) == (there.dev(), there.ino());
-        Ok((!same && there.len() > 0).then_some(next))
+        for number in 0..=ROTATED_MAX {
+            match std::fs::symlink_metadata(self.numbered(number)) {
+                Ok(there) if (here.dev(), here.ino()) == (there.dev(), there.ino()) => {
+                    return Ok(Some(number));
+                }
+                Ok(_) => {}
+                // In the midst of a rotation, a number may be missing.
+                Err(err) if err.kind() == io::ErrorKind::NotFound && number < 2 => {}
+                Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(source) => return Err(failed()(source)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The file that follows in a rotation, as soon as it has content.
+    fn replaced(&self) -> Result<Option<File>> {
+        let Some(file) = &self.file else { return self.open_numbered(0) };
+        let failed = || Error::io(format!("read the state of log {}", self.path.display()));
+        loop {
+            let number = self.number_of(file)?;
+            if number == Some(0) {
+                return Ok(None);
+            }
+            // A kubelet gives the old file a name of its own.
+            let follows = number.map_or(0, |number| number - 1);
+            let Some(next) = self.open_numbered(follows)? else { return Ok(None) };
+            // Rotated meanwhile, so what was opened may not be what follows.
+            if self.number_of(file)? == number {
+                let has_content = next.metadata().map_err(failed())?.len() > 0;
+                return Ok(has_content.then_some(next));
+            }
+        }
     }
 
     fn read_on<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {
@@ -140,8 +199,8 @@ impl Tail {
     }
 }
 
-/// The position of the last lines; the parts of a line count as one.
-fn start_of_last(file: &mut File, last: Last) -> io::Result<u64> {
+/// The position of the last lines, and how many there are; the parts of a line count as one.
+fn start_of_last(file: &mut File, last: Last) -> io::Result<(u64, usize)> {
     let Last { count, before_ns } = last;
     let before = before_ns.map(rfc3339);
     let mut starts: VecDeque<u64> = VecDeque::new();
@@ -171,7 +230,8 @@ fn start_of_last(file: &mut File, last: Last) -> io::Result<u64> {
         fresh = !parsed.is_some_and(|line| line.partial);
         at += u64::try_from(read).unwrap_or(0);
     }
-    Ok(if count == 0 { at } else { starts.front().copied().unwrap_or(0) })
+    let found = starts.len();
+    Ok(if count == 0 { (at, 0) } else { (starts.front().copied().unwrap_or(0), found) })
 }
 
 /// Notices changes in a directory, by inotify.
@@ -306,6 +366,57 @@ mod tests {
         for (count, text) in [(0, "c\nd\n"), (1, "b\nc\nd\n"), (2, "a\nb\nc\nd\n")] {
             let last = Last { count, before_ns };
             assert_eq!(pumped(&mut Tail::open(&path, Some(last)).unwrap()), text, "{count}");
+        }
+    }
+
+    /// As the monitor does it: every file one number further.
+    fn rotate(path: &Path, files: usize) {
+        let numbered = |number: usize| format!("{}.{number}", path.display());
+        for number in (1..files).rev() {
+            let _missing = fs::rename(numbered(number), numbered(number + 1));
+        }
+        fs::rename(path, numbered(1)).unwrap();
+    }
+
+    #[test]
+    fn several_rotations_between_two_reads_lose_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        append(&path, "T stdout F 1\n");
+        let mut tail = Tail::open(&path, None).unwrap();
+        assert_eq!(pumped(&mut tail), "1\n");
+        append(&path, "T stdout F 2\n");
+        for number in 3..6 {
+            rotate(&path, 9);
+            append(&path, &format!("T stdout F {number}\n"));
+        }
+        assert_eq!(pumped(&mut tail), "2\n3\n4\n5\n");
+        rotate(&path, 9);
+        assert_eq!(pumped(&mut tail), "", "the next file does not exist yet");
+        append(&path, "T stdout F 6\n");
+        assert_eq!(pumped(&mut tail), "6\n");
+        // The file that is read was removed meanwhile.
+        for number in 7..10 {
+            rotate(&path, 1);
+            append(&path, &format!("T stdout F {number}\n"));
+        }
+        assert_eq!(pumped(&mut tail), "9\n");
+    }
+
+    #[test]
+    fn rotated_files_are_one_log_with_the_current_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        for lines in ["T stdout F a\nT stdout F b\n", "T stdout F c\n", "T stdout F d\n"] {
+            if path.is_file() {
+                rotate(&path, 9);
+            }
+            append(&path, lines);
+        }
+        assert_eq!(pumped(&mut Tail::open(&path, None).unwrap()), "a\nb\nc\nd\n");
+        for (count, text) in [(0, ""), (1, "d\n"), (2, "c\nd\n"), (3, "b\nc\nd\n")] {
+            let last = Some(Last { count, before_ns: None });
+            assert_eq!(pumped(&mut Tail::open(&path, last).unwrap()), text, "{count}");
         }
     }
 

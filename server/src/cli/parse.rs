@@ -2,6 +2,7 @@
 //! Parses the values of flags. Pure.
 
 use super::error::{Error, Result};
+use crate::config::{Size, decimal};
 use hull_plan::accounts::{Account, UserSpec};
 use hull_proto::cri as api;
 use std::ops::RangeInclusive;
@@ -66,26 +67,21 @@ pub(crate) fn env(
 
 /// Parses a size in bytes: `64m`, `1.5g`, `1048576`. Units are powers of 1024; `mb` and `MiB` are accepted, too.
 pub(crate) fn size(flag: &'static str, text: &str) -> Result<i64> {
-    let bad = |why: &str| bad(flag, text, why);
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit = unit.to_ascii_lowercase();
-    let letter = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit);
-    let scale: u128 = match letter {
-        "" => 1,
-        "k" => 1 << 10,
-        "m" => 1 << 20,
-        "g" => 1 << 30,
-        "t" => 1 << 40,
-        _ => return Err(bad("its unit is none of k, m, g, t")),
-    };
-    let bytes =
-        decimal(number, scale).ok_or_else(|| bad("it is not a size such as 64m or 1.5g"))?;
-    match i64::try_from(bytes) {
-        Ok(bytes) if bytes > 0 => Ok(bytes),
-        Ok(_) => Err(bad("it must be more than 0")),
-        Err(_) => Err(bad("it is too large")),
+    let size = Size::parse(text).map_err(|why| bad(flag, text, why))?;
+    // Every size is one with a sign.
+    i64::try_from(size.bytes()).map_err(|_| bad(flag, text, "it is too large"))
+}
+
+/// The limit of the writable layer, in bytes.
+pub(crate) fn layer_size(options: &[String]) -> Result<Option<String>> {
+    let mut found = None;
+    for option in options {
+        let text = option.strip_prefix("size=").ok_or_else(|| {
+            bad("--storage-opt", option, "it is not size=SIZE, the only option that Hull has")
+        })?;
+        found = Some(size("--storage-opt", text)?.to_string());
     }
+    Ok(found)
 }
 
 /// Parses a memory limit in bytes. The kernel counts pages, so less than a page would mean no limit.
@@ -195,19 +191,6 @@ fn duration_ns(text: &str) -> Option<i64> {
 /// The period of CPU quotas, in microseconds.
 pub(crate) const CPU_PERIOD_US: u128 = 100_000;
 
-/// Parses a decimal number, and multiplies it by `scale`, rounded down. At most 15 digits on either side of the point.
-pub(crate) fn decimal(text: &str, scale: u128) -> Option<u128> {
-    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    let fits = |digits: &str| digits.len() <= 15 && digits.bytes().all(|b| b.is_ascii_digit());
-    if (whole.is_empty() && part.is_empty()) || !fits(whole) || !fits(part) {
-        return None;
-    }
-    let number =
-        |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<u128>().ok() };
-    let below = 10_u128.pow(u32::try_from(part.len()).ok()?);
-    Some(number(whole)? * scale + number(part)? * scale / below)
-}
-
 /// Parses `USER[:GROUP]`, numbers or names. The name of a group is returned: CRI has no field for it.
 pub(crate) fn user(
     text: &str,
@@ -292,6 +275,16 @@ mod tests {
         }
         for text in ["", "m", "0", "1x", "-1", "1.2.3", "9999999999999t", "1e3", "٣"] {
             size("--memory", text).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn the_only_storage_option_is_a_size() {
+        let of = |text: &str| layer_size(&[text.to_owned()]);
+        assert_eq!(layer_size(&[]).unwrap(), None);
+        assert_eq!(of("size=1g").unwrap().as_deref(), Some("1073741824"));
+        for bad in ["1g", "size=", "size=fast", "mode=1"] {
+            of(bad).unwrap_err();
         }
     }
 

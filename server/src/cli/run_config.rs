@@ -7,6 +7,7 @@ use super::args::run_parts::{Ipc, Pid};
 use super::error::{Error, Result};
 use super::run_flags::{Mounts, Volumes};
 use super::{parse, resources, run_flags, run_logs};
+use crate::container::quota;
 use crate::oci_spec::{run_options, signal_of_kernel};
 use crate::pod::run_pods::{self, RestartPolicy, UID_LABEL};
 use hull_proto::cri as api;
@@ -236,6 +237,7 @@ fn container(args: &Run, at: &Setting<'_>, mounts: Mounts) -> Result<api::Contai
     let restart = args.life.restart.filter(|of| *of != RestartPolicy::No);
     let restart = restart.map(|policy| policy.to_string());
     let timeout = args.life.stop_timeout.map(|seconds| seconds.to_string());
+    let layer_size = parse::layer_size(&args.storage.storage_opt)?;
     for (key, value) in [
         (run_options::ULIMITS, Some(ulimits(&args.isolation.ulimit)).filter(|of| !of.is_empty())),
         (run_options::TMPFS, Some(tmpfs.join("\n")).filter(|of| !of.is_empty())),
@@ -243,6 +245,7 @@ fn container(args: &Run, at: &Setting<'_>, mounts: Mounts) -> Result<api::Contai
         (run_options::GROUPS, groups),
         (run_options::INIT, args.isolation.init.then(|| "true".to_owned())),
         (STOP_TIMEOUT, timeout),
+        (quota::ANNOTATION, layer_size),
         (run_pods::RESTART, restart),
     ] {
         annotations.extend(value.map(|value| (key.to_owned(), value)));

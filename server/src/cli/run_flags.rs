@@ -3,6 +3,7 @@
 
 use super::error::{Error, Result};
 use super::parse;
+use crate::container::{logging, quota};
 use crate::pod::run_pods;
 use hull_proto::cri as api;
 use std::collections::HashMap;
@@ -328,7 +329,9 @@ pub(crate) fn pairs(flag: &'static str, texts: &[String]) -> Result<HashMap<Stri
     let mut pairs = HashMap::new();
     for text in texts {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
-        if key.is_empty() || key.starts_with("hull.run/") {
+        let is_open = logging::is_annotation(key) || quota::is_annotation(key);
+        let is_reserved = key.starts_with("hull.run/") && !is_open;
+        if key.is_empty() || is_reserved {
             return Err(bad(flag, text, "its key is empty, or reserved for hull"));
         }
         pairs.insert(key.to_owned(), value.to_owned());

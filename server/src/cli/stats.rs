@@ -9,6 +9,7 @@ use super::format::{self, Field, Kind, Kinds, Row};
 use super::names::{Object, Objects, Prefer};
 use super::output;
 use super::ps::row;
+use crate::observe::stats::LOG_DROPPED;
 use hull_proto::cri as api;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -69,6 +70,12 @@ pub(crate) const STATS: Kinds = Kinds {
         ),
         Field::wide("namespace", "NAMESPACE", Kind::Text, "Namespace of the pod."),
         Field::wide("swap", "SWAP", Kind::Bytes, "Swap in bytes; null for a pod."),
+        Field::wide(
+            "logDropped",
+            "LOG DROPPED",
+            Kind::Bytes,
+            "Bytes of output that are missing in the log, by its limits or a full disk; null for a pod.",
+        ),
         Field::wide("id", "ID", Kind::Id, "Id of the container or pod."),
         Field::never(
             "names",
@@ -150,6 +157,7 @@ fn rows(before: &[api::PodSandboxStats], after: &[api::PodSandboxStats]) -> Vec<
             "netOut": interface.and_then(|of| number(of.tx_bytes)),
             "namespace": metadata.namespace,
             "swap": null,
+            "logDropped": null,
             "id": attributes.id,
             "names": format!("{}/{}", metadata.namespace, metadata.name),
         })));
@@ -181,6 +189,7 @@ fn container_row(
         "netOut": null,
         "namespace": pod.namespace,
         "swap": of.swap.as_ref().and_then(|of| number(of.swap_usage_bytes)),
+        "logDropped": attributes.annotations.get(LOG_DROPPED).map_or(Some(0), |of| of.parse::<u64>().ok()),
         "id": attributes.id,
         "names": format!("{}/{}/{name}", pod.namespace, pod.name),
     }))

@@ -51,6 +51,39 @@ pub(crate) const KEYS: &[Key] = &[
         "log.format",
         "Log format: `text` for people, `json` for log collectors. The log goes to stderr, one line per event.",
     ),
+    unset(
+        "logs.rate_limit",
+        "\"1m\"",
+        "Limit on the rate of each container's log, in bytes per second, with a unit: k, m, g (powers of 1024). The pod's annotation `hull.run/log-rate-limit` sets a lower one for its containers, `hull.run/log-rate-limit.NAME` for one of them. Unset: none.",
+    ),
+    unset(
+        "logs.burst",
+        "\"4m\"",
+        "Bytes of log that a container may write at once before `rate_limit` takes effect. Annotation: `hull.run/log-burst`. Unset: what `rate_limit` allows in a second, at least 64k.",
+    ),
+    key(
+        "logs.over_rate",
+        "Output that exceeds `rate_limit`. `drop`: whole lines are dropped, and a line of the log says how many; `wait`: it is read later, so that the container waits when its pipe is full. Annotation: `hull.run/log-over-rate`.",
+    ),
+    unset(
+        "logs.size_max",
+        "\"100m\"",
+        "Limit on a file of a log, in bytes with a unit. What exceeds it is dropped until the kubelet or Hull rotates the log. Annotation: `hull.run/log-size-max`. Unset: none.",
+    ),
+    unset(
+        "logs.rotate_size",
+        "\"10m\"",
+        "Size at which Hull rotates a log: `0.log` becomes `0.log.1`, and so on. Only for containers that no kubelet made: kubelets rotate logs themselves. Unset: none is rotated.",
+    ),
+    key(
+        "logs.rotate_files",
+        "Number of rotated files that are kept of each log, beside the current one.",
+    ),
+    key(
+        "logs.journald",
+        "Whether each line of output is sent to journald, too, with the names of container and pod as fields. journald is never waited for: lines that it does not take are counted as dropped. Only for containers that start from now on.",
+    ),
+    key("logs.journald_socket", "Socket of journald's native protocol."),
     key(
         "cgroup.driver",
         "Driver that creates the cgroups of pods. `cgroupfs`: Hull creates them itself; `systemd`: Hull creates one scope per pod in the slice that the kubelet names; `auto`: `systemd` where systemd is the init and cgroups are v2, else `cgroupfs`. The kubelet adopts the driver from the runtime.",
@@ -165,6 +198,11 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "runtime.launch_timeout_s",
         "Timeout of the launch of a container or a command, until its program runs, in seconds: its mounts may be on slow storage. After it, the launch is killed.",
+    ),
+    unset(
+        "runtime.writable_layer_size",
+        "\"10g\"",
+        "Limit on the writable layer of each container, in bytes on disk with a unit, by project quotas of the filesystem of `data_dir` (xfs mounted with `prjquota`, ext4 with the features `project` and `quota`, mounted with `prjquota`). The pod's annotation `hull.run/writable-layer-size` sets a lower one for its containers, `hull.run/writable-layer-size.NAME` for one of them. `hull check` says whether the filesystem has them. Unset: none.",
     ),
     key(
         "runtime.call_memory_bytes_max",

@@ -15,11 +15,13 @@ mod error;
 mod keys;
 mod kinds;
 mod layers;
+pub(crate) mod logs;
 mod origin;
 mod parts;
 mod reference;
 mod settings;
 mod shown;
+mod size;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -34,3 +36,4 @@ pub(crate) use reference::default_file;
 #[cfg(test)]
 pub(crate) use settings::Network;
 pub(crate) use settings::{Cgroup, Config, DefaultSeccomp, Driver, Log, LogFormat, NetworkMode};
+pub(crate) use size::{LAYER_MIN, Size, decimal};

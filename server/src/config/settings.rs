@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The settings as types, one per section, with their defaults. What each one means is in [`keys`](super::keys).
 
+use super::logs::Logs;
+use super::size::Size;
 use crate::limits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,7 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) log: Log,
+    pub(crate) logs: Logs,
     pub(crate) cgroup: Cgroup,
     pub(crate) network: Network,
     pub(crate) runtime: Runtime,
@@ -120,6 +123,8 @@ pub(crate) struct Runtime {
     pub(crate) exec_drain_s: u64,
     pub(crate) exec_syncs_max: usize,
     pub(crate) launch_timeout_s: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) writable_layer_size: Option<Size>,
     pub(crate) call_memory_bytes_max: u64,
 }
 
@@ -186,6 +191,7 @@ impl Default for Config {
             data_dir: "/var/lib/hull".into(),
             socket: "/run/hull/hull.sock".into(),
             log: Log::default(),
+            logs: Logs::default(),
             cgroup: Cgroup::default(),
             network: Network::default(),
             runtime: Runtime::default(),
@@ -252,6 +258,7 @@ impl Default for Runtime {
             exec_drain_s: limits::EXEC_DRAIN_S.default,
             exec_syncs_max: limits::EXEC_SYNCS.count(),
             launch_timeout_s: limits::LAUNCH_S.default,
+            writable_layer_size: None,
             call_memory_bytes_max: limits::CALL_MEMORY_BYTES.default,
         }
     }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which values settings may have beyond their types. Pure.
 
+use super::logs::{self, Logs};
 use super::settings::{Cgroup, Config, Driver, Image, Log, Network, Nri, Runtime};
 use super::shown::without_account;
+use super::size::LAYER_MIN;
 use crate::limits::ulimits::Ulimit;
 use crate::systemd::names;
 use hull_sys::text::shown;
@@ -44,6 +46,7 @@ pub(super) fn validate(config: &Config) -> Result<(), Invalid> {
     network(&config.network)?;
     nri(&config.nri)?;
     log(&config.log)?;
+    container_logs(&config.logs)?;
     image(&config.image)
 }
 
@@ -81,6 +84,10 @@ fn runtime(runtime: &Runtime) -> Result<(), Invalid> {
     if runtime.call_memory_bytes_max < CALL_MEMORY_BYTES_MIN {
         let why = format!("one call needs at least {CALL_MEMORY_BYTES_MIN} bytes");
         return Err(("runtime.call_memory_bytes_max", why));
+    }
+    if let Some(size) = runtime.writable_layer_size.filter(|size| *size < LAYER_MIN) {
+        let why = format!("{size} is less than {LAYER_MIN}");
+        return Err(("runtime.writable_layer_size", why));
     }
     positive("runtime.exec_syncs_max", runtime.exec_syncs_max as u64)?;
     positive("runtime.launch_timeout_s", runtime.launch_timeout_s)
@@ -163,6 +170,12 @@ fn log(log: &Log) -> Result<(), Invalid> {
         return Ok(());
     }
     Err(("log.level", format!("`{}` is none of {}", log.level, levels.join(", "))))
+}
+
+fn container_logs(of: &Logs) -> Result<(), Invalid> {
+    absolute("logs.journald_socket", [&of.journald_socket])?;
+    fits_sockets("logs.journald_socket", &of.journald_socket, SOCKET_BYTES_MAX)?;
+    logs::validate(of)
 }
 
 fn image(image: &Image) -> Result<(), Invalid> {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making a container: everything that can be refused is refused here, before anything runs.
 
+use super::log_loss::LogLoss;
 use super::{
-    CachedPlan, ContainerRecord, State, User, host_paths, log, propagation, remarks, volumes,
+    CachedPlan, ContainerRecord, State, User, host_paths, log, logging, propagation, quota,
+    remarks, volumes,
 };
 use crate::error::Error;
 use crate::history::timed;
@@ -35,6 +37,7 @@ pub(crate) fn record(
 ) -> Result<ContainerRecord, Error> {
     let image = find_image(node, &config)?;
     let log_path = log::path(&pod.config, &config)?;
+    let _refused_now = logging::rules(&node.config.logs, pod, &config)?;
     Ok(ContainerRecord {
         id: id.to_string(),
         pod: pod.id.clone(),
@@ -55,6 +58,7 @@ pub(crate) fn record(
         signal_requested_ns: None,
         remarks: Vec::new(),
         previous: None,
+        log_loss: LogLoss::default(),
         state: State::Creating,
     })
 }
@@ -165,6 +169,8 @@ struct Planned {
     user: User,
     plan: Plan,
     remarks: Vec<String>,
+    /// The limit of its writable layer.
+    layer_bytes_max: Option<u64>,
 }
 
 /// Resolves its user, and plans its start once: to refuse now what could not be started later, and to keep the result
@@ -186,11 +192,13 @@ fn plan(
     oci_spec::hooks_dir::inject(&mut spec, &record.config, &pod_record.config, dirs)
         .map_err(|source| Error::HooksDir { source })?;
     let plan = super::start::plan_of(node, &pod_record.config, &record, &image, &spec)?;
-    let remarks = remarks::of(node, &record, &spec, &plan);
+    let (layer_bytes_max, unlimited) = quota::of(node, pod_record, &record.config)?;
+    let mut remarks = remarks::of(node, &record, &spec, &plan);
+    remarks.extend(unlimited);
     node.plans.save(&record.id, &plan).map_err(|source| Error::Store { source })?;
     node.bundles.save(&record.id, &spec, &node.rootfs_dir())?;
     volumes::check(node, &record)?;
-    Ok(Planned { record, image, user, plan, remarks })
+    Ok(Planned { record, image, user, plan, remarks, layer_bytes_max })
 }
 
 /// Creates its writable layer.
@@ -199,7 +207,7 @@ fn make_rootfs(
     pod_record: &PodRecord,
     planned: Planned,
 ) -> Result<(User, CachedPlan, Vec<String>), Error> {
-    let Planned { record, image, user, plan, remarks } = planned;
+    let Planned { record, image, user, plan, remarks, layer_bytes_max } = planned;
     let maps = pod_record.id_maps();
     let owner = |uid, gid| match &maps {
         // An id outside of the pod's ranges would be the overflow id; the pod's root gets it instead.
@@ -210,7 +218,7 @@ fn make_rootfs(
         None => (uid, gid),
     };
     node.images
-        .create_rootfs(&record.id, &image, &owner)
+        .create_limited_rootfs(&record.id, &image, &owner, layer_bytes_max)
         .map_err(|source| Error::Rootfs { container: record.id.clone(), source })?;
     Ok((user, CachedPlan::of(plan), remarks))
 }

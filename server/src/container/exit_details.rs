@@ -5,7 +5,7 @@
 //! here depends on timing.
 
 use crate::container::ContainerRecord;
-use crate::container::state::{Event, ExitDetails, ExitReason, OutOfMemory, State};
+use crate::container::state::{Event, ExitDetails, ExitReason, FullLayer, OutOfMemory, State};
 use crate::diagnostics::ends;
 use crate::node::Node;
 use crate::pod::PodRecord;
@@ -57,6 +57,7 @@ fn reason(
         reached_limit_bytes: reached.as_ref().and_then(|of| of.as_ref()?.limit_bytes),
         reached_peak_bytes: reached.as_ref().and_then(|of| of.as_ref()?.peak_bytes),
         out_of_memory: reached.map(|of| out_of_memory(node, pod, container, of)),
+        full_layer: full_layer(node, container),
         denials: node.denials.of(id, pid),
         diagnosis: None,
         output: LastLines::default(),
@@ -65,6 +66,12 @@ fn reason(
         ExitHow::Code(code) => ExitReason::Code { code, details },
         ExitHow::Signal(signal) => ExitReason::Signal { signal, details },
     }
+}
+
+/// The writable layer of a container and its limit, if it has reached that.
+pub(crate) fn full_layer(node: &Node, container: &ContainerRecord) -> Option<FullLayer> {
+    let full = node.images.rootfs_quota(&container.id).filter(|of| of.is_full())?;
+    Some(FullLayer { used_bytes: full.used_bytes, limit_bytes: full.limit_bytes })
 }
 
 /// The limit that was reached, `Some(None)` for the node's memory; `None` if nothing was killed, or if the kernel does

@@ -87,12 +87,19 @@ fn can_be_opened(path: &str, before: usize) -> Result<(), String> {
     }
 }
 
+/// An open log, and the directory that it is in.
+#[derive(Debug)]
+pub(crate) struct OpenLog {
+    pub(crate) file: OwnedFd,
+    pub(crate) directory: OwnedFd,
+}
+
 /// Opens a container's log, on storage that may not answer.
 pub(crate) async fn open_in_time(
     storage: &Storage,
     pod: &Arc<PodRecord>,
     record: &Arc<ContainerRecord>,
-) -> Result<Option<OwnedFd>, Error> {
+) -> Result<Option<OpenLog>, Error> {
     let (of, made) = (Arc::clone(pod), Arc::clone(record));
     let opened = storage
         .within("open the log", &pod.config.log_directory, move || open(&of.config, &made.config));
@@ -104,7 +111,7 @@ pub(crate) async fn open_in_time(
 pub(crate) fn open(
     pod: &cri::PodSandboxConfig,
     config: &cri::ContainerConfig,
-) -> Result<Option<OwnedFd>, Error> {
+) -> Result<Option<OpenLog>, Error> {
     let whole = path(pod, config)?;
     if whole.is_empty() {
         return Ok(None);
@@ -134,7 +141,7 @@ pub(crate) fn open(
             .map_err(failed(format!("openat2({})", part.display())))?;
     }
     match open_regular(&at, &name) {
-        Ok(file) => Ok(Some(file)),
+        Ok(file) => Ok(Some(OpenLog { file, directory: at })),
         Err(Refused::Errno(errno)) => Err(failed(format!("openat2({})", name.display()))(errno)),
         Err(Refused::Not(what)) => Err(Error::LogFile { path: whole, what }),
     }
@@ -248,9 +255,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let logs = dir.path().join("logs");
         let (pod, container) = configs(logs.to_str().unwrap(), "web/0.log");
-        let first = open(&pod, &container).unwrap().unwrap();
+        let first = open(&pod, &container).unwrap().unwrap().file;
         rustix::io::write(&first, b"1").unwrap();
-        rustix::io::write(open(&pod, &container).unwrap().unwrap(), b"2").unwrap();
+        rustix::io::write(open(&pod, &container).unwrap().unwrap().file, b"2").unwrap();
         let log = logs.join("web/0.log");
         assert_eq!(fs::read(&log).unwrap(), b"12", "an old one is gone on with");
         let elsewhere = dir.path().join("elsewhere");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The record of a container: what the daemon keeps of it on disk.
 
+use super::log_loss::LogLoss;
 use super::state::{Event, State};
 use crate::nri::resources::to_cri;
 use crate::oci_spec;
@@ -52,6 +53,9 @@ pub(crate) struct ContainerRecord {
     /// The run before this one, of a container that was started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) previous: Option<Box<PreviousRun>>,
+    /// Output of this run that is missing in its log.
+    #[serde(default, skip_serializing_if = "LogLoss::is_none")]
+    pub(crate) log_loss: LogLoss,
     pub(crate) state: State,
 }
 
@@ -149,6 +153,7 @@ impl ContainerRecord {
             Some(Box::new(PreviousRun { from_ns, until_ns: now_ns.max(from_ns), state }));
         self.config.metadata.get_or_insert_default().attempt = attempt;
         self.stop_requested = false;
+        self.log_loss = LogLoss::default();
         (self.stop_signal_ns, self.signal_requested, self.signal_requested_ns) = (None, None, None);
         true
     }

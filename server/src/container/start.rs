@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Starting a container: spec, plan, log, and the monitor's answer put into a sentence.
 
-use super::{CachedPlan, ContainerRecord, hooks, log, volumes};
+use super::{CachedPlan, ContainerRecord, hooks, log, logging, volumes};
 use crate::diagnostics::{explain, program};
 use crate::error::Error;
 use crate::history::timed;
@@ -16,7 +16,7 @@ use hull_image::Image;
 use hull_plan::{Hooks, Namespace, Op, Options, Phase, Plan, Root, Source};
 use hull_proto::cri::PodSandboxConfig;
 use hull_proto::id::{ContainerId, PodId};
-use hull_proto::monitor::{Command, Failure as MonitorFailure, SLOT_SHM, Started, Stdio};
+use hull_proto::monitor::{Command, Failure as MonitorFailure, Logging, SLOT_SHM, Started, Stdio};
 use hull_proto::nri::LinuxResources;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -211,20 +211,21 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
     };
     let mut planned = timed(&node.history, &record.id, (STAGE, "plan"), planned).await?;
     adapt(&mut planned, &client)?;
-    let log = log::open_in_time(&node.storage, &pod_record, &record);
-    let log = timed(&node.history, &record.id, (STAGE, "log"), log).await?;
+    let log = open_log(&node, &client, &pod_record, &record).await?;
     let id =
         ContainerId::parse(&record.id).map_err(|err| Error::Internal { what: err.to_string() })?;
     let stdio = Stdio {
-        log: log.is_some(),
+        log: log.file.is_some(),
         tty: record.config.tty,
         stdin: record.config.stdin,
         stdin_once: record.config.stdin_once,
     };
     let (hooks, dir) = begin_hooks(&node, &client, &record).await?;
     let plan = hull_plan::encode(&planned);
-    let command = command(id.clone(), plan, stdio, dir.is_some().then_some(&hooks));
-    let started = client.start(command, log.into_iter().chain(dir).collect());
+    let hooks_of = dir.is_some().then_some(&hooks);
+    let fds = log.file.into_iter().chain(dir).chain(log.fds).collect();
+    let command = command(id.clone(), plan, stdio, (hooks_of, log.logging));
+    let started = client.start(command, fds);
     let started = timed(&node.history, &record.id, (STAGE, "launch"), started);
     let waited = node.launch_max() + hooks::start_max(&hooks);
     let Ok(started) = tokio::time::timeout(waited, started).await else {
@@ -267,10 +268,43 @@ fn adapt(planned: &mut Plan, client: &Client) -> Result<(), Error> {
     Ok(())
 }
 
-fn command(container: ContainerId, plan: Vec<u8>, stdio: Stdio, hooks: Option<&Hooks>) -> Command {
-    match hooks.map(hull_plan::encode) {
-        Some(hooks) => Command::StartWithHooks { container, plan, stdio, hooks },
-        None => Command::StartContainer { container, plan, stdio },
+/// The log of a container that is about to be started.
+struct StartLog {
+    /// Without it, output is dropped.
+    file: Option<OwnedFd>,
+    logging: Option<Logging>,
+    /// Those that `logging` names.
+    fds: Vec<OwnedFd>,
+}
+
+async fn open_log(
+    node: &Node,
+    client: &Client,
+    pod: &Arc<PodRecord>,
+    record: &Arc<ContainerRecord>,
+) -> Result<StartLog, Error> {
+    let opened = log::open_in_time(&node.storage, pod, record);
+    let opened = timed(&node.history, &record.id, (STAGE, "log"), opened).await?;
+    let (file, directory) = opened.map(|log| (log.file, log.directory)).unzip();
+    let rules = logging::for_monitor(&node.config.logs, client, (&**pod, &**record), directory)?;
+    let (logging, fds) = rules.unzip();
+    Ok(StartLog { file, logging, fds: fds.unwrap_or_default() })
+}
+
+/// The command with no more than it needs, so that monitors of earlier releases know it.
+fn command(
+    container: ContainerId,
+    plan: Vec<u8>,
+    stdio: Stdio,
+    (hooks, logging): (Option<&Hooks>, Option<Logging>),
+) -> Command {
+    let hooks = hooks.map(hull_plan::encode);
+    match (hooks, logging) {
+        (hooks, Some(logging)) => {
+            Command::StartWithLogging { container, plan, stdio, hooks, logging }
+        }
+        (Some(hooks), None) => Command::StartWithHooks { container, plan, stdio, hooks },
+        (None, None) => Command::StartContainer { container, plan, stdio },
     }
 }
 

@@ -72,6 +72,9 @@ pub(crate) struct ExitDetails {
     /// The most memory that this cgroup ever held, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reached_peak_bytes: Option<u64>,
+    /// Its writable layer was full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) full_layer: Option<FullLayer>,
     /// Denials by AppArmor and seccomp, in words; records of earlier versions have none.
     #[serde(default)]
     pub(crate) denials: Vec<String>,
@@ -81,6 +84,13 @@ pub(crate) struct ExitDetails {
     /// The last lines that it wrote before it failed.
     #[serde(default, skip_serializing_if = "LastLines::is_empty")]
     pub(crate) output: LastLines,
+}
+
+/// The use of a writable layer that is full, and its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FullLayer {
+    pub(crate) used_bytes: u64,
+    pub(crate) limit_bytes: u64,
 }
 
 /// The memory limit that was reached.

@@ -3,8 +3,8 @@
 
 use super::service::Cri;
 use super::{convert, filter, names, status, termination};
-use crate::container::exec;
 use crate::container::{self, ContainerRecord, ContainerSnapshot, State};
+use crate::container::{exec, logging};
 use crate::diagnostics::explain;
 use crate::error::Error;
 use crate::node::Node;
@@ -217,6 +217,7 @@ fn container_info(
         "runtimeSpec": spec,
         "timeline": node.history.of(&record.id),
         "rootfs": rootfs,
+        "log": logging::info(&node.config.logs, &pod.record, record),
     });
     if let (Some(restart), Some(info)) = (restart_info(pod, view), info.as_object_mut()) {
         info.insert("restart".into(), restart);

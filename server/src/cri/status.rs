@@ -122,6 +122,7 @@ fn code(error: &Error) -> Code {
         | Error::VolumeSource { .. }
         | Error::Propagation { .. }
         | Error::HooksDir { .. }
+        | Error::NoQuotas { .. }
         | Error::Hook { .. }
         | Error::Failed { .. } => Code::FailedPrecondition,
         Error::SetLimits { source } => limits_code(source),
@@ -198,6 +199,7 @@ fn monitor_code(error: &monitors::Error) -> Code {
         | monitors::Error::CannotAttach { .. }
         | monitors::Error::CannotRunHooks { .. }
         | monitors::Error::CannotInit { .. }
+        | monitors::Error::CannotLimitLogs { .. }
         | monitors::Error::HooksOutput { .. }
         | monitors::Error::WrongAnswer { .. } => Code::Unknown,
     }

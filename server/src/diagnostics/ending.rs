@@ -128,6 +128,7 @@ fn layer(error: &Error) -> Layer {
     } else if matches!(
         error,
         Error::Rootfs { .. }
+            | Error::NoQuotas { .. }
             | Error::VolumeSource { .. }
             | Error::Log { .. }
             | Error::LogFile { .. }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Faults of a container that runs: processes that the out-of-memory killer took, and zombies. Read when its
+//! Faults of a container that runs: processes that the out-of-memory killer took, a full writable layer, and zombies. Read when its
 //! status is asked for.
 
-use super::ends::memory;
+use super::ends::{memory, resources};
 use crate::container::state::{ExitDetails, State};
 use crate::container::{ContainerRecord, exit_details};
 use crate::node::Node;
@@ -29,7 +29,13 @@ pub(crate) fn faults(
     }
     let killed = killed(node, pod, record);
     let zombies = if verbose { zombies(record) } else { None };
-    killed.into_iter().chain(zombies).collect()
+    killed.into_iter().chain(full_layer(node, record)).chain(zombies).collect()
+}
+
+/// A writable layer that has reached its limit.
+fn full_layer(node: &Node, record: &ContainerRecord) -> Option<Diagnosis> {
+    let full = exit_details::full_layer(node, record)?;
+    Some(resources::full_layer("it can write nothing more".to_owned(), full))
 }
 
 /// Processes of the container that were killed for memory, while its first process lives.

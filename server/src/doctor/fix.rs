@@ -42,6 +42,11 @@ pub(super) async fn remove(node: &Arc<Node>, leak: Leak, past: &[Timeline]) -> R
             let unpinned = blocking(move || cni::unpin(&path)).await;
             unpinned.map_err(|err| format!("cannot unpin it: {}", Chain(&err)))
         }
+        Leak::Quota { project } => {
+            let shared = Arc::clone(node);
+            let freed = blocking(move || shared.images.free_quota(project)).await;
+            freed.map_err(|err| format!("cannot remove it: {}", Chain(&err)))
+        }
         Leak::WritableLayer { container } | Leak::Plan { container } => {
             if recover::remove_container(node, &container).await {
                 Ok(())

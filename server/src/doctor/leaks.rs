@@ -31,6 +31,8 @@ pub(super) enum Leak {
     WritableLayer { container: ContainerId },
     /// The plan that was resolved when a container was made.
     Plan { container: ContainerId },
+    /// The limit of a writable layer that is gone, by the number of its project.
+    Quota { project: u32 },
 }
 
 /// The ids of what has a record.
@@ -89,6 +91,8 @@ impl Known {
             Leak::WritableLayer { container } | Leak::Plan { container } => {
                 self.containers.contains(container.as_str())
             }
+            // Only those without a file are listed.
+            Leak::Quota { .. } => false,
         }
     }
 }
@@ -109,11 +113,13 @@ impl Leak {
                 ("writable layer", container.to_string(), container.as_str())
             }
             Self::Plan { container } => ("plan", container.to_string(), container.as_str()),
+            Self::Quota { project } => ("quota", format!("project {project}"), ""),
         };
         let kind = match self {
-            Self::ContainerCgroup { .. } | Self::WritableLayer { .. } | Self::Plan { .. } => {
-                "container"
-            }
+            Self::ContainerCgroup { .. }
+            | Self::WritableLayer { .. }
+            | Self::Plan { .. }
+            | Self::Quota { .. } => "container",
             Self::Directory { .. }
             | Self::Monitor { .. }
             | Self::PodCgroup { .. }
@@ -149,6 +155,7 @@ pub(super) fn on_host(node: &Node, proof: &BTreeSet<String>) -> Vec<Leak> {
     let layers = layers.filter_map(|name| ContainerId::parse(&name).ok());
     found.extend(layers.map(|container| Leak::WritableLayer { container }));
     found.extend(node.plans.ids().into_iter().map(|container| Leak::Plan { container }));
+    found.extend(node.images.leaked_quotas().into_iter().map(|project| Leak::Quota { project }));
     found
 }
 

@@ -68,6 +68,8 @@ pub(crate) enum Error {
     Image { image: String, source: hull_image::Error },
     #[error("make the root filesystem of container {container}")]
     Rootfs { container: String, source: hull_image::Error },
+    #[error("limit the writable layer of the container in `{directory}`: {why}")]
+    NoQuotas { directory: String, why: String },
     #[error("work out what the container needs")]
     Spec { source: oci_spec::Error },
     #[error(transparent)]
@@ -246,6 +248,7 @@ impl Error {
                 "look whether its storage answers, and whether its cgroup or its pod's is frozen; or raise `runtime.launch_timeout_s`".into(),
             ),
             Self::Hook { refused, .. } => refused.clone().or_else(|| Some(advice::HOOK.into())),
+            Self::NoQuotas { .. } => Some(advice::QUOTAS.into()),
             Self::Monitor { source, .. } => monitor_hint(source),
             Self::Invalid { .. }
             | Self::WrongState { .. }

@@ -76,6 +76,13 @@ enum ClientRequest {
 }
 
 impl Client {
+    /// A client of a monitor of this version, which nothing answers.
+    #[cfg(test)]
+    pub(crate) fn of_version(version: u16) -> Self {
+        let (calls, _queue) = mpsc::channel(1);
+        Self { version, calls, pause: Arc::default(), hangs: Arc::default() }
+    }
+
     /// Starts the task that owns the socket.
     pub(super) fn open(stream: UnixStream, monitor_events: mpsc::Sender<MonitorEvent>) -> Self {
         let (calls, queue) = mpsc::channel(QUEUE);
@@ -99,6 +106,7 @@ impl Client {
             Command::StartPause { .. }
             | Command::StartContainer { .. }
             | Command::StartWithHooks { .. }
+            | Command::StartWithLogging { .. }
             | Command::Exec { .. }
             | Command::Shutdown => true,
             Command::Hello { .. }
@@ -154,6 +162,11 @@ impl Client {
     /// It did not answer in time, and has not answered since.
     pub(crate) fn hangs(&self) -> bool {
         self.hangs.load(Ordering::Relaxed)
+    }
+
+    /// Its protocol version.
+    pub(crate) fn version(&self) -> u16 {
+        self.version
     }
 
     /// Whether it knows binds of parts of a container's own root.
@@ -442,10 +455,7 @@ mod tests {
 
     #[test]
     fn a_monitor_of_an_earlier_release_runs_no_hooks_and_the_error_says_what_to_do() {
-        let client = |version| {
-            let (calls, _queue) = mpsc::channel(1);
-            Client { version, calls, pause: Arc::default(), hangs: Arc::default() }
-        };
+        let client = Client::of_version;
         let refused = client(VERSION_HOOKS - 1).check_hooks().unwrap_err();
         assert!(refused.to_string().contains("version 6"), "{refused}");
         assert!(refused.hint().unwrap().starts_with("delete the pod"));

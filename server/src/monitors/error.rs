@@ -40,6 +40,10 @@ pub(crate) enum Error {
         "start its init: its pod was started by an older hull, and the pod's monitor is of version {version}"
     )]
     CannotInit { version: u16 },
+    #[error(
+        "limit its log: its pod was started by an older hull, and the pod's monitor is of version {version}"
+    )]
+    CannotLimitLogs { version: u16 },
     #[error("read the output of the program that runs hooks")]
     HooksOutput { source: io::Error },
     #[error("carry it out in the pod's monitor: {}", why(failure))]
@@ -67,7 +71,8 @@ impl Error {
             Self::TooOld { .. }
             | Self::CannotAttach { .. }
             | Self::CannotRunHooks { .. }
-            | Self::CannotInit { .. } => Some(
+            | Self::CannotInit { .. }
+            | Self::CannotLimitLogs { .. } => Some(
                 "delete the pod, so that it is created again with this release's monitor".into(),
             ),
             Self::Programs { .. }

@@ -62,6 +62,10 @@ fn payload(command: &Command) {
             drop(borsh::from_slice::<hull_init::Plan>(plan));
             drop(borsh::from_slice::<hull_init::Hooks>(hooks));
         }
+        Command::StartWithLogging { plan, hooks, .. } => {
+            drop(borsh::from_slice::<hull_init::Plan>(plan));
+            drop(hooks.as_deref().map(borsh::from_slice::<hull_init::Hooks>));
+        }
         Command::Exec { process, .. } => drop(borsh::from_slice::<hull_init::Process>(process)),
         Command::Hello { .. }
         | Command::Signal { .. }

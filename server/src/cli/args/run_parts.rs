@@ -88,6 +88,9 @@ pub(crate) struct Storage {
     /// Size of /dev/shm [default: `runtime.shm_bytes` of the configuration]
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<String>,
+    /// Limit the writable layer, as in size=1g, on a node with project quotas; `hull check` says whether it has them
+    #[arg(long, value_name = "size=SIZE")]
+    pub(crate) storage_opt: Vec<String>,
     /// Add a device of the host, or one of a CDI vendor, as in nvidia.com/gpu=0; may be repeated
     #[arg(long, value_name = "SRC[:DST[:rwm]]|CDI")]
     pub(crate) device: Vec<String>,

@@ -11,6 +11,7 @@ use super::fields::{NodeFacts, PodFacts};
 use super::files;
 use super::manifest::Pod;
 use super::{unsupported, validate};
+use crate::container::{logging, quota};
 use crate::oci_spec::run_options;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -105,9 +106,12 @@ fn check(pod: &Pod, data: &Data, node: &NodeFacts) -> Result<(), String> {
         configs::container(container, is_init, &at)
             .map_err(|why| format!("container `{}`: {why}", container.name))?;
     }
-    let annotations = pod.metadata.annotations.keys().filter(|key| *key != run_options::INIT);
-    let mut keys = annotations.chain(pod.metadata.labels.keys());
-    if let Some(key) = keys.find(|key| key.starts_with("hull.run/")) {
+    let keys = pod.metadata.annotations.keys().chain(pod.metadata.labels.keys());
+    let is_open = |key: &str| {
+        key == run_options::INIT || logging::is_annotation(key) || quota::is_annotation(key)
+    };
+    let is_reserved = |key: &&String| key.starts_with("hull.run/") && !is_open(key);
+    if let Some(key) = keys.into_iter().find(is_reserved) {
         return Err(format!("`{key}` is reserved for hull"));
     }
     let spec = &pod.spec;

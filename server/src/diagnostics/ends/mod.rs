@@ -26,7 +26,7 @@ mod operations;
 mod phrases;
 mod ports;
 mod privileges;
-mod resources;
+pub(crate) mod resources;
 mod startup;
 mod statement;
 mod transcript;
@@ -112,6 +112,9 @@ fn by_code(
     if let Some(diagnosis) = observed(what.clone(), of.details) {
         return Some(diagnosis);
     }
+    if let Some(full) = of.details.full_layer.filter(|_| !of.details.stop_requested) {
+        return Some(resources::full_layer(what, full));
+    }
     // A denial before is shown first: a program that gives up for it may end by a signal's code, too.
     let requested = of.signal_requested;
     if let Some((signal, certainty)) = requested.filter(|(of, _)| of.saturating_add(128) == code) {
@@ -161,6 +164,9 @@ fn by_signal(
     let what = format!("killed by signal {signal} ({name})");
     if let Some(diagnosis) = observed(what.clone(), details) {
         return Some(diagnosis);
+    }
+    if let Some(full) = details.full_layer {
+        return Some(resources::full_layer(what, full));
     }
     if let Some((_, certainty)) = of.signal_requested.filter(|(of, _)| *of == signal) {
         return Some(by_request(what, signal, certainty));

@@ -4,8 +4,10 @@
 
 use super::clues::Clue;
 use super::inference::{Inference, likely};
+use super::memory::size;
 use super::phrases::Phrase;
-use hull_plan::Layer;
+use crate::container::state::FullLayer;
+use hull_plan::{Certainty, Diagnosis, Layer};
 
 /// A resource: the phrases that its limit gives, words of lines about it, kind, layer, cause, and fix.
 type Resource =
@@ -169,4 +171,39 @@ pub(super) fn other(clue: &Clue) -> Option<Inference> {
 #[cfg(test)]
 pub(super) fn causes() -> impl Iterator<Item = &'static str> {
     RESOURCES.iter().map(|(.., cause, _)| *cause)
+}
+
+/// An end with a writable layer that had reached its limit.
+pub(crate) fn full_layer(what: String, full: FullLayer) -> Diagnosis {
+    let FullLayer { used_bytes, limit_bytes } = full;
+    Diagnosis {
+        kind: "writable-layer-full".into(),
+        layer: Layer::Filesystem,
+        what: format!(
+            "{what}; its writable layer is full: it uses {} of its limit of {}",
+            size(used_bytes),
+            size(limit_bytes)
+        ),
+        cause: None,
+        certainty: Certainty::Certain,
+        evidence: Vec::new(),
+        fix: Some(
+            "write to a volume, or raise the annotation `hull.run/writable-layer-size`, or \
+             `runtime.writable_layer_size` of the node if that is the limit"
+                .into(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_layer_is_named_with_its_use_its_limit_and_what_to_raise() {
+        let full = FullLayer { used_bytes: 5 << 20, limit_bytes: 5 << 20 };
+        let of = full_layer("exited with code 1".into(), full);
+        assert!(of.what.ends_with("is full: it uses 5 MiB of its limit of 5 MiB"), "{}", of.what);
+        assert!(of.fix.unwrap().contains("runtime.writable_layer_size"));
+    }
 }

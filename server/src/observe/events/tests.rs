@@ -67,6 +67,7 @@ fn held(id: &ContainerId, state: &ContainerState) -> Arc<ContainerRecord> {
         signal_requested: None,
         signal_requested_ns: None,
         previous: None,
+        log_loss: crate::container::log_loss::LogLoss::default(),
         remarks: Vec::new(),
         state: state.clone(),
     })

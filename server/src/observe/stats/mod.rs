@@ -9,13 +9,17 @@ mod rates;
 pub(crate) use layers::Layers;
 pub(crate) use rates::Rates;
 
-use crate::container::{ContainerSnapshot, State};
+use crate::container::{ContainerRecord, ContainerSnapshot, State};
 use crate::error::Error;
 use crate::node::{Node, now_ns};
 use crate::pod::PodSnapshot;
 use hull_cgroup::{Cgroup, Stats};
 use hull_proto::cri;
+use std::collections::HashMap;
 use std::os::fd::AsFd as _;
+
+/// In the attributes of a container's statistics: bytes that are missing in its log, if there are any.
+pub(crate) const LOG_DROPPED: &str = "hull.run/log-dropped-bytes";
 
 /// The usage of a container. One that does not run has its writable layer only.
 pub(crate) fn container(
@@ -28,7 +32,7 @@ pub(crate) fn container(
             id: record.id.clone(),
             metadata: record.config.metadata.clone(),
             labels: record.config.labels.clone(),
-            annotations: record.config.annotations.clone(),
+            annotations: annotations(record),
         }),
         writable_layer: writable_layer(node, &record.id),
         ..Default::default()
@@ -46,6 +50,16 @@ pub(crate) fn container(
             .map(|psi| cri::IoUsage { timestamp: at, psi: Some(pressure(psi)) });
     }
     Ok(stats)
+}
+
+/// The annotations of a container, and how much is missing in its log, for which CRI has no field.
+fn annotations(record: &ContainerRecord) -> HashMap<String, String> {
+    let mut of = record.config.annotations.clone();
+    let missing = record.log_loss.in_file();
+    if missing > 0 {
+        of.insert(LOG_DROPPED.to_owned(), missing.to_string());
+    }
+    of
 }
 
 /// The usage of a pod and of its running containers.

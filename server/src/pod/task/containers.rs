@@ -282,17 +282,6 @@ impl Task {
         );
     }
 
-    /// The container continues; readers of its log must know that part of it is missing.
-    pub(super) fn log_lost(&self, id: &ContainerId, bytes: u64, errno: i32) {
-        let log = self.containers.get(id).map_or("", |entry| entry.record.log_path.as_str());
-        warn!(
-            container = %id.short(), log, lost_bytes = bytes,
-            error = %std::io::Error::from_raw_os_error(errno),
-            hint = "make room on the filesystem of the log, or have the kubelet rotate earlier (`containerLogMaxSize`)",
-            "output of a container is missing in its log"
-        );
-    }
-
     /// Every container that still counts as running has lost its monitor.
     pub(super) async fn lose_containers(&mut self) {
         let running = self.containers.iter().filter(|(_, entry)| entry.is_running());
@@ -462,8 +451,8 @@ async fn reopen(
     record: &Arc<ContainerRecord>,
     id: ContainerId,
 ) -> std::result::Result<(), Error> {
-    let Some(file) = log::open_in_time(&node.storage, pod, record).await? else { return Ok(()) };
-    let sent = client.command(Command::ReopenLog { container: id }, vec![file]).await;
+    let Some(log) = log::open_in_time(&node.storage, pod, record).await? else { return Ok(()) };
+    let sent = client.command(Command::ReopenLog { container: id }, vec![log.file]).await;
     sent.map_err(|source| Error::Monitor { doing: "reopen the container's log", source })
 }
 

@@ -10,6 +10,7 @@ mod build;
 mod containers;
 mod data;
 mod entry;
+mod logs;
 mod operation;
 mod plugins;
 mod removal;

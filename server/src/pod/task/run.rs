@@ -74,7 +74,10 @@ impl Task {
                 self.out_of_memory(&container, oom_kills);
             }
             MonitorEvent::Event(monitor::Event::LogLost { container, bytes, errno }) => {
-                self.log_lost(&container, bytes, errno);
+                self.log_lost(&container, bytes, errno).await;
+            }
+            MonitorEvent::Event(monitor::Event::LogDropped { container, dropped }) => {
+                self.log_dropped(&container, dropped).await;
             }
             MonitorEvent::Event(monitor::Event::HookFailed { container, why }) => {
                 warn!(container = %container.short(), why, "hooks of a container failed; it goes on without them");
