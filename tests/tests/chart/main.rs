@@ -126,6 +126,13 @@ fn values_that_hull_would_refuse_are_refused() {
 }
 
 #[test]
+fn without_the_image_the_chart_says_what_it_needs() {
+    let Some(helm) = helm("without_the_image_the_chart_says_what_it_needs") else { return };
+    let ran = template(helm, &values("defaults"), &["--set", "image.repository="]);
+    assert!(ran.code != 0 && ran.stderr.contains("image.repository is not set"), "{ran:?}");
+}
+
+#[test]
 fn the_board_and_the_alerts_are_those_of_the_chart() {
     let test = "the_board_and_the_alerts_are_those_of_the_chart";
     for (part, file, set) in [
