@@ -157,16 +157,24 @@ fn a_program_that_needs_a_newer_libc_is_refused_with_its_symbols() {
     assert!(ran.code == 0 && ran.stderr.contains("needs no glibc"), "{ran:?}");
 }
 
-/// Sources that git has packed know their commit without git; those of a work tree do not.
+/// Sources that git has packed know their commit without git.
 #[test]
-fn the_file_of_the_commit_has_placeholders_for_git() {
-    let line = fs::read_to_string(paths::root().join("scripts/package/commit"))
-        .or_fail("read scripts/package/commit");
-    let in_archive = line.split(' ').next().is_some_and(|hash| hash.len() == 40);
-    assert!(in_archive || line == "$Format:%H %ct %cI$\n", "{line}");
-    let attributes = fs::read_to_string(paths::root().join(".gitattributes"))
-        .or_fail("read .gitattributes");
-    assert!(attributes.contains("scripts/package/commit export-subst"), "{attributes}");
+fn an_archive_of_the_sources_has_its_commit() {
+    let git = |args: &[&str]| finish(Command::new("git").arg("-C").arg(paths::root()).args(args));
+    let head = git(&["rev-parse", "HEAD"]);
+    if head.code != 0 {
+        paths::cannot_run("an_archive_of_the_sources_has_its_commit", "git with this repository");
+        return;
+    }
+    let dir = tempfile::tempdir().or_fail("make a directory");
+    let archive = dir.path().join("sources.tar");
+    let output = format!("--output={}", archive.display());
+    let _said = git(&["archive", &output, "HEAD", "scripts/package"]).good();
+    let args = ["-xOf".as_ref(), archive.as_os_str(), "scripts/package/commit".as_ref()];
+    let line = run("tar", args).good();
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!((fields.len(), fields[0]), (3, head.stdout.trim()), "{line}");
+    assert!(fields[1].parse::<u64>().is_ok() && fields[2].contains('T'), "{line}");
 }
 
 #[tokio::test]
