@@ -83,7 +83,9 @@ fn the_tarball_has_the_same_bytes_each_time() {
     let (second, _other) = made("tarball", &[&hull, &speaker]);
     assert!(fs::read(&first).or_fail("read a tarball") == fs::read(&second).or_fail("read it"));
     let content = list(&first);
-    for file in ["usr/bin/hull", "usr/lib/systemd/system/hull.service", "usr/share/man/man1/hull.1.gz"] {
+    for file in
+        ["usr/bin/hull", "usr/lib/systemd/system/hull.service", "usr/share/man/man1/hull.1.gz"]
+    {
         let whole = format!("hull-1.2.3-linux-{}/{file}", hull_tests::image::this_arch());
         assert!(content.lines().any(|line| line.ends_with(&whole)), "{whole}: {content}");
     }
@@ -99,13 +101,21 @@ fn the_rpm_has_the_same_bytes_each_time_and_the_scripts_of_the_deb() {
     let (first, _dir) = made("rpm", &[&hull, &speaker]);
     let (second, _other) = made("rpm", &[&hull, &speaker]);
     assert!(fs::read(&first).or_fail("read a package") == fs::read(&second).or_fail("read it"));
-    let asked = |option: &str| run("rpm", ["-qp".as_ref(), option.as_ref(), first.as_os_str()]).good();
+    let asked =
+        |option: &str| run("rpm", ["-qp".as_ref(), option.as_ref(), first.as_os_str()]).good();
     let files = asked("-l");
-    for file in ["/usr/bin/hull", "/usr/lib/systemd/system/hull.socket", "/usr/share/man/man1/hull.1.gz"] {
+    for file in
+        ["/usr/bin/hull", "/usr/lib/systemd/system/hull.socket", "/usr/share/man/man1/hull.1.gz"]
+    {
         assert!(files.lines().any(|line| line == file), "{file}: {files}");
     }
     let scripts = asked("--scripts");
-    for part in ["set -- configure", "systemctl restart hull.service", "hull rm --force --all", "rm -rf /run/hull"] {
+    for part in [
+        "set -- configure",
+        "systemctl restart hull.service",
+        "hull rm --force --all",
+        "rm -rf /run/hull",
+    ] {
         assert!(scripts.contains(part), "{part}: {scripts}");
     }
     assert!(scripts.contains("printf '%s\\n'"), "a % stays one: {scripts}");
@@ -198,7 +208,11 @@ async fn the_image_of_the_installer_is_reproducible_and_runs() {
     let ran = run(&["/bin/sh", "-c", "ls /hull; /hull/hull echo as-hull"]);
     assert_eq!(ran.stdout, "hull\nhull.service\nhull.socket\ninstaller\nmodules.conf\nas-hull\n");
     // What the installer calls is there, also where it is not a part of the shell.
-    let ran = run(&["/bin/sh", "-c", "for name in cp cut head nsenter sha256sum tail tr; do command -v $name || echo lacks $name; done"]);
+    let ran = run(&[
+        "/bin/sh",
+        "-c",
+        "for name in cp cut head nsenter sha256sum tail tr; do command -v $name || echo lacks $name; done",
+    ]);
     assert!(!ran.stdout.contains("lacks"), "{ran:?}");
     let _said = node.hull(&["rmi", "localhost/hull-installer:1.2.3"]).good();
 }

@@ -38,7 +38,8 @@ fn image() -> TempDir {
         let name = from.file_name().or_fail("find a name");
         let _bytes = fs::copy(&from, image.path().join(name)).or_fail(format!("copy {file}"));
     }
-    fs::write(image.path().join("chart.toml"), "[log]\nlevel = \"info\"\n").or_fail("write settings");
+    fs::write(image.path().join("chart.toml"), "[log]\nlevel = \"info\"\n")
+        .or_fail("write settings");
     image
 }
 

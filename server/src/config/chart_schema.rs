@@ -15,7 +15,8 @@ fn place() -> PathBuf {
 /// The schema of one setting: its kind is that of its default, or of its example.
 fn setting(key: &Key, defaults: &toml::Table) -> Value {
     let default = value_at(defaults, key.name);
-    let example: toml::Table = toml::from_str(&format!("value = {}", key.example())).unwrap_or_default();
+    let example: toml::Table =
+        toml::from_str(&format!("value = {}", key.example())).unwrap_or_default();
     let value = default.or_else(|| example.get("value"));
     let mut schema = match value {
         Some(toml::Value::String(_)) => json!({"type": "string"}),
@@ -94,7 +95,10 @@ fn a_setting_is_found_in_the_schema_by_its_name() {
     let schema = configuration();
     let config = &schema["properties"];
     assert_eq!(config["log"]["properties"]["format"]["default"], "text");
-    assert_eq!(config["network"]["properties"]["cni"]["properties"]["networks_max"]["type"], "integer");
+    assert_eq!(
+        config["network"]["properties"]["cni"]["properties"]["networks_max"]["type"],
+        "integer"
+    );
     assert_eq!(config["network"]["properties"]["pod_cidr"]["items"]["type"], "string");
     let entry = &config["image"]["properties"]["registry"]["items"];
     assert_eq!(entry["properties"]["plain_http"]["type"], "boolean");

@@ -72,7 +72,7 @@ impl Release {
     }
 }
 
-/// The node.
+/// A node whose root is a directory.
 #[derive(Debug)]
 pub(crate) struct Machine {
     dir: TempDir,
@@ -174,7 +174,8 @@ impl Machine {
             ("scripts/package/hull.socket", "hull.socket"),
             ("scripts/package/modules.conf", "modules.conf"),
         ] {
-            let _bytes = fs::copy(source.join(from), image.join(to)).or_fail(format!("copy {from}"));
+            let _bytes =
+                fs::copy(source.join(from), image.join(to)).or_fail(format!("copy {from}"));
         }
         image
     }

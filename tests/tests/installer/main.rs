@@ -112,7 +112,11 @@ fn an_upgrade_that_fails_its_gate_goes_back_and_is_not_tried_again() {
         assert_eq!(machine.installed().as_deref(), Some("one"), "{broken:?}");
         in_order(
             &machine.calls(),
-            &["systemctl restart hull.service", "hull one serve", "hull one info /run/hull/hull.sock"],
+            &[
+                "systemctl restart hull.service",
+                "hull one serve",
+                "hull one info /run/hull/hull.sock",
+            ],
         );
         let ran = machine.ready();
         assert!(ran.code != 0 && ran.stderr.contains(&why), "{ran:?}");
@@ -237,7 +241,10 @@ fn a_kubelet_that_does_not_run_on_hull_gets_its_runtime_back() {
 fn pods_that_the_former_runtime_cannot_remove_keep_their_runtime() {
     let machine = with_kubelet();
     let ran = machine.start_pod(Release { name: "one", broken: &["rm"] });
-    assert!(ran.stdout.contains("removing the pods of /run/containerd/containerd.sock failed"), "{ran:?}");
+    assert!(
+        ran.stdout.contains("removing the pods of /run/containerd/containerd.sock failed"),
+        "{ran:?}"
+    );
     let calls = machine.calls();
     never(&calls, "disable --now containerd");
     in_order(&calls, &["systemctl stop kubelet.service", "systemctl start kubelet.service"]);
@@ -246,7 +253,9 @@ fn pods_that_the_former_runtime_cannot_remove_keep_their_runtime() {
 
 #[test]
 fn values_that_a_shell_would_read_are_refused() {
-    for (name, value) in [("BIN_DIR", "/x$(touch hacked)"), ("FORMER_UNIT", "a b"), ("SOCKET", "/x';id;'")] {
+    for (name, value) in
+        [("BIN_DIR", "/x$(touch hacked)"), ("FORMER_UNIT", "a b"), ("SOCKET", "/x';id;'")]
+    {
         let mut machine = Machine::new();
         machine.set(name, value);
         let ran = machine.start_pod(Release::working("one"));
@@ -271,6 +280,7 @@ fn only_the_last_two_releases_stay_on_the_node() {
     for name in ["one", "two", "three"] {
         let _ran = machine.start_pod(Release::working(name)).good();
     }
-    let releases = hull_tests::shell::names(&machine.root().join("var/lib/hull-installer/releases"));
+    let releases =
+        hull_tests::shell::names(&machine.root().join("var/lib/hull-installer/releases"));
     assert_eq!(releases.len(), 2, "{releases:?}");
 }
