@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a release consists of, as far as no release build is needed: packages with the same bytes each time, units that
+//! The parts of a release, as far as no release build is needed: packages with the same bytes each time, units that
 //! systemd accepts, the spec of the rpm, the floor of libc, the image of the installer. `make release` makes them of
 //! real builds, and `tests/vm/service.rs` installs one.
 
@@ -18,7 +18,7 @@ fn script(name: &str) -> Command {
     command
 }
 
-/// What `name` makes in a target directory of its own, and the directory.
+/// The file that the script `name` makes in a target directory of its own, and that directory.
 fn made(name: &str, args: &[&Path]) -> (PathBuf, TempDir) {
     let dir = tempfile::tempdir().or_fail("make a directory");
     let ran = finish(script(name).args(args).env("CARGO_TARGET_DIR", dir.path())).good();
