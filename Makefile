@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: book nightly zoo cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean oci-interop test-upgrades
+.PHONY: book nightly zoo cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean oci-interop test-upgrades rpm release check-packages reproducible sbom
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,10 +67,13 @@ fmt: ## Format the code
 kubelet: setup ## Build the kubelet that some tests run, in the version of tests/kubernetes/kubernetes/go.mod
 	@scripts/kubernetes kubelet > /dev/null || echo 'kubelet: not built; tests that need it will say so' >&2
 
-tools: $(TOOLS)/critest ## Build crictl, critest and kubectl's streaming client, in the versions of tests/tools/go.mod
+tools: $(TOOLS)/critest $(TOOLS)/helm ## Build crictl, critest, kubectl's streaming client and Helm, in the versions of tests/tools
 
 $(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum tests/tools/kubeclient/main.go tests/tools/nriplugin/main.go tests/tools/grpcclient/main.go scripts/tools
 	@scripts/tools "$(TOOLS)"
+
+$(TOOLS)/helm: tests/tools/helm/go.mod tests/tools/helm/go.sum scripts/helm
+	@scripts/helm "$(TOOLS)" > /dev/null || echo 'helm: not built; tests that need it will say so' >&2
 
 # MODE selects one mode: serial, websocket, parallel. ARGS are for critest: ARGS=-ginkgo.focus=exec
 conformance: setup tools ## Run all of critest against a fresh node, in every mode
@@ -85,7 +88,7 @@ vm-programs: setup tools
 	@cargo build --workspace --bin conformance --bin power --bin fixtures --example soak
 	@mkdir -p target/vm
 	@cargo test --workspace --no-run --test '*' 2>&1 | tee target/vm/build.log | \
-	  sed -n '/\/\(tidy\|interface\|quick\|seeds\|kubelet\|containerd\|upgrades\)-/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
+	  sed -n '/\/\(tidy\|interface\|quick\|seeds\|kubelet\|containerd\|upgrades\|packages\|chart\|installer\)-/d; s/^ *Executable .* (\(.*\))$$/\1/p' > target/vm/programs || { cat target/vm/build.log; false; }
 	@target/debug/fixtures
 
 test-vm: vm-programs ## Run the kernel and node tests in a VM, and critest; T=name as for test, P=program
@@ -105,9 +108,10 @@ test-upgrades: setup ## Upgrade from earlier releases under running pods, and go
 	@TESTS_MUST_RUN=1 cargo test -p hull-tests --test upgrades -- $(T)
 
 # Not in CI, which has an hour on a machine where nothing is built yet.
-nightly: ## Run what takes too long for every change: critest and power cuts in the VM, upgrades, the long attack
+nightly: ## Run what takes too long for every change: critest and power cuts in the VM, upgrades, the long attack, two releases
 	@failed=0; \
 	 $(MAKE) test-upgrades || failed=1; \
+	 $(MAKE) reproducible || failed=1; \
 	 VM_MAX=1800 $(MAKE) conformance-vm || failed=1; \
 	 $(MAKE) power-cuts N=10 || failed=1; \
 	 $(MAKE) adversary || failed=1; \
@@ -224,6 +228,22 @@ deb: build ## Build a Debian package of the release binary, in target/debian
 
 book: setup ## Build the docs as a book with search, in target/book (installs mdBook once)
 	@scripts/book
+
+rpm: build ## Build an rpm package of the release binary, in target/rpm (needs Debian's package rpm)
+	@scripts/rpm
+
+# ARCHES="x86_64" leaves arm64 out, which needs gcc-aarch64-linux-gnu and libc6-dev-arm64-cross; jq and rpm are needed.
+release: setup ## Build deb, rpm, static tarball, installer image, chart, SBOM and checksums for x86-64 and arm64
+	@scripts/release
+
+check-packages: ## Check the packages of `make release` with lintian and rpmlint
+	@scripts/check-packages
+
+reproducible: setup ## Build the release twice, in two directories, and compare every byte; WHAT=programs for a quick part
+	@scripts/reproducible $(or $(WHAT),release)
+
+sbom: ## Write the bill of materials (CycloneDX), target/hull.cdx.json
+	@scripts/sbom target/hull.cdx.json
 
 install: build ## Install the binary into PREFIX/bin
 	@install -D -m 0755 "$${CARGO_TARGET_DIR:-target}/release/hull" "$(DESTDIR)$(PREFIX)/bin/hull"

@@ -5,7 +5,7 @@
 //! <target>/debug/hull          the program under test, or $HULL_BIN
 //! <target>/fixtures/           Debian packages unpacked, layers made of them
 //! <target>/node-logs/<test>    the daemon's log of a test that failed
-//! <root>/.cache/bin/crictl     made by `make tools`, or $CRICTL; also kubeclient, grpcclient
+//! <root>/.cache/bin/crictl     made by `make tools`, or $CRICTL; also kubeclient, grpcclient, helm
 //! ```
 
 use crate::expect::ExpectExt;
@@ -91,6 +91,13 @@ pub fn kubeclient() -> Option<PathBuf> {
 pub fn grpcclient() -> Option<PathBuf> {
     let path = env::var_os("GRPCCLIENT")
         .map_or_else(|| root().join(".cache/bin/grpcclient"), PathBuf::from);
+    path.is_file().then_some(path)
+}
+
+/// Helm, when it is there.
+#[must_use]
+pub fn helm() -> Option<PathBuf> {
+    let path = env::var_os("HELM").map_or_else(|| root().join(".cache/bin/helm"), PathBuf::from);
     path.is_file().then_some(path)
 }
 

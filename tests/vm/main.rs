@@ -6,6 +6,7 @@
 mod apparmor;
 mod cgroup2;
 mod denials;
+mod installer;
 mod oci;
 mod service;
 mod systemd;

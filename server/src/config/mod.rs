@@ -11,6 +11,8 @@
 //!
 //! Not here: what the parts of the daemon do with their settings. [`parts`] gives each part its own.
 
+#[cfg(test)]
+mod chart_schema;
 mod error;
 mod keys;
 mod kinds;

@@ -6,7 +6,7 @@ use super::settings::Config;
 use std::fmt::Write as _;
 
 /// The default of every setting, as a TOML table.
-fn defaults() -> toml::Table {
+pub(super) fn defaults() -> toml::Table {
     // A struct of plain values with text keys: there is always a TOML for it.
     toml::Table::try_from(Config::default()).unwrap_or_default()
 }
