@@ -79,6 +79,17 @@ pub fn reset_signals() -> Result<()> {
         .map_err(of("rt_sigprocmask(SIG_SETMASK)"))
 }
 
+/// Ignores the signals by which a terminal stops processes in its background (SIGTTIN, SIGTTOU). With a handler, the
+/// call that the signal interrupts would be begun again for ever. An exec keeps them ignored.
+pub fn ignore_terminal_stops() -> Result<()> {
+    for signal in [Signal::SIGTTIN, Signal::SIGTTOU] {
+        // SAFETY: ignoring a signal runs no code of ours.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }
+            .map_err(of("signal(SIG_IGN)"))?;
+    }
+    Ok(())
+}
+
 /// Ends this process on each of the signals that usually end one, with 128 and the signal's number as its code: as the
 /// first process of a pid namespace it would not see them otherwise, `pid_namespaces(7)`. An exec undoes it.
 pub fn exit_on_signals() -> Result<()> {

@@ -2,9 +2,11 @@
 //! Parses the values of flags. Pure.
 
 use super::error::{Error, Result};
+use crate::config::size::{self, decimal};
 use hull_plan::accounts::{Account, UserSpec};
 use hull_proto::cri as api;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 fn bad(flag: &'static str, value: &str, why: impl Into<String>) -> Error {
     Error::BadFlag { flag, value: value.to_owned(), why: why.into() }
@@ -64,27 +66,13 @@ pub(crate) fn env(
     Ok(value.map(|value| api::KeyValue { key: key.to_owned(), value: value.into_bytes() }))
 }
 
-/// Parses a size in bytes: `64m`, `1.5g`, `1048576`. Units are powers of 1024; `mb` and `MiB` are accepted, too.
+/// Parses a size in bytes that is more than 0: `64m`, `1.5g`, `1Gi`, `1048576`.
 pub(crate) fn size(flag: &'static str, text: &str) -> Result<i64> {
-    let bad = |why: &str| bad(flag, text, why);
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit = unit.to_ascii_lowercase();
-    let letter = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit);
-    let scale: u128 = match letter {
-        "" => 1,
-        "k" => 1 << 10,
-        "m" => 1 << 20,
-        "g" => 1 << 30,
-        "t" => 1 << 40,
-        _ => return Err(bad("its unit is none of k, m, g, t")),
-    };
-    let bytes =
-        decimal(number, scale).ok_or_else(|| bad("it is not a size such as 64m or 1.5g"))?;
-    match i64::try_from(bytes) {
-        Ok(bytes) if bytes > 0 => Ok(bytes),
-        Ok(_) => Err(bad("it must be more than 0")),
-        Err(_) => Err(bad("it is too large")),
+    match size::parse(text).map(i64::try_from) {
+        Ok(Ok(0)) => Err(bad(flag, text, "it must be more than 0")),
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => Err(bad(flag, text, "it is too large")),
+        Err(why) => Err(bad(flag, text, why)),
     }
 }
 
@@ -170,6 +158,12 @@ pub(crate) fn time(flag: &'static str, text: &str, now_ns: i64) -> Result<i64> {
     })
 }
 
+/// Parses a duration that is more than 0, as in `10m` or `1h30m`.
+pub(crate) fn duration(flag: &'static str, text: &str) -> Result<Duration> {
+    let nanos = duration_ns(text).and_then(|nanos| u64::try_from(nanos).ok()).filter(|of| *of > 0);
+    nanos.map(Duration::from_nanos).ok_or_else(|| bad(flag, text, "it is not a duration such as 10m or 1h30m"))
+}
+
 /// A duration of numbers with the units h, m, s and ms, in nanoseconds.
 fn duration_ns(text: &str) -> Option<i64> {
     let (mut total, mut rest) = (0_i64, text);
@@ -194,19 +188,6 @@ fn duration_ns(text: &str) -> Option<i64> {
 
 /// The period of CPU quotas, in microseconds.
 pub(crate) const CPU_PERIOD_US: u128 = 100_000;
-
-/// Parses a decimal number, and multiplies it by `scale`, rounded down. At most 15 digits on either side of the point.
-pub(crate) fn decimal(text: &str, scale: u128) -> Option<u128> {
-    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    let fits = |digits: &str| digits.len() <= 15 && digits.bytes().all(|b| b.is_ascii_digit());
-    if (whole.is_empty() && part.is_empty()) || !fits(whole) || !fits(part) {
-        return None;
-    }
-    let number =
-        |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<u128>().ok() };
-    let below = 10_u128.pow(u32::try_from(part.len()).ok()?);
-    Some(number(whole)? * scale + number(part)? * scale / below)
-}
 
 /// Parses `USER[:GROUP]`, numbers or names. The name of a group is returned: CRI has no field for it.
 pub(crate) fn user(
@@ -321,6 +302,14 @@ mod tests {
         }
         for text in ["", "x", "10", "1y", "s", "99999999999999999999h", "m5"] {
             assert_eq!(time("--since", text, now).is_ok(), text == "10", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_duration_is_more_than_nothing() {
+        assert_eq!(duration("--for", "1h30m").unwrap(), Duration::from_secs(5400));
+        for text in ["", "0s", "10", "-1m", "x", "1y"] {
+            duration("--for", text).unwrap_err();
         }
     }
 

@@ -79,7 +79,7 @@ impl ConfigWatch {
         let parents = parents.filter_map(|path| path.parent()).map(Path::to_owned);
         let directories: BTreeSet<PathBuf> = parents.chain([self.drop_ins.clone()]).collect();
         for directory in directories {
-            if let Err(err) = inotify::add_watch(&self.events, &directory, flags) {
+            if let Err(err) = inotify::add_watch(&self.events, directory.as_path(), flags) {
                 debug!(directory = %directory.display(), error = %err, "directory of the configuration not watched");
             }
         }

@@ -20,7 +20,7 @@ pub(super) fn dump(node: &Node, calls: &CallLog) {
     }
     for view in views {
         let containers = view.containers.len();
-        info!(pod = view.record.full_name(), pod_id = view.id.short(), state = view.record.state.name(), containers, "task of a pod");
+        info!(pod = view.record.full_name(), pod_id = %view.id.short(), state = view.record.state.name(), containers, "task of a pod");
     }
 }
 

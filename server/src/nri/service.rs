@@ -20,7 +20,7 @@ const EVICTION_GRACE_S: u64 = 10;
 
 /// Starts plugins and serves their requests.
 pub(crate) fn start(node: &Arc<Node>, host: Host) {
-    let Some(settings) = settings(&node.config) else { return };
+    let Some(settings) = settings(&node.config.current()) else { return };
     let requests = host.start(settings);
     tokio::spawn(serve(Arc::clone(node), requests));
 }

@@ -203,7 +203,7 @@ async fn with_pipes(
         tty: false,
     };
     let (exited, ended) = watch::channel(false);
-    let drain = Duration::from_secs(node.config.runtime.exec_drain_s);
+    let drain = Duration::from_secs(node.config.current().runtime.exec_drain_s);
     let (mut fds, mut out, mut input) = (Vec::new(), Vec::new(), None);
     if let Some(client) = stdin {
         match exec::pipe_in() {
@@ -260,7 +260,7 @@ async fn in_terminal(
         Err(source) => return Copied::Ended(Err(Error::ExecPipes { source }.into())),
     };
     let (exited, ended) = watch::channel(false);
-    let drain = Duration::from_secs(node.config.runtime.exec_drain_s);
+    let drain = Duration::from_secs(node.config.current().runtime.exec_drain_s);
     let left = Notify::new();
     let sizes = async {
         if let Some(sizes) = sizes
