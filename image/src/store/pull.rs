@@ -27,6 +27,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
+use tracing::Instrument as _;
 
 /// Identifies a pull: name and credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -99,8 +100,10 @@ impl Puller {
         let running = Running { progress: Arc::clone(&progress), outcome };
         pulls.insert(key.clone(), running.clone());
         let (puller, key, auth) = (Arc::clone(self), key.clone(), auth.cloned());
-        tokio::spawn(async move {
-            let image = key.reference.to_string();
+        let image = key.reference.to_string();
+        // The pull of all who have joined it, and not of the first of them.
+        let span = tracing::error_span!(parent: None, "pull", image);
+        let work = async move {
             let pulled = tokio::select! {
                 pulled = puller.pull(&key.reference, auth, &progress) => pulled,
                 () = progress.watch(&image) => Err(ended()),
@@ -109,7 +112,8 @@ impl Puller {
             puller.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             // All callers may have left.
             sender.send_replace(Some(result));
-        });
+        };
+        tokio::spawn(work.instrument(span));
         running
     }
 }
