@@ -97,8 +97,10 @@ mod tests {
         held.push(slots.take(&two).unwrap());
         held.push(slots.take(&two).unwrap());
         assert_eq!(slots.take(&three).unwrap_err(), NoSlot::OnNode { most: 4 });
-        held.remove(0);
+        slots.set_most(5);
         held.push(slots.take(&three).unwrap());
+        slots.set_most(4);
+        assert_eq!(slots.take(&three).unwrap_err(), NoSlot::OnNode { most: 4 });
         drop(held);
         assert!(slots.taken().by_container.is_empty() && slots.taken().all == 0);
     }
