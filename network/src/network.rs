@@ -90,6 +90,11 @@ impl Network {
         })
     }
 
+    /// Takes over the settings of CNI that may change, as [`Cni::configure`] does.
+    pub fn configure(&self, cni: &cni::Config) {
+        self.cni.configure(cni);
+    }
+
     /// Decides on the network of new pods. A changed decision is logged, with the number of pods of the other network.
     ///
     /// # Errors

@@ -121,11 +121,12 @@ pub(crate) const KEYS: &[Key] = &[
         "network.cni.conf_dir",
         "Directory of CNI network configurations: *.conflist, *.conf and *.json. The first valid one in the order of names is the network of pods. Changes take effect without a restart.",
     ),
-    key("network.cni.bin_dirs", "Directories of CNI plugins, searched in this order."),
+    key("network.cni.bin_dirs", "Directories of CNI plugins, searched in this order.").live(),
     key(
         "network.cni.networks_max",
         "Number of networks in `conf_dir` that each pod is attached to, at most: eth0, eth1 and so on, in the order of the file names.",
-    ),
+    )
+    .live(),
     unset(
         "network.cni.conf_template",
         "\"/etc/hull/cni.conflist.template\"",
@@ -138,7 +139,8 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "network.cni.plugin_timeout_s",
         "Timeout of one call of a CNI plugin, in seconds. After it, the plugin and all processes that it started are killed.",
-    ),
+    )
+    .live(),
     key(
         "network.cni.gc_interval_s",
         "Interval between GC calls to plugins of CNI 1.1, which remove what belongs to no pod, in seconds. The daemon also calls them when it starts.",
@@ -218,11 +220,13 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "nri.registration_timeout_ms",
         "Timeout of the registration of a plugin, and of its synchronization, in milliseconds. After it, the plugin is disconnected.",
-    ),
+    )
+    .live(),
     key(
         "nri.request_timeout_ms",
         "Timeout of one call to a plugin, in milliseconds. After it, the plugin is disconnected and the pod goes on without it, unless the plugin requested another policy.",
-    ),
+    )
+    .live(),
     key("image.concurrent_layers", "Number of layers that one pull downloads at the same time.").live(),
     key("image.pinned", "Images that the garbage collection of the kubelet must keep, by name.").live(),
     unset(

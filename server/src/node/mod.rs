@@ -73,6 +73,8 @@ pub(crate) struct Node {
     /// Timelines of pods, containers and images, for people who ask.
     pub(crate) history: Arc<History>,
     pub(crate) plugins: hull_nri::Plugins,
+    /// The time limits of plugins.
+    pub(crate) plugin_timeouts: hull_nri::LiveTimeouts,
     /// Pods can have user namespaces; or why not.
     pub(crate) user_namespaces: Result<(), String>,
     pub(crate) registry: Registry,
@@ -155,6 +157,7 @@ impl Node {
             call_memory: Budget::new(config.runtime.call_memory_bytes_max),
             doctor: tokio::sync::Semaphore::new(1),
             exec_slots: ExecSlots::new(config.runtime.exec_syncs_max),
+            plugin_timeouts: hull_nri::LiveTimeouts::new(config.plugin_timeouts()),
             config: LiveConfig::new(config),
             config_source,
             reloading: tokio::sync::Mutex::default(),

@@ -86,6 +86,8 @@ async fn take_over(node: &Arc<Node>, next: Config) -> Result<(), Error> {
     configured.map_err(|source| Error::Images { source })?;
     node.exec_slots.set_most(next.runtime.exec_syncs_max);
     node.call_memory.set_most(next.runtime.call_memory_bytes_max);
+    node.network.configure(&next.cni());
+    node.plugin_timeouts.set(next.plugin_timeouts());
     // It was checked with the others.
     if let Ok(filter) = Filter::parse(&next.log.level) {
         node.log_level.configure(filter);

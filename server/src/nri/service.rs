@@ -2,15 +2,13 @@
 //! Starts plugins and serves their own requests: snapshots of the node, new limits and evictions.
 
 use super::messages;
-use crate::config::Config;
 use crate::error::Chain;
 use crate::node::Node;
 use crate::pod::Command;
 use crate::storage::blocking;
-use hull_nri::{Host, PluginRequest, Settings, Timeouts};
+use hull_nri::{Host, PluginRequest, Settings};
 use hull_proto::nri::{ContainerEviction, ContainerUpdate};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -20,21 +18,19 @@ const EVICTION_GRACE_S: u64 = 10;
 
 /// Starts plugins and serves their requests.
 pub(crate) fn start(node: &Arc<Node>, host: Host) {
-    let Some(settings) = settings(&node.config.current()) else { return };
+    let Some(settings) = settings(node) else { return };
     let requests = host.start(settings);
     tokio::spawn(serve(Arc::clone(node), requests));
 }
 
-fn settings(config: &Config) -> Option<Settings> {
+fn settings(node: &Node) -> Option<Settings> {
+    let config = node.config.current();
     let nri = &config.nri;
     nri.enable.then(|| Settings {
         socket: (!nri.disable_connections).then(|| nri.socket.clone()),
         plugin_path: nri.plugin_path.clone(),
         config_path: nri.plugin_config_path.clone(),
-        timeouts: Timeouts {
-            registration: Duration::from_millis(nri.registration_timeout_ms),
-            request: Duration::from_millis(nri.request_timeout_ms),
-        },
+        timeouts: node.plugin_timeouts.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
     })
 }
