@@ -132,7 +132,7 @@ impl Cni {
         if made.is_err()
             && let Err(left) = self.delete(request.pod.id, boottime_s())
         {
-            warn!(pod = request.pod.id, error = %left, "a failed attach was not completely rolled back");
+            warn!(pod_id = request.pod.id, error = %left, "a failed attach was not completely rolled back");
         }
         made
     }
@@ -395,7 +395,7 @@ impl Cni {
         if counted != *record
             && let Err(err) = self.save(&counted)
         {
-            warn!(pod, error = %err, "a failed DEL is counted only until the daemon ends");
+            warn!(pod_id = pod, error = %err, "a failed DEL is counted only until the daemon ends");
             self.known().insert(pod.to_owned(), Arc::new(counted.clone()));
         }
         done?;

@@ -95,9 +95,9 @@ async fn detach_orphans(node: &Arc<Node>) {
         }
         let (shared, pod) = (Arc::clone(node), id.clone());
         match blocking(move || shared.network.detach(&pod)).await {
-            Ok(()) => info!(pod = %id, "network of a pod that is gone taken away"),
+            Ok(()) => info!(pod_id = %id, "network of a pod that is gone taken away"),
             Err(err) => {
-                warn!(pod = %id, error = %Chain(&err), "network of a pod that is gone not taken away")
+                warn!(pod_id = %id, error = %Chain(&err), "network of a pod that is gone not taken away")
             }
         }
     }

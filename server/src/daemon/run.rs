@@ -205,14 +205,6 @@ async fn run(
     let streaming = streaming.await.map_err(|source| Error::Streaming { source })?;
     let cri = Cri::new(Arc::clone(&node), streaming);
     let requested = StopRequests::listen().map_err(|source| Error::Signals { source })?;
-    let mut first = requested.clone();
-    let shutdown = async move {
-        first.wait_for(1).await;
-        service.say("STOPPING=1");
-        info!(
-            "shutdown requested; calls in progress are finished first, unless it is requested again"
-        );
-    };
     let calls = InFlight::new();
     let call_log = CallLog::default();
     reload::start(&node, signals, call_log.clone());
@@ -223,7 +215,7 @@ async fn run(
         .layer(DeadlineLayer)
         .layer(budget)
         .add_routes(services(cri))
-        .serve_with_incoming_shutdown(connections(listener), shutdown);
+        .serve_with_incoming_shutdown(connections(listener), shutdown(requested.clone(), service));
     let served = tokio::select! {
         served = serving => served.map_err(|source| Error::Serve { source }),
         () = drained(requested, &calls) => Ok(()),
@@ -235,6 +227,13 @@ async fn run(
     blocking(move || history.write()).await;
     info!("ended; pods go on running");
     served
+}
+
+/// Resolves when the daemon is told to end for the first time.
+async fn shutdown(mut requested: StopRequests, service: Service) {
+    requested.wait_for(1).await;
+    service.say("STOPPING=1");
+    info!("shutdown requested; calls in progress are finished first, unless it is requested again");
 }
 
 /// The connections of clients, as they come.

@@ -100,13 +100,16 @@ pub(super) fn evict(node: &Node, plugin: &str, evictions: Vec<ContainerEviction>
             warn!(plugin, container = %container_id.escape_default(), "plugin evicts a container that does not exist");
             continue;
         };
-        info!(plugin, container = %id.short(), reason, "evicting a container for a plugin");
+        let view = pod.view();
+        let (of_pod, name) = (view.record.full_name(), view.containers.get(&id).map(|of| of.record.metadata().0));
+        info!(plugin, pod = of_pod, container = name, container_id = %id.short(), reason, "evicting a container for a plugin");
+        drop(view);
         tokio::spawn(async move {
             let grace_s = EVICTION_GRACE_S;
             let stopped =
                 pod.request(|reply| Command::Stop { id: id.clone(), grace_s, reply }).await;
             if let Err(err) = stopped {
-                warn!(container = %id.short(), error = %Chain(&*err), "container not evicted");
+                warn!(pod = of_pod, container_id = %id.short(), error = %Chain(&*err), "container not evicted");
             }
         });
     }
