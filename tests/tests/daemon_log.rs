@@ -72,7 +72,10 @@ async fn events_name_pod_container_and_image_and_refusals_are_events() {
     assert_eq!(field(refused, "code"), "FailedPrecondition", "{refused}");
     assert_eq!(field(refused, "pod"), "tests/web", "{refused}");
     assert_eq!(field(refused, "container"), "app", "{refused}");
-    assert!(field(refused, "why").as_str().is_some_and(|why| why.starts_with("cannot ")), "{refused}");
+    assert!(
+        field(refused, "why").as_str().is_some_and(|why| why.starts_with("cannot ")),
+        "{refused}"
+    );
     let libraries: Vec<_> = all
         .iter()
         .filter(|event| !event["target"].as_str().unwrap_or_default().starts_with("hull"))

@@ -105,7 +105,8 @@ struct Changing {
 impl Changing {
     async fn start() -> Self {
         let node = Node::start_with("# for the test\n").await;
-        let drop_in = node.host_dir().parent().or_fail("find the node").join("hull.toml.d/test.toml");
+        let drop_in =
+            node.host_dir().parent().or_fail("find the node").join("hull.toml.d/test.toml");
         Self { node, drop_in }
     }
 
@@ -151,7 +152,8 @@ fn file(key: &str, value: &str) -> String {
 #[tokio::test]
 async fn each_setting_is_taken_over_or_named_as_the_docs_say() {
     let of = Changing::start().await;
-    let policy = hull_tests::node::write(&of.node.host_dir(), "policy.toml", "default = \"accept\"\n");
+    let policy =
+        hull_tests::node::write(&of.node.host_dir(), "policy.toml", "default = \"accept\"\n");
     let policy = format!("{:?}", policy.display().to_string());
     let mut documented = documented();
     for (key, value, why) in REFUSED {
@@ -187,7 +189,8 @@ async fn what_begins_after_a_change_has_the_new_settings() {
     let of = Changing::start().await;
     let (cri, old, image) = of.node.pod("old").await;
     let old_box = cri.run_idle(&old, "box", &image).await;
-    let policy = hull_tests::node::write(&of.node.host_dir(), "policy.toml", "default = \"reject\"\n");
+    let policy =
+        hull_tests::node::write(&of.node.host_dir(), "policy.toml", "default = \"reject\"\n");
     of.write(&format!(
         "[log]\nlevel = \"warn\"\n[image]\npinned = [{image:?}]\npolicy = {policy:?}\n[runtime]\nshm_bytes = \"8m\"\n\
          exec_output_bytes_max = 10\nexit_message_output = true\ndefault_ulimits = [\"nofile=64:128\"]\n",
@@ -222,8 +225,14 @@ async fn a_bad_file_changes_nothing_and_says_line_and_key() {
     let daemon = || of.node.hull(&["config", "show", "--daemon"]).good();
     let before = daemon();
     for (text, words) in [
-        ("[image]\nconcurrent_layers = 7\n\n[network]\nmtu = 10\n", "test.toml:5: 10 is not within"),
-        ("[image]\nstall_s = 7\nlayer_bytes_max = \"7 bananas\"\n", "test.toml:3: its unit is none of"),
+        (
+            "[image]\nconcurrent_layers = 7\n\n[network]\nmtu = 10\n",
+            "test.toml:5: 10 is not within",
+        ),
+        (
+            "[image]\nstall_s = 7\nlayer_bytes_max = \"7 bananas\"\n",
+            "test.toml:3: its unit is none of",
+        ),
         ("[image]\nstall_s = 7\npined = []\n", "test.toml:3: unknown setting `image.pined`"),
         ("[image]\nstall_s = 7\nkeep_blobs = \"no\"\n", "test.toml:3: it is the string"),
         ("[image\n", "test.toml:1: "),
@@ -261,7 +270,11 @@ async fn a_reload_by_hand_and_by_signal_says_what_it_did() {
     let of = Changing::start().await;
     let other = unwatched(&of);
     let nothing = of.node.hull(&["reload"]);
-    assert_eq!((nothing.code, nothing.stderr.as_str()), (0, "nothing has changed\n"), "{nothing:?}");
+    assert_eq!(
+        (nothing.code, nothing.stderr.as_str()),
+        (0, "nothing has changed\n"),
+        "{nothing:?}"
+    );
     fs::write(&other, "[network]\nmtu = 1400\n[image]\nstall_s = 77\n").or_fail("write the file");
     let both = BTreeMap::from([
         ("image.stall_s".to_owned(), "reload".to_owned()),
@@ -295,7 +308,9 @@ async fn no_signal_that_means_nothing_ends_or_stops_the_daemon() {
     let names = "HUP USR1 USR2 PIPE ALRM VTALRM PROF IO PWR STKFLT XCPU XFSZ TTIN TTOU 34 40 64";
     for name in names.split(' ') {
         signal(&node, name);
-        let state = hull_tests::shell::run("ps", ["-o", "stat=", "-p", &node.daemon_pid().to_string()]).good();
+        let state =
+            hull_tests::shell::run("ps", ["-o", "stat=", "-p", &node.daemon_pid().to_string()])
+                .good();
         assert!(!state.starts_with(['T', 'Z']), "{name}: {state}");
         assert!(node.cri().pods().await.is_empty(), "{name}");
     }
@@ -305,7 +320,8 @@ async fn no_signal_that_means_nothing_ends_or_stops_the_daemon() {
 async fn a_dump_names_operations_with_stage_and_age() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("web").await;
-    let config = shell("stubborn", &image, "trap '' TERM; touch /trapped; while :; do sleep 1; done");
+    let config =
+        shell("stubborn", &image, "trap '' TERM; touch /trapped; while :; do sleep 1; done");
     let made = cri.run(&pod, config).await;
     eventually("it ignores the signal", || async {
         let found = cri.exec(&made, &["test", "-e", "/trapped"]).await.or_fail("exec");

@@ -203,7 +203,8 @@ impl Plugins {
 
     /// The value of `CNI_PATH`, in which plugins search for other plugins.
     fn path(&self) -> String {
-        let joined = std::env::join_paths(&self.settings().dirs).unwrap_or_else(|_| OsString::new());
+        let joined =
+            std::env::join_paths(&self.settings().dirs).unwrap_or_else(|_| OsString::new());
         joined.to_string_lossy().into_owned()
     }
 }

@@ -161,7 +161,9 @@ pub(crate) fn time(flag: &'static str, text: &str, now_ns: i64) -> Result<i64> {
 /// Parses a duration that is more than 0, as in `10m` or `1h30m`.
 pub(crate) fn duration(flag: &'static str, text: &str) -> Result<Duration> {
     let nanos = duration_ns(text).and_then(|nanos| u64::try_from(nanos).ok()).filter(|of| *of > 0);
-    nanos.map(Duration::from_nanos).ok_or_else(|| bad(flag, text, "it is not a duration such as 10m or 1h30m"))
+    nanos
+        .map(Duration::from_nanos)
+        .ok_or_else(|| bad(flag, text, "it is not a duration such as 10m or 1h30m"))
 }
 
 /// A duration of numbers with the units h, m, s and ms, in nanoseconds.

@@ -22,7 +22,12 @@ const FIELDS: &[Field] = &[
         Kind::Text,
         "Value in the daemon, as TOML; empty if it has none. After `hull reload`, the value before.",
     ),
-    Field::always("file", "FILES", Kind::Text, "Value in the files, as TOML; empty if it has none."),
+    Field::always(
+        "file",
+        "FILES",
+        Kind::Text,
+        "Value in the files, as TOML; empty if it has none.",
+    ),
     Field::always(
         "effect",
         "EFFECT",
@@ -116,7 +121,9 @@ pub(crate) async fn log_level(mut client: Client, args: &LogLevel) -> Result<()>
     let now = client.admin.log_level(request).await?.into_inner();
     let until = match (now.temporary, now.left_ms) {
         (false, _) => "as configured".to_owned(),
-        (true, 0) => format!("until the daemon ends or `hull log-level --reset`, then {}", now.configured),
+        (true, 0) => {
+            format!("until the daemon ends or `hull log-level --reset`, then {}", now.configured)
+        }
         (true, left) => {
             let seconds = Duration::from_millis(left).as_secs_f64().ceil();
             format!("for {seconds} s, then {}", now.configured)

@@ -44,30 +44,86 @@ const CRATES: [(&str, &[&str]); 4] = [
     (
         "hull",
         &[
-            "apparmor", "audit", "check", "cli", "config", "container", "cri", "daemon",
-            "diagnostics", "doctor", "embedded", "error", "history", "limits", "monitors", "node",
-            "nri", "observe", "oci_spec", "pod", "records", "storage", "streaming", "systemd",
+            "apparmor",
+            "audit",
+            "check",
+            "cli",
+            "config",
+            "container",
+            "cri",
+            "daemon",
+            "diagnostics",
+            "doctor",
+            "embedded",
+            "error",
+            "history",
+            "limits",
+            "monitors",
+            "node",
+            "nri",
+            "observe",
+            "oci_spec",
+            "pod",
+            "records",
+            "storage",
+            "streaming",
+            "systemd",
         ],
     ),
     (
         "hull_image",
         &[
-            "credentials", "digest", "error", "file_list", "fs", "layer", "limits", "manifest",
-            "policy", "reference", "registry", "store", "types", "unpack", "view",
+            "credentials",
+            "digest",
+            "error",
+            "file_list",
+            "fs",
+            "layer",
+            "limits",
+            "manifest",
+            "policy",
+            "reference",
+            "registry",
+            "store",
+            "types",
+            "unpack",
+            "view",
         ],
     ),
     (
         "hull_network",
         &[
-            "builtin", "cni", "error", "held_ports", "ipam", "limits", "listeners", "netns",
-            "network", "nft", "ports_in_use", "records", "sync", "types",
+            "builtin",
+            "cni",
+            "error",
+            "held_ports",
+            "ipam",
+            "limits",
+            "listeners",
+            "netns",
+            "network",
+            "nft",
+            "ports_in_use",
+            "records",
+            "sync",
+            "types",
         ],
     ),
     (
         "hull_nri",
         &[
-            "calls", "connection", "error", "host", "launch", "limits", "merge", "plugin",
-            "plugin_set", "session", "types", "wire",
+            "calls",
+            "connection",
+            "error",
+            "host",
+            "launch",
+            "limits",
+            "merge",
+            "plugin",
+            "plugin_set",
+            "session",
+            "types",
+            "wire",
         ],
     ),
 ];
@@ -171,9 +227,7 @@ impl Default for Filter {
 fn bare(part: &str) -> Result<Level, String> {
     match Level::parse(part) {
         Some(level) => Ok(level),
-        None if exists(part).is_ok() => {
-            Err(format!("`{part}` has no level; write `{part}=debug`"))
-        }
+        None if exists(part).is_ok() => Err(format!("`{part}` has no level; write `{part}=debug`")),
         None => Err(no_level(part)),
     }
 }
@@ -203,7 +257,10 @@ fn exists(name: &str) -> Result<(), String> {
     }
     let known = CRATES.iter().map(|(krate, _)| *krate).chain(LIBRARIES);
     let near = nearest(name, known.clone().map(str::to_owned));
-    Err(format!("there is no module `{name}`{near}; there are {}", known.collect::<Vec<_>>().join(", ")))
+    Err(format!(
+        "there is no module `{name}`{near}; there are {}",
+        known.collect::<Vec<_>>().join(", ")
+    ))
 }
 
 fn below(name: &str, krate: &str) -> bool {

@@ -109,9 +109,13 @@ fn network(network: &Network) -> Result<(), Invalid> {
         let why = "it must name one IPv4 subnet, one IPv6 subnet, or one of each".into();
         return Err(("network.pod_cidr", why));
     }
-    if let Some(small) = subnets.iter().find(|net| net.max_prefix_len() - net.prefix_len() < HOST_BITS_MIN) {
+    if let Some(small) =
+        subnets.iter().find(|net| net.max_prefix_len() - net.prefix_len() < HOST_BITS_MIN)
+    {
         let most = small.max_prefix_len() - HOST_BITS_MIN;
-        let why = format!("`{small}` has no room for pods: a subnet has at most /{most}, since its bridge has an address as well");
+        let why = format!(
+            "`{small}` has no room for pods: a subnet has at most /{most}, since its bridge has an address as well"
+        );
         return Err(("network.pod_cidr", why));
     }
     if network.wait_for_pod_cidr && !subnets.is_empty() {
@@ -191,6 +195,8 @@ pub(super) fn mirror(address: &str) -> Result<(), String> {
     match rest {
         Some(rest) if !rest.trim_start_matches('/').is_empty() => Ok(()),
         Some(_) => Err(format!("`{hidden}` has no host")),
-        None => Err(format!("`{hidden}` has no scheme: write `https://{hidden}`, or `http://{hidden}` for one without TLS")),
+        None => Err(format!(
+            "`{hidden}` has no scheme: write `https://{hidden}`, or `http://{hidden}` for one without TLS"
+        )),
     }
 }

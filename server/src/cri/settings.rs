@@ -17,11 +17,8 @@ pub(super) async fn reload(
     node: &Arc<Node>,
     request: api::ReloadRequest,
 ) -> Result<api::ReloadResponse, Status> {
-    let changes = if request.dry_run {
-        reload::differences(node).await
-    } else {
-        reload::reload(node).await
-    };
+    let changes =
+        if request.dry_run { reload::differences(node).await } else { reload::reload(node).await };
     let changes = changes.map_err(|err| status::of_reload(&err))?;
     Ok(api::ReloadResponse { changes: changes.into_iter().map(change).collect() })
 }

@@ -92,7 +92,8 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let verb = verb(request.uri().path());
         let guard = self.log.begin(&verb);
-        let span = error_span!(parent: None, "call", verb, pod = Empty, container = Empty, image = Empty);
+        let span =
+            error_span!(parent: None, "call", verb, pod = Empty, container = Empty, image = Empty);
         let answer = span.in_scope(|| self.inner.call(request));
         let answer = async move {
             let answer = answer.await;
@@ -148,7 +149,7 @@ mod tests {
     async fn a_call_is_under_way_until_its_answer_or_until_its_caller_is_gone() {
         let log = CallLog::default();
         let (send, wait) = oneshot::channel::<()>();
-        let mut service = log.layer(service_fn(|request: Request<oneshot::Receiver<()>>| async {
+        let mut service = log.layer(service_fn(|request: Request<oneshot::Receiver<()>>| async move {
             let _sent = request.into_body().await;
             Ok::<_, Infallible>(Response::new(()))
         }));

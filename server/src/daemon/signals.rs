@@ -42,7 +42,10 @@ impl Signals {
             drop(signal(SignalKind::from_raw(number))?);
         }
         hull_sys::ignore_terminal_stops().map_err(io::Error::other)?;
-        Ok(Self { hang_up: signal(SignalKind::hangup())?, user: signal(SignalKind::user_defined1())? })
+        Ok(Self {
+            hang_up: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined1())?,
+        })
     }
 
     /// The next request. Cancel safe.

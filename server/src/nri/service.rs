@@ -101,7 +101,8 @@ pub(super) fn evict(node: &Node, plugin: &str, evictions: Vec<ContainerEviction>
             continue;
         };
         let view = pod.view();
-        let (of_pod, name) = (view.record.full_name(), view.containers.get(&id).map(|of| of.record.metadata().0));
+        let (of_pod, name) =
+            (view.record.full_name(), view.containers.get(&id).map(|of| of.record.metadata().0));
         info!(plugin, pod = of_pod, container = name, container_id = %id.short(), reason, "evicting a container for a plugin");
         drop(view);
         tokio::spawn(async move {

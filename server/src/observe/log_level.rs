@@ -70,8 +70,7 @@ impl LogLevel {
         state.count = state.count.saturating_add(1);
         let number = state.count;
         let until = time.and_then(|time| Instant::now().checked_add(time));
-        state.temporary =
-            Some(Temporary { filter: filter.over(&state.configured), until, number });
+        state.temporary = Some(Temporary { filter: filter.over(&state.configured), until, number });
         self.apply(&state);
         drop(state);
         if let Some(until) = until {

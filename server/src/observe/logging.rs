@@ -165,7 +165,13 @@ mod tests {
             span.record("pod", "default/web");
             let _entered = span.enter();
             let took = std::time::Duration::from_millis(12);
-            tracing::info!(took_ms = took.as_millis(), pid = 7_i32, share = 0.5, done = true, "ended");
+            tracing::info!(
+                took_ms = took.as_millis(),
+                pid = 7_i32,
+                share = 0.5,
+                done = true,
+                "ended"
+            );
             tracing::debug!("not at this level");
         });
         let log = sink.0.lock().unwrap_or_else(PoisonError::into_inner).clone();

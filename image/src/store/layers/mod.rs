@@ -163,7 +163,8 @@ impl Layers {
     ) -> Result<(Scratch, Digest), Cause> {
         let keep = keep(&expected.diff_id);
         let (scratch, mut writer) = self.begin_file_list().map_err(&keep)?;
-        let walked = file_list::walk(root, &mut writer, work, self.settings.current().limits.seconds);
+        let walked =
+            file_list::walk(root, &mut writer, work, self.settings.current().limits.seconds);
         let named = walked.and_then(|()| writer.implied(implied));
         let written = named.and_then(|()| writer.finish());
         let digest = written.map_err(|err| match unpack::Error::of_work(err) {

@@ -268,7 +268,9 @@ impl Task {
     /// The next run has begun, or could not.
     pub(super) async fn restarted(&mut self, id: &ContainerId, result: Result<()>) {
         match result {
-            Ok(()) => info!(container = self.name_of(id), container_id = %id.short(), "container restarted"),
+            Ok(()) => {
+                info!(container = self.name_of(id), container_id = %id.short(), "container restarted")
+            }
             Err(err) => {
                 warn!(container = self.name_of(id), container_id = %id.short(), error = %Chain(&*err), "container not restarted");
                 self.start_refused(id, &err).await;
