@@ -31,7 +31,7 @@ pub(super) struct Plugins {
     supported: Mutex<HashMap<PathBuf, (State, Vec<String>)>>,
 }
 
-/// What may change while pods are attached.
+/// The settings that may change while pods are attached.
 #[derive(Debug)]
 struct Settings {
     dirs: Vec<PathBuf>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What differs between the configuration of the daemon and that of the files, and which of it can be taken over
-//! without a restart. Pure.
+//! The differences between the configuration of the daemon and that of the files, and which of them can be taken
+//! over without a restart. Pure.
 
 use super::keys::{KEYS, REGISTRY, Takes, value_at};
 use super::layers::Loaded;

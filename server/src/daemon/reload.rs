@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What has the daemon read its configuration again: SIGHUP, and files that change; and the dump that SIGUSR1 asks
-//! for. `hull reload` is a call.
+//! Reads the configuration again on SIGHUP and when its files change, and answers SIGUSR1 with a dump. `hull reload` is
+//! a call.
 
 use super::call_log::CallLog;
 use super::config_watch::ConfigWatch;

@@ -229,7 +229,7 @@ async fn run(
     served
 }
 
-/// Resolves when the daemon is told to end for the first time.
+/// Resolves at the first request to end.
 async fn shutdown(mut requested: StopRequests, service: Service) {
     requested.wait_for(1).await;
     service.say("STOPPING=1");

@@ -22,7 +22,7 @@ pub(super) struct Signals {
     user: Signal,
 }
 
-/// What a signal asks for.
+/// The meaning of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
     Reload,
