@@ -114,7 +114,7 @@ impl Changing {
         fs::write(&self.drop_in, text).or_fail("write the drop-in file");
     }
 
-    /// What differs between the files and the daemon: the effect, by setting.
+    /// The differences between the files and the daemon: the effect, by setting.
     fn differences(&self) -> BTreeMap<String, String> {
         let text = self.node.hull(&["config", "diff", "-o", "json"]).good();
         effects(&text)
