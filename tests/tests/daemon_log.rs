@@ -56,6 +56,8 @@ async fn events_name_pod_container_and_image_and_refusals_are_events() {
         }
     }
     assert!(field(&event(&all, "container started"), "pid").is_u64());
+    let part = event(&all, "part done");
+    assert!(field(&part, "took_us").is_u64() && field(&part, "pod") == "tests/web", "{part}");
     let took = field(&event(&all, "pod ready"), "took_ms");
     assert!(took.is_u64(), "{took}");
 

@@ -291,7 +291,7 @@ async fn a_reload_by_hand_and_by_signal_says_what_it_did() {
     assert_eq!(of.taken_over("a file, by SIGHUP").await, BTreeMap::new());
     let log = of.node.daemon_log();
     let line = log.lines().rfind(|line| line.contains("setting taken over")).unwrap_or_default();
-    for part in ["image.stall_s", "before=77", "now=78", "test.toml:2"] {
+    for part in ["image.stall_s", "before=\"77\"", "now=\"78\"", "test.toml:2"] {
         assert!(line.contains(part), "{part}: {line}");
     }
     fs::remove_file(other).or_fail("remove the second name");
@@ -333,9 +333,9 @@ async fn a_dump_names_operations_with_stage_and_age() {
         tokio::spawn(async move { cri.stop(&made, 1000).await })
     };
     let parts = [
-        "call under way verb=StopContainer age_ms=",
+        "call under way verb=\"StopContainer\" age_ms=",
         "operation=stop container age_ms=",
-        "task of a pod pod=tests/web",
+        "task of a pod pod=\"tests/web\"",
         "what the daemon is at",
     ];
     eventually("the operation is in the log", || async {
