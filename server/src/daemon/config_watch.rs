@@ -79,7 +79,10 @@ impl ConfigWatch {
         let parents = parents.filter_map(|path| path.parent()).map(Path::to_owned);
         let directories: BTreeSet<PathBuf> = parents.chain([self.drop_ins.clone()]).collect();
         for directory in directories {
-            if let Err(err) = inotify::add_watch(&self.events, directory.as_path(), flags) {
+            // The parent of a name alone.
+            let directory = if directory.as_os_str().is_empty() { ".".into() } else { directory };
+            if let Err(err) = inotify::add_watch(self.events.get_ref(), directory.as_path(), flags)
+            {
                 debug!(directory = %directory.display(), error = %err, "directory of the configuration not watched");
             }
         }
@@ -88,7 +91,7 @@ impl ConfigWatch {
     /// Reads all events that are there. True if one may concern the configuration.
     fn read_events(&self) -> io::Result<bool> {
         let mut buffer = [MaybeUninit::uninit(); EVENTS_BYTES];
-        let mut events = Reader::new(&self.events, &mut buffer);
+        let mut events = Reader::new(self.events.get_ref(), &mut buffer);
         let mut concerns = false;
         loop {
             match events.next() {
