@@ -127,7 +127,8 @@ mod tests {
         let default = loaded("");
         for (key, takes) in units() {
             let mut other = table(&default.config);
-            set_at(&mut other, key, Some(different(value_at(&other, key), key)));
+            let value = different(value_at(&other, key), key);
+            set_at(&mut other, key, Some(value));
             let text = toml::to_string(&other).unwrap();
             let new = Loaded {
                 config: toml::from_str(&text).unwrap_or_else(|err| panic!("{key}: {err}")),
