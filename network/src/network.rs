@@ -90,6 +90,11 @@ impl Network {
         })
     }
 
+    /// Takes over the settings of CNI that may change, as [`Cni::configure`] does.
+    pub fn configure(&self, cni: &cni::Config) {
+        self.cni.configure(cni);
+    }
+
     /// Decides on the network of new pods. A changed decision is logged, with the number of pods of the other network.
     ///
     /// # Errors
@@ -357,7 +362,7 @@ fn refuse_held_ports(request: &Request<'_>, families: Families) -> Result<(), Er
         match held_ports::held(port, families) {
             Held::Free => {}
             Held::InPart { ip, holder } => warn!(
-                pod = request.pod.id,
+                pod_id = request.pod.id,
                 "host port {port} is published for the pod, and {holder} of this node listens on it at {ip}: clients at that address reach the pod from now on"
             ),
             Held::Whole { ip, holder } => return Err(Error::PortHeld { port: *port, ip, holder }),

@@ -51,5 +51,7 @@ fn main() -> ExitCode {
         let _gone = writeln!(std::io::stderr(), "error: {why}");
         return ExitCode::FAILURE;
     }
-    cli::main(|config| daemon::serve(config).map_err(|err| daemon::shown(&err)))
+    cli::main(|loaded, log_level| {
+        daemon::serve(loaded, log_level).map_err(|err| daemon::shown(&err))
+    })
 }

@@ -7,7 +7,9 @@ use crate::error::Cause;
 pub(super) async fn blocking<T: Send + 'static>(
     run: impl FnOnce() -> Result<T, Cause> + Send + 'static,
 ) -> Result<T, Cause> {
-    tokio::task::spawn_blocking(run).await.unwrap_or_else(|_| Err(ended()))
+    // Its events belong to the pull that has it done.
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(run)).await.unwrap_or_else(|_| Err(ended()))
 }
 
 /// The error for a task that ended without a result: it panicked, or the runtime is shutting down.

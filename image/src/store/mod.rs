@@ -34,6 +34,7 @@ mod pull;
 mod quotas;
 mod rootfs;
 mod scratch;
+mod settings;
 mod spool;
 
 pub use progress::{Progress, ProgressState};
@@ -45,7 +46,6 @@ use crate::credentials::auth::Auth;
 use crate::error::{Cause, Error};
 use crate::limits::Work;
 use crate::manifest::platform::Machine;
-use crate::policy::Policy;
 use crate::reference::Reference;
 use crate::registry::Clients;
 use crate::types::{Config, DiskCapacity, FsUsage, Image, Imports, LayerQuota, Problem, Verified};
@@ -58,6 +58,7 @@ use layers::{LayerLocks, Layers};
 use layout::{Layout, is_refused};
 use pull::Puller;
 use rootfs::WritableLayers;
+use settings::{LiveSettings, Settings};
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -80,8 +81,7 @@ struct Parts {
     puller: Arc<Puller>,
     importer: Arc<Importer>,
     writable_layers: WritableLayers,
-    policy: Option<Arc<Policy>>,
-    archive_bytes_max: u64,
+    settings: LiveSettings,
 }
 
 impl Store {
@@ -101,12 +101,20 @@ impl Store {
             layout.sweep().map_err(failed)?;
             quotas::sweep(&layout);
         }
-        let policy = config.policy.as_deref().map(Policy::read).transpose()?.map(Arc::new);
-        let pinned = config.pinned.iter().filter_map(|name| Reference::parse(name).ok());
-        let mut index = Index::new(layout.clone(), pinned.map(|of| of.to_string()).collect());
+        let settings = LiveSettings::new(Settings::of(&config, None)?);
+        let mut index = Index::new(layout.clone(), settings::pinned(&config));
         let problems = index.load(writable).map_err(failed)?;
-        let parts = Parts::new(config, layout, SharedIndex::new(index), policy);
+        let parts = Parts::new(layout, SharedIndex::new(index), settings);
         Ok((Self { parts: Arc::new(parts) }, problems))
+    }
+
+    /// Takes over changed settings, except the directory. They concern the pulls and imports that begin from now on;
+    /// which images are pinned changes at once. If the policy cannot be read, nothing changes. Blocks.
+    pub fn configure(&self, config: &Config) -> Result<(), Error> {
+        let settings = Settings::of(config, Some(&self.parts.settings.current()))?;
+        self.parts.settings.replace(settings);
+        self.parts.index.lock().set_pinned(settings::pinned(config));
+        Ok(())
     }
 
     /// Whether images and containers can be added: the file system may be read-only, from the start
@@ -138,7 +146,7 @@ impl Store {
         };
         let tag = new.tagged().ok_or_else(no_tag)?;
         let failed = |source| Error::Tag { image: image.to_owned(), name: tag.clone(), source };
-        if let Some(policy) = &self.parts.policy {
+        if let Some(policy) = &self.parts.settings.current().policy {
             policy.check_import(&[new]).map_err(failed)?;
         }
         let missing = || Error::NoImage { image: image.to_owned() };
@@ -222,7 +230,7 @@ impl Store {
         let file = layout
             .unnamed_file()
             .map_err(|source| Error::Open { path: layout.root().to_owned(), source })?;
-        Ok(Spool::new(file, self.parts.archive_bytes_max))
+        Ok(Spool::new(file, self.parts.settings.current().limits.archive_bytes))
     }
 
     /// The error of an archive that could not be written to its [`Spool`].
@@ -230,7 +238,7 @@ impl Store {
     pub fn spool_failed(&self, error: std::io::Error) -> Error {
         let root = self.parts.layout.root().display();
         if error.kind() == std::io::ErrorKind::FileTooLarge {
-            let max = self.parts.archive_bytes_max;
+            let max = self.parts.settings.current().limits.archive_bytes;
             return Error::Import { source: Cause::ArchiveTooLarge { what: "bytes", max } };
         }
         let what = format!("the archive in {root} while it arrives");
@@ -401,48 +409,27 @@ impl Store {
 }
 
 impl Parts {
-    fn new(
-        config: Config,
-        layout: Layout,
-        index: SharedIndex,
-        policy: Option<Arc<Policy>>,
-    ) -> Self {
+    fn new(layout: Layout, index: SharedIndex, settings: LiveSettings) -> Self {
         let integrity = Arc::new(Integrity::new(layout.clone(), index.clone()));
         let layers = Arc::new(Layers {
             layout: layout.clone(),
             index: index.clone(),
             integrity: Arc::clone(&integrity),
-            limits: config.limits,
-            keep_blobs: config.keep_blobs,
+            settings: settings.clone(),
             locks: LayerLocks::default(),
         });
         let puller = Arc::new(Puller {
             layers: Arc::clone(&layers),
-            docker_config: config.remote.docker_config.clone(),
-            clients: Arc::new(Clients::new(config.remote)),
             machine: Machine::this(),
-            policy: policy.clone(),
-            concurrent_layers: config.concurrent_layers,
+            settings: settings.clone(),
             running: Mutex::default(),
         });
         let importer = Arc::new(Importer {
             layers: Arc::clone(&layers),
             machine: Machine::this(),
-            policy: policy.clone(),
-            archive_bytes_max: config.limits.archive_bytes,
+            settings: settings.clone(),
         });
         let writable_layers = WritableLayers::new(layout.clone());
-        let archive_bytes_max = config.limits.archive_bytes;
-        Self {
-            layout,
-            index,
-            integrity,
-            layers,
-            puller,
-            importer,
-            writable_layers,
-            policy,
-            archive_bytes_max,
-        }
+        Self { layout, index, integrity, layers, puller, importer, writable_layers, settings }
     }
 }

@@ -9,6 +9,7 @@ use super::blocking::{blocking, ended};
 use super::commit::{CompleteImage, commit};
 use super::layers::{Layers, NewLayer};
 use super::progress::{Progress, ProgressState, ProgressTracker};
+use super::settings::LiveSettings;
 use crate::credentials::{self, auth::Auth};
 use crate::digest::Digest;
 use crate::error::{Cause, Error};
@@ -18,15 +19,15 @@ use crate::layer::tee_reader::pipe;
 use crate::limits::Work;
 use crate::manifest::platform::Machine;
 use crate::manifest::{self, Descriptor, Found, Search, Step, Way};
-use crate::policy::{self, Policy, Rule};
+use crate::policy::{self, Rule};
 use crate::reference::Reference;
-use crate::registry::{Clients, Session};
+use crate::registry::Session;
 use crate::types::Image;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
+use tracing::Instrument as _;
 
 /// Identifies a pull: name and credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -63,12 +64,8 @@ pub(super) struct Running {
 #[derive(Debug)]
 pub(super) struct Puller {
     pub(super) layers: Arc<Layers>,
-    pub(super) clients: Arc<Clients>,
     pub(super) machine: Machine,
-    pub(super) policy: Option<Arc<Policy>>,
-    /// Docker's `config.json`: credentials for pulls that bring none.
-    pub(super) docker_config: Option<PathBuf>,
-    pub(super) concurrent_layers: usize,
+    pub(super) settings: LiveSettings,
     pub(super) running: Mutex<HashMap<Key, Running>>,
 }
 
@@ -103,8 +100,10 @@ impl Puller {
         let running = Running { progress: Arc::clone(&progress), outcome };
         pulls.insert(key.clone(), running.clone());
         let (puller, key, auth) = (Arc::clone(self), key.clone(), auth.cloned());
-        tokio::spawn(async move {
-            let image = key.reference.to_string();
+        let image = key.reference.to_string();
+        // The pull of all who have joined it, and not of the first of them.
+        let span = tracing::error_span!(parent: None, "pull", image);
+        let work = async move {
             let pulled = tokio::select! {
                 pulled = puller.pull(&key.reference, auth, &progress) => pulled,
                 () = progress.watch(&image) => Err(ended()),
@@ -113,7 +112,8 @@ impl Puller {
             puller.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             // All callers may have left.
             sender.send_replace(Some(result));
-        });
+        };
+        tokio::spawn(work.instrument(span));
         running
     }
 }
@@ -125,19 +125,20 @@ impl Puller {
         auth: Option<Auth>,
         progress: &Arc<ProgressTracker>,
     ) -> Result<Arc<Image>, Cause> {
-        let auth = match (auth, &self.docker_config) {
+        let settings = self.settings.current();
+        let auth = match (auth, &settings.docker_config) {
             (None, Some(path)) => credentials::find(path, reference.host()).await?,
             (auth, _) => auth,
         };
-        if let Some((policy, Rule::Reject(why))) = self.rule(reference) {
+        if let Some((policy, Rule::Reject(why))) = settings.rule(reference) {
             return Err(policy.refusal(why.clone()));
         }
         let watch = Arc::clone(&progress.watch);
-        let session = Session::new(Arc::clone(&self.clients), reference, auth, watch)?;
+        let session = Session::new(Arc::clone(&settings.clients), reference, auth, watch)?;
         let session = Arc::new(session);
         let found = self.resolve(&session, reference).await?;
         let Found { manifest, text, config, digests, platform } = found;
-        if let Some((policy, Rule::Signed(keys))) = self.rule(reference) {
+        if let Some((policy, Rule::Signed(keys))) = settings.rule(reference) {
             let found = policy::signed(&session, &digests, keys).await?;
             found.map_err(|why| {
                 policy.refusal(format!("{} must be signed: {why}", reference.name()))
@@ -155,7 +156,7 @@ impl Puller {
         }
         let expected: Vec<_> = manifest.layers.iter().zip(config.diff_ids).collect();
         self.has_room(&expected)?;
-        let made = self.layers(&session, expected, progress).await;
+        let made = self.layers((&session, settings.concurrent_layers), expected, progress).await;
         let made = made.map_err(|cause| self.how_much(cause, progress))?;
         let ready = CompleteImage {
             id: manifest.config.digest,
@@ -171,11 +172,6 @@ impl Puller {
         let recorded = blocking(move || commit(&layers, vec![ready], &work)).await;
         let recorded = recorded.map_err(|cause| self.how_much(cause, progress))?;
         recorded.into_iter().next().ok_or_else(ended)
-    }
-
-    /// The rule of the policy, if there is a policy.
-    fn rule(&self, reference: &Reference) -> Option<(&Policy, &Rule)> {
-        self.policy.as_deref().map(|policy| (policy, policy.rule(reference)))
     }
 
     /// Checks that the missing layers can fit: each takes at least its compressed size.
@@ -238,9 +234,10 @@ impl Puller {
         }
     }
 
+    /// Makes the layers of an image, so many of them at a time.
     async fn layers<'a>(
         self: &'a Arc<Self>,
-        session: &'a Arc<Session>,
+        (session, concurrent): (&'a Arc<Session>, usize),
         layers: Vec<(&'a Descriptor, Digest)>,
         progress: &'a Arc<ProgressTracker>,
     ) -> Result<Vec<(Expected, NewLayer)>, Cause> {
@@ -260,7 +257,7 @@ impl Puller {
                 Ok::<_, Cause>((number, (expected, made)))
             });
         }
-        let running = stream::iter(tasks).buffer_unordered(self.concurrent_layers.max(1));
+        let running = stream::iter(tasks).buffer_unordered(concurrent.max(1));
         let made: Result<Vec<Indexed>, Cause> = running.try_collect().await;
         // When one layer fails the others stop receiving, but their unpackers still remove their files.
         // A failed pull leaves nothing on the disk.

@@ -138,7 +138,7 @@ impl BuiltinNetwork {
         if made.is_err()
             && let Err(left) = self.roll_back(pod.id, netns)
         {
-            warn!(pod = pod.id, error = %left, "a failed attach was not completely rolled back");
+            warn!(pod_id = pod.id, error = %left, "a failed attach was not completely rolled back");
         }
         made
     }

@@ -199,7 +199,7 @@ impl ReleaseQueue {
         let mut queue = lock_unpoisoned(&self.queue);
         if let Some(mut pending) = queue.remove(link) {
             pending.deadline = Instant::now() + RETRY_INTERVAL;
-            warn!(pod = pending.id, error = %err, source = ?std::error::Error::source(err), hint = err.hint(),
+            warn!(pod_id = pending.id, error = %err, source = ?std::error::Error::source(err), hint = err.hint(),
                 "cannot free the addresses of a released pod; retrying in {RETRY_INTERVAL:?}");
             queue.insert(link.to_owned(), pending);
         }

@@ -65,7 +65,7 @@ impl Attached<'_> {
             let chain = Chain::recorded(attachment);
             self.delete_each(attachment, &chain, &chain.plugins);
             counted.give_up(number);
-            warn!(pod = self.record.pod, network = attachment.network, tries, failing_s, error = %failed, hint = failed.hint(),
+            warn!(pod_id = self.record.pod, network = attachment.network, tries, failing_s, error = %failed, hint = failed.hint(),
                 "the network plugins of a pod fail in DEL again and again, and are not called for it any more");
         }
         (counted, Ok(()))
@@ -86,7 +86,7 @@ impl Attached<'_> {
         let now =
             present(&attachment.network).filter(|of| !is_same(&of.plugins, &recorded.plugins));
         let Some(now) = now else { return Err(failed) };
-        warn!(pod = self.record.pod, network = attachment.network, error = %failed, file = %now.file.display(),
+        warn!(pod_id = self.record.pod, network = attachment.network, error = %failed, file = %now.file.display(),
             "the pod is detached by the present configuration of its network, because the one of its start fails");
         // The present configuration may not name what these have made.
         self.delete_each(attachment, &recorded, before);
@@ -114,7 +114,7 @@ impl Attached<'_> {
     fn delete_each(&self, attachment: &Attachment, chain: &Chain, plugins: &[Plugin]) {
         for plugin in plugins.iter().rev() {
             if let Err(err) = self.call(Verb::Del, attachment, chain, plugin) {
-                warn!(pod = self.record.pod, error = %err, "DEL failed");
+                warn!(pod_id = self.record.pod, error = %err, "DEL failed");
             }
         }
     }

@@ -50,7 +50,7 @@ pub(super) fn refuse<'n>(
     let plugins = networks.clone().flat_map(|network| &network.plugins);
     for (of, is_refused) in missing(arguments, plugins.clone()) {
         let Some(first) = networks.clone().next().filter(|_| is_refused) else {
-            warn!(pod, "{}", remark(of));
+            warn!(pod_id = pod, "{}", remark(of));
             continue;
         };
         let names: Vec<&str> = plugins.map(|plugin| plugin.program.as_str()).collect();

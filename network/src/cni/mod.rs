@@ -21,6 +21,7 @@ mod args;
 mod attached;
 mod capabilities;
 mod conf;
+mod config;
 pub(crate) mod error;
 mod gc;
 mod in_flight;
@@ -35,6 +36,7 @@ mod template;
 mod version;
 
 pub use conf::InvalidFile;
+pub use config::Config;
 pub use error::{Call, Error};
 pub use invoke::Error as InvokeError;
 pub use pin::{pins, unpin};
@@ -54,31 +56,12 @@ use result::AddResult;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::Duration;
 use tracing::{info, warn};
 use version::Version;
-
-/// Settings for CNI.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The directory of network configurations.
-    pub conf_dir: PathBuf,
-    /// The directories of plugins, in search order.
-    pub bin_dirs: Vec<PathBuf>,
-    /// The number of networks that a pod is attached to, in file name order: eth0, eth1, …
-    pub networks_max: usize,
-    /// A template that is filled in with the kubelet's subnets and written to `conf_dir`.
-    pub conf_template: Option<PathBuf>,
-    /// The time limit for one plugin call.
-    pub plugin_timeout: Duration,
-    /// The directory in which pods' network namespaces are pinned.
-    pub netns_dir: PathBuf,
-    /// The directory for records.
-    pub state_dir: PathBuf,
-}
 
 /// The pod networks that are configured through CNI.
 #[derive(Debug)]
@@ -124,7 +107,7 @@ impl Cni {
         let records = Records::new(config.state_dir.clone());
         let known = records.load()?.into_iter().map(|(pod, of)| (pod, Arc::new(of))).collect();
         Ok(Self {
-            plugins: Plugins::new(config.bin_dirs.clone(), config.plugin_timeout),
+            plugins: Plugins::new(&config),
             records,
             known: Mutex::new(known),
             cached: Mutex::new(None),
@@ -149,7 +132,7 @@ impl Cni {
         if made.is_err()
             && let Err(left) = self.delete(request.pod.id, boottime_s())
         {
-            warn!(pod = request.pod.id, error = %left, "a failed attach was not completely rolled back");
+            warn!(pod_id = request.pod.id, error = %left, "a failed attach was not completely rolled back");
         }
         made
     }
@@ -171,6 +154,11 @@ impl Cni {
     pub fn detach_at(&self, pod: &str, now_s: u64) -> Result<(), Error> {
         let _no_gc = self.gc.read().unwrap_or_else(PoisonError::into_inner);
         self.delete(pod, now_s)
+    }
+
+    /// Takes over `bin_dirs`, `plugin_timeout` and `networks_max`, for what begins from now on.
+    pub fn configure(&self, config: &Config) {
+        self.plugins.configure(config);
     }
 
     /// The ids of all pods that are attached or only partially detached, to sweep after a restart.
@@ -407,7 +395,7 @@ impl Cni {
         if counted != *record
             && let Err(err) = self.save(&counted)
         {
-            warn!(pod, error = %err, "a failed DEL is counted only until the daemon ends");
+            warn!(pod_id = pod, error = %err, "a failed DEL is counted only until the daemon ends");
             self.known().insert(pod.to_owned(), Arc::new(counted.clone()));
         }
         done?;
@@ -454,7 +442,7 @@ impl Cni {
             let (dir, bad) = (self.config.conf_dir.clone(), found.bad.clone());
             return Err(Error::NoNetwork { dir, bad });
         }
-        Ok(networks.take(self.config.networks_max.max(1)).cloned().collect())
+        Ok(networks.take(self.plugins.networks_max()).cloned().collect())
     }
 
     /// The configurations; read again after a file has changed.

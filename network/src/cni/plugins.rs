@@ -2,6 +2,7 @@
 //! Finds the plugins' programs, queries their supported versions, and calls them.
 
 use super::conf::{Network, Plugin};
+use super::config::Config;
 use super::error::{Call, Error, NO_EXECUTE_BIT};
 use super::in_flight::InFlightCall;
 use super::invoke::{self, describe_exit, stderr_suffix};
@@ -15,7 +16,7 @@ use std::fs::{self, File};
 use std::io::Seek as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tracing::debug;
 
@@ -25,25 +26,58 @@ type State = (u64, i64, i64, u64);
 /// The plugin directories, and the known versions of the programs in them.
 #[derive(Debug)]
 pub(super) struct Plugins {
-    dirs: Vec<PathBuf>,
-    deadline: Duration,
+    settings: RwLock<Arc<Settings>>,
     /// The versions that a program supports, valid while its file is unchanged.
     supported: Mutex<HashMap<PathBuf, (State, Vec<String>)>>,
 }
 
+/// The settings that may change while pods are attached.
+#[derive(Debug)]
+struct Settings {
+    dirs: Vec<PathBuf>,
+    deadline: Duration,
+    networks_max: usize,
+}
+
+impl Settings {
+    fn of(config: &Config) -> Arc<Self> {
+        Arc::new(Self {
+            dirs: config.bin_dirs.clone(),
+            deadline: config.plugin_timeout,
+            networks_max: config.networks_max.max(1),
+        })
+    }
+}
+
 impl Plugins {
-    pub(super) fn new(dirs: Vec<PathBuf>, deadline: Duration) -> Self {
-        Self { dirs, deadline, supported: Mutex::new(HashMap::new()) }
+    pub(super) fn new(config: &Config) -> Self {
+        let settings = RwLock::new(Settings::of(config));
+        Self { settings, supported: Mutex::new(HashMap::new()) }
+    }
+
+    /// Takes over directories, time limit and number of networks, for calls that begin from now on.
+    pub(super) fn configure(&self, config: &Config) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Settings::of(config);
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        // The lock holds one pointer, which a panic leaves whole.
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The number of networks that a pod is attached to, at most.
+    pub(super) fn networks_max(&self) -> usize {
+        self.settings().networks_max
     }
 
     /// The time limit for a call.
     pub(super) fn deadline(&self) -> Duration {
-        self.deadline
+        self.settings().deadline
     }
 
     /// The time limit for a call that no pod waits for.
     pub(super) fn survey_deadline(&self) -> Duration {
-        self.deadline.min(SURVEY_S.time())
+        self.deadline().min(SURVEY_S.time())
     }
 
     /// The CNI version to use for a network: the highest that its configuration and all of its plugins
@@ -111,7 +145,7 @@ impl Plugins {
         let input = protocol::request(network, version, plugin, extra);
         let call = Call::new(verb, network, plugin);
         let is_survey = matches!(verb, Verb::Status | Verb::Gc);
-        let deadline = if is_survey { self.survey_deadline() } else { self.deadline };
+        let deadline = if is_survey { self.survey_deadline() } else { self.deadline() };
         let Some(target) = target else {
             return run(&call, &program, &env, memfd_input(&call, &input)?, deadline);
         };
@@ -148,8 +182,8 @@ impl Plugins {
 
     /// Searches the directories for a program.
     fn find_named(&self, network: &str, name: &str) -> Result<PathBuf, Error> {
-        let mut unusable = None;
-        for path in self.dirs.iter().map(|dir| dir.join(name)) {
+        let (mut unusable, settings) = (None, self.settings());
+        for path in settings.dirs.iter().map(|dir| dir.join(name)) {
             let Ok(found) = fs::metadata(&path) else { continue };
             let what = match (found.is_file(), found.is_dir()) {
                 (true, _) if found.permissions().mode() & 0o111 != 0 => return Ok(path),
@@ -163,13 +197,14 @@ impl Plugins {
         if let Some((path, what)) = unusable {
             return Err(Error::NotAProgram { program, network, path, what });
         }
-        let dirs: Vec<String> = self.dirs.iter().map(|dir| dir.display().to_string()).collect();
+        let dirs: Vec<String> = settings.dirs.iter().map(|dir| dir.display().to_string()).collect();
         Err(Error::NoProgram { program, network, dirs: dirs.join(", ") })
     }
 
     /// The value of `CNI_PATH`, in which plugins search for other plugins.
     fn path(&self) -> String {
-        let joined = std::env::join_paths(&self.dirs).unwrap_or_else(|_| OsString::new());
+        let joined =
+            std::env::join_paths(&self.settings().dirs).unwrap_or_else(|_| OsString::new());
         joined.to_string_lossy().into_owned()
     }
 }

@@ -83,6 +83,15 @@ pub fn reset_signals() -> Result<()> {
 pub fn block_all_signals() -> Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)
         .map_err(of("rt_sigprocmask(SIG_SETMASK, all)"))
+/// Ignores the signals by which a terminal stops processes in its background (SIGTTIN, SIGTTOU). With a handler, the
+/// call that the signal interrupts would be begun again for ever. An exec keeps them ignored.
+pub fn ignore_terminal_stops() -> Result<()> {
+    for signal in [Signal::SIGTTIN, Signal::SIGTTOU] {
+        // SAFETY: ignoring a signal runs no code of ours.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }
+            .map_err(of("signal(SIG_IGN)"))?;
+    }
+    Ok(())
 }
 
 /// Ends this process on each of the signals that usually end one, with 128 and the signal's number as its code: as the

@@ -132,7 +132,7 @@ async fn accept(shared: Arc<Shared>, listener: UnixListener) {
             Err(err) => {
                 warn!(error = %err, "connection of a plugin not accepted");
                 // Most likely the daemon is out of descriptors; wait until some are closed.
-                tokio::time::sleep(shared.settings.timeouts.request).await;
+                tokio::time::sleep(shared.settings.timeouts.get().request).await;
             }
         }
     }

@@ -28,7 +28,7 @@ pub use host::{Host, prepare};
 pub use launch::{START_PLUGIN, exec_plugin};
 pub use merge::{Created, Updated, overlay, owner, owners_of};
 pub use plugin_set::{PluginSet, Plugins};
-pub use types::{PluginRequest, Settings, State, Timeouts};
+pub use types::{LiveTimeouts, PluginRequest, Settings, State, Timeouts};
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@
 //! not a failure of the plugin: it fails the verb.
 
 use crate::connection::{CallError, Connection, code};
-use crate::{Error, Timeouts};
+use crate::{Error, LiveTimeouts};
 use hull_proto::nri::{Container, PodSandbox};
 use hull_proto::nri::{Empty, Event, FailurePolicy, StateChangeEvent};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) struct Plugin {
     pub(crate) events: u32,
     pub(crate) policy: FailurePolicy,
     pub(crate) connection: Connection,
-    pub(crate) timeouts: Timeouts,
+    pub(crate) timeouts: LiveTimeouts,
     /// Held during a call: one at a time, first come, first served.
     pub(crate) turn_lock: Arc<Semaphore>,
     /// Mask of the events that it accepts only as StateChange.
@@ -145,7 +145,7 @@ impl Plugin {
         message: &impl prost::Message,
     ) -> Result<R, CallError> {
         let _turn = self.turn().await?;
-        let limit = self.timeouts.request;
+        let limit = self.timeouts.get().request;
         let answer = tokio::time::timeout(limit, self.connection.call(method, message)).await;
         let answer = answer.map_err(|_| CallError::Timeout(limit))??;
         R::decode(answer).map_err(|err| CallError::Invalid { why: err.to_string() })
@@ -156,7 +156,7 @@ impl Plugin {
     /// the wait has a timeout too.
     async fn turn(&self) -> Result<OwnedSemaphorePermit, CallError> {
         let closed = |why| CallError::Closed { why };
-        let limit = self.timeouts.request;
+        let limit = self.timeouts.get().request;
         let wait_timeout = async {
             if self.policy.keep_connected {
                 tokio::time::sleep(limit).await;
@@ -189,7 +189,7 @@ impl Plugin {
         let why = failed.to_string();
         if !kept && !self.connection.is_closed() {
             warn!(
-                %plugin, call, %why, request_timeout_ms = self.timeouts.request.as_millis(),
+                %plugin, call, %why, request_timeout_ms = self.timeouts.get().request.as_millis(),
                 hint = "see the plugin's log and restart it; `nri.request_timeout_ms` limits the time of a call",
                 "plugin gave no answer and is disconnected; pods run without it"
             );

@@ -78,7 +78,7 @@ pub(crate) async fn run(
         Some(plugin) => (plugin.config.clone(), Some((plugin.index.clone(), plugin.name.clone()))),
         None => (String::new(), None),
     };
-    let registered = register(&connection, &mut calls, shared.settings.timeouts, name).await;
+    let registered = register(&connection, &mut calls, shared.settings.timeouts.get(), name).await;
     let (index, name) = match registered {
         Ok(name) => name,
         Err(err) => return disconnect("unregistered", &connection, &err).await,
@@ -178,7 +178,7 @@ async fn configure_and_join(
     name: String,
     config: String,
 ) -> Result<u64, (Option<u64>, PluginError)> {
-    let timeouts = shared.settings.timeouts;
+    let timeouts = shared.settings.timeouts.clone();
     let configured = configure(shared, connection, config).await.map_err(|err| (None, err))?;
     let number = shared.next_number.fetch_add(1, Ordering::Relaxed);
     let plugin = Arc::new(Plugin {
@@ -212,7 +212,7 @@ async fn join(
     connection: &Connection,
     plugin: &Arc<Plugin>,
 ) -> Result<Vec<ContainerUpdate>, PluginError> {
-    let limit = shared.settings.timeouts.registration;
+    let limit = shared.settings.timeouts.get().registration;
     let older = shared.registry.join(Arc::clone(plugin)).await;
     if !plugin_set::wait_until_unused(older, limit).await {
         return Err(PluginError::VerbsInFlight(limit));
@@ -232,7 +232,7 @@ async fn configure(
     connection: &Connection,
     config: String,
 ) -> Result<(u32, hull_proto::nri::FailurePolicy), PluginError> {
-    let timeouts = shared.settings.timeouts;
+    let timeouts = shared.settings.timeouts.get();
     let milliseconds = |of: std::time::Duration| i64::try_from(of.as_millis()).unwrap_or(i64::MAX);
     let request = ConfigureRequest {
         config,

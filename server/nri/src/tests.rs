@@ -4,7 +4,7 @@
 
 use crate::connection::code;
 use crate::wire::{self, Channel, Decoder, Kind};
-use crate::{Error, PluginRequest, Plugins, Settings, State, Timeouts, prepare};
+use crate::{Error, LiveTimeouts, PluginRequest, Plugins, Settings, State, Timeouts, prepare};
 use hull_proto::nri::{
     ConfigureResponse, Container, Event, FailurePolicy, PodSandbox, RegisterPluginRequest,
     SynchronizeResponse,
@@ -109,7 +109,7 @@ fn settings(dir: &tempfile::TempDir, request: Duration) -> Settings {
         socket: Some(dir.path().join("nri.sock")),
         plugin_path: dir.path().join("none"),
         config_path: dir.path().join("none"),
-        timeouts: Timeouts { registration: LONG, request },
+        timeouts: LiveTimeouts::new(Timeouts { registration: LONG, request }),
         version: "test".into(),
     }
 }

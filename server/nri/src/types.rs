@@ -3,6 +3,7 @@
 
 use hull_proto::nri::{Container, ContainerEviction, ContainerUpdate, PodSandbox};
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -15,6 +16,30 @@ pub struct Timeouts {
     pub request: Duration,
 }
 
+/// Time limits that may change while plugins are connected: each call takes them when it begins.
+#[derive(Debug, Clone)]
+pub struct LiveTimeouts(Arc<RwLock<Timeouts>>);
+
+impl LiveTimeouts {
+    /// Time limits that begin as these.
+    #[must_use]
+    pub fn new(timeouts: Timeouts) -> Self {
+        Self(Arc::new(RwLock::new(timeouts)))
+    }
+
+    /// The time limits for what begins now.
+    #[must_use]
+    pub fn get(&self) -> Timeouts {
+        // Plain numbers, which a panic leaves whole.
+        *self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes them.
+    pub fn set(&self, timeouts: Timeouts) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = timeouts;
+    }
+}
+
 /// The operator's settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -25,7 +50,7 @@ pub struct Settings {
     /// Directory of the configurations of pre-installed plugins.
     pub config_path: PathBuf,
     /// Time limits of every plugin.
-    pub timeouts: Timeouts,
+    pub timeouts: LiveTimeouts,
     /// The daemon's version, sent to plugins.
     pub version: String,
 }

@@ -14,7 +14,7 @@
 
 use super::error::{Error, Result, but_not};
 use super::output;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Loaded};
 use std::io;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -100,7 +100,7 @@ pub(crate) fn serves(words: &[String]) -> bool {
 
 /// The configuration of the daemon, and the settings of containerd's file that have no effect. `own` is the
 /// file with Hull's configuration, if it is not the default one.
-pub(crate) fn serve_config(own: Option<&Path>, words: &[String]) -> Result<(Config, Vec<String>)> {
+pub(crate) fn serve_config(own: Option<&Path>, words: &[String]) -> Result<(Loaded, Vec<String>)> {
     let parsed = parse(words).map_err(|text| Error::Usage { text })?;
     let from = translated(parsed.file.as_deref())?;
     Ok((merged(own, &parsed, &from)?, from.ignored))
@@ -120,15 +120,15 @@ pub(crate) fn run(own: Option<&Path>, words: &[String]) -> Result<()> {
     for key in &from.ignored {
         output::to_stderr(&format!("warning: {key} has no effect in Hull\n"));
     }
-    output::print(&dump(&merged(own, &parsed, &from)?))
+    output::print(&dump(&merged(own, &parsed, &from)?.config))
 }
 
-fn merged(own: Option<&Path>, parsed: &Parsed, from: &Translated) -> Result<Config> {
+fn merged(own: Option<&Path>, parsed: &Parsed, from: &Translated) -> Result<Loaded> {
     let failed = |source| Error::Config { source };
     let named = config::load(own, &[]).map_err(failed)?.origins.contains_key("socket");
     let mut set = if named { Vec::new() } else { vec![setting("socket", &SOCKET.into())] };
     set.extend(from.set.iter().chain(&parsed.set).cloned());
-    Ok(config::load(own, &set).map_err(failed)?.config)
+    config::load(own, &set).map_err(failed)
 }
 
 fn parse(words: &[String]) -> std::result::Result<Parsed, String> {

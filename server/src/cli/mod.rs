@@ -66,6 +66,7 @@ mod run_setup;
 mod running;
 mod schemas;
 mod session;
+mod settings;
 mod signals;
 mod stats;
 mod stdin;
@@ -83,13 +84,15 @@ mod words;
 pub(crate) use usage::{command, fault as usage_fault};
 
 use crate::config::{self, Config};
+use crate::config::{self, Config, Loaded};
+use crate::observe::log_level::LogLevel;
 use crate::observe::logging;
-use args::{Cli, Command, ConfigWhat, ImagesWhat, Serve};
+use args::{Cli, Command, ImagesWhat, Serve};
 use client::Client;
 use error::{Error, Result};
-use hull_proto::admin;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Exit code of a command that failed.
 const FAILURE: u8 = 1;
@@ -97,7 +100,7 @@ const FAILURE: u8 = 1;
 /// Parses the command line and runs the command. `serve` runs the daemon; its error is a message and a
 /// hint.
 pub(crate) fn main(
-    serve: impl FnOnce(Config) -> std::result::Result<(), (String, Option<String>)>,
+    serve: impl FnOnce(Loaded, Arc<LogLevel>) -> std::result::Result<(), (String, Option<String>)>,
 ) -> ExitCode {
     let cli = match usage::parse(std::env::args_os()) {
         Ok(cli) => cli,
@@ -106,19 +109,19 @@ pub(crate) fn main(
     if let Command::Oci { words } = &cli.command {
         return oci(words);
     }
-    if let Some(config) = daemon_config(&cli) {
-        let (config, ignored) = match config {
-            Ok(config) => config,
+    if let Some(loaded) = daemon_config(&cli) {
+        let (loaded, ignored) = match loaded {
+            Ok(loaded) => loaded,
             Err(err) => return output::report(&err, FAILURE),
         };
-        logging::start(&config.log);
+        let log_level = logging::start(&loaded.config.log);
         for setting in ignored {
             tracing::warn!(
                 setting,
                 "a setting of containerd's configuration has no effect in Hull"
             );
         }
-        return match serve(config) {
+        return match serve(loaded, log_level) {
             Ok(()) => ExitCode::SUCCESS,
             Err((text, hint)) => {
                 output::to_stderr(&error::lines(&text, hint.as_deref()));
@@ -141,9 +144,9 @@ pub(crate) fn oci(words: &[std::ffi::OsString]) -> ExitCode {
 }
 
 /// The configuration of the daemon, and settings of containerd without effect, if the command is one that runs it.
-fn daemon_config(cli: &Cli) -> Option<Result<(Config, Vec<String>)>> {
+fn daemon_config(cli: &Cli) -> Option<Result<(Loaded, Vec<String>)>> {
     if let Command::Serve(flags) = &cli.command {
-        return Some(serve_config(cli, flags).map(|config| (config, Vec::new())));
+        return Some(serve_config(cli, flags).map(|loaded| (loaded, Vec::new())));
     }
     if let Command::Containerd(args) = &cli.command
         && containerd::serves(&args.words)
@@ -154,7 +157,7 @@ fn daemon_config(cli: &Cli) -> Option<Result<(Config, Vec<String>)>> {
 }
 
 /// The configuration of the daemon: the files, then the flags.
-fn serve_config(cli: &Cli, flags: &Serve) -> Result<Config> {
+fn serve_config(cli: &Cli, flags: &Serve) -> Result<Loaded> {
     let text = |key: &str, path: &PathBuf| {
         format!("{key}={}", toml::Value::from(path.to_string_lossy().as_ref()))
     };
@@ -168,8 +171,7 @@ fn serve_config(cli: &Cli, flags: &Serve) -> Result<Config> {
             .iter()
             .map(|level| format!("log.level={}", toml::Value::from(level.as_str()))),
     );
-    let loaded = config::load(cli.config.as_deref(), &set);
-    Ok(loaded.map_err(|source| Error::Config { source })?.config)
+    config::load(cli.config.as_deref(), &set).map_err(|source| Error::Config { source })
 }
 
 /// Runs any command except `serve` and `oci`.
@@ -229,7 +231,11 @@ async fn plain(cli: &Cli) -> Result<()> {
         }
         Command::Stats(args) => stats::stats(connect(cli).await?, args, false).await,
         Command::Audit(args) => audit::audit(connect(cli).await?, &socket(cli)?, args).await,
-        Command::Config(args) => show_config(cli, args.what).await,
+        Command::Config(args) => {
+            settings::config(cli.config.as_deref(), async || connect(cli).await, &args.what).await
+        }
+        Command::Reload(args) => settings::reload(connect(cli).await?, &args.list).await,
+        Command::LogLevel(args) => settings::log_level(connect(cli).await?, args).await,
         Command::Completion(args) => output::raw(&complete::script(args.shell)),
         Command::Schema(args) => schemas::print(args.command.as_deref()),
         Command::Complete { words } => complete::names(async || connect(cli).await, words).await,
@@ -305,21 +311,6 @@ fn loaded_or_default(cli: &Cli) -> Config {
     config
 }
 
-async fn show_config(cli: &Cli, what: ConfigWhat) -> Result<()> {
-    match what {
-        ConfigWhat::Default => output::print(&config::default_file()),
-        ConfigWhat::Show { daemon: false } => {
-            let loaded = config::load(cli.config.as_deref(), &[])
-                .map_err(|source| Error::Config { source })?;
-            output::print(&loaded.shown())
-        }
-        ConfigWhat::Show { daemon: true } => {
-            let mut client = connect(cli).await?;
-            output::print(&client.admin.config(admin::ConfigRequest {}).await?.into_inner().toml)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,7 +332,7 @@ mod tests {
         ];
         let cli = Cli::try_parse_from(words).unwrap();
         let Command::Serve(serve) = &cli.command else { panic!() };
-        let config = serve_config(&cli, serve).unwrap();
+        let config = serve_config(&cli, serve).unwrap().config;
         assert_eq!(config.socket, PathBuf::from("/x/s"));
         assert_eq!(config.state_dir, PathBuf::from("/a \"b\""));
         assert_eq!(config.network.mtu, Some(1280));

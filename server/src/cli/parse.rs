@@ -6,6 +6,7 @@ use crate::config::{Size, decimal};
 use hull_plan::accounts::{Account, UserSpec};
 use hull_proto::cri as api;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 fn bad(flag: &'static str, value: &str, why: impl Into<String>) -> Error {
     Error::BadFlag { flag, value: value.to_owned(), why: why.into() }
@@ -65,7 +66,7 @@ pub(crate) fn env(
     Ok(value.map(|value| api::KeyValue { key: key.to_owned(), value: value.into_bytes() }))
 }
 
-/// Parses a size in bytes: `64m`, `1.5g`, `1048576`. Units are powers of 1024; `mb` and `MiB` are accepted, too.
+/// Parses a size in bytes that is more than 0: `64m`, `1.5g`, `1Gi`, `1048576`.
 pub(crate) fn size(flag: &'static str, text: &str) -> Result<i64> {
     let size = Size::parse(text).map_err(|why| bad(flag, text, why))?;
     // Every size is one with a sign.
@@ -164,6 +165,14 @@ pub(crate) fn time(flag: &'static str, text: &str, now_ns: i64) -> Result<i64> {
             "it is neither a time such as 2026-01-02T03:04:05Z or 2026-01-02 nor a duration such as 10m",
         )
     })
+}
+
+/// Parses a duration that is more than 0, as in `10m` or `1h30m`.
+pub(crate) fn duration(flag: &'static str, text: &str) -> Result<Duration> {
+    let nanos = duration_ns(text).and_then(|nanos| u64::try_from(nanos).ok()).filter(|of| *of > 0);
+    nanos
+        .map(Duration::from_nanos)
+        .ok_or_else(|| bad(flag, text, "it is not a duration such as 10m or 1h30m"))
 }
 
 /// A duration of numbers with the units h, m, s and ms, in nanoseconds.
@@ -314,6 +323,14 @@ mod tests {
         }
         for text in ["", "x", "10", "1y", "s", "99999999999999999999h", "m5"] {
             assert_eq!(time("--since", text, now).is_ok(), text == "10", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_duration_is_more_than_nothing() {
+        assert_eq!(duration("--for", "1h30m").unwrap(), Duration::from_secs(5400));
+        for text in ["", "0s", "10", "-1m", "x", "1y"] {
+            duration("--for", text).unwrap_err();
         }
     }
 

@@ -5,7 +5,7 @@ use super::error::{Error, Result};
 use super::format::{Kinds, schema};
 use super::{
     disk, doctor, events, host_check, images, info, live, output, play, ports, processes, ps,
-    stats, stored, verify,
+    settings, stats, stored, verify,
 };
 use serde_json::{Map, Value, json};
 
@@ -25,6 +25,8 @@ pub(crate) const KINDS: &[&Kinds] = &[
     &host_check::FINDINGS,
     &doctor::FINDINGS,
     &live::LOAD,
+    &settings::DIFFERENCES,
+    &settings::RELOADED,
     &verify::LAYERS,
     &stored::PULLED,
     &stored::IMPORTED,

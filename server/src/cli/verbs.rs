@@ -110,6 +110,8 @@ pub(crate) const VERBS: &[Verb] = &[
     verb(Node, "info", &[], &["docker info", "nerdctl info", "podman info", "crictl info"]),
     verb(Node, "version", &[], &["docker version", "nerdctl version", "crictl version"]),
     verb(Node, "config", &[], &["containerd config"]),
+    verb(Node, "reload", &[], &[]),
+    verb(Node, "log-level", &[], &[]),
     verb(Node, "audit", &[], &[]),
     verb(Node, "completion", &[], &["crictl completion", "kubectl completion"]),
     verb(Node, "schema", &[], &[]),

@@ -12,6 +12,17 @@ pub(crate) struct Key {
     pub(crate) doc: &'static str,
     /// Shown, commented out, where there is no default.
     pub(super) example: &'static str,
+    /// Whether the daemon takes over a new value while it runs.
+    pub(super) takes: Takes,
+}
+
+/// How a new value of a setting takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// When the configuration is read again: for what begins from then on.
+    AtOnce,
+    /// When the daemon is restarted; pods run on meanwhile.
+    WithRestart,
 }
 
 impl Key {
@@ -19,14 +30,20 @@ impl Key {
     pub(super) fn example(&self) -> &'static str {
         self.example
     }
+
+    /// The same setting, of which the running daemon takes over a new value.
+    const fn live(mut self) -> Self {
+        self.takes = Takes::AtOnce;
+        self
+    }
 }
 
 const fn key(name: &'static str, doc: &'static str) -> Key {
-    Key { name, doc, example: "" }
+    Key { name, doc, example: "", takes: Takes::WithRestart }
 }
 
 const fn unset(name: &'static str, example: &'static str, doc: &'static str) -> Key {
-    Key { name, doc, example }
+    Key { name, doc, example, takes: Takes::WithRestart }
 }
 
 /// The settings, in the order in which they are shown.
@@ -45,8 +62,9 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "log.level",
-        "Log level: off, error, warn, info, debug or trace; or one per module, as in `info,hull=debug`.",
-    ),
+        "Log level: off, error, warn, info, debug or trace; and levels of modules, as in `info,hull_image=debug`. Libraries log from `warn` on, unless they are named as in `info,h2=debug`. `hull log-level` changes it for a time.",
+    )
+    .live(),
     key(
         "log.format",
         "Log format: `text` for people, `json` for log collectors. The log goes to stderr, one line per event.",
@@ -136,11 +154,12 @@ pub(crate) const KEYS: &[Key] = &[
         "network.cni.conf_dir",
         "Directory of CNI network configurations: *.conflist, *.conf and *.json. The first valid one in the order of names is the network of pods. Changes take effect without a restart.",
     ),
-    key("network.cni.bin_dirs", "Directories of CNI plugins, searched in this order."),
+    key("network.cni.bin_dirs", "Directories of CNI plugins, searched in this order.").live(),
     key(
         "network.cni.networks_max",
         "Number of networks in `conf_dir` that each pod is attached to, at most: eth0, eth1 and so on, in the order of the file names.",
-    ),
+    )
+    .live(),
     unset(
         "network.cni.conf_template",
         "\"/etc/hull/cni.conflist.template\"",
@@ -153,20 +172,24 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "network.cni.plugin_timeout_s",
         "Timeout of one call of a CNI plugin, in seconds. After it, the plugin and all processes that it started are killed.",
-    ),
+    )
+    .live(),
     key(
         "network.cni.gc_interval_s",
         "Interval between GC calls to plugins of CNI 1.1, which remove what belongs to no pod, in seconds. The daemon also calls them when it starts.",
-    ),
-    key("runtime.shm_bytes", "Size of the /dev/shm of each pod, in bytes."),
+    )
+    .live(),
+    key("runtime.shm_bytes", "Size of the /dev/shm of each pod, in bytes.").live(),
     key(
         "runtime.seccomp_root",
         "Directory of seccomp profiles of type Localhost: that of the kubelet, `<root-dir>/seccomp`.",
-    ),
+    )
+    .live(),
     key(
         "runtime.cdi_spec_dirs",
         "Directories of specs of the container device interface (CDI): `*.json`, `*.yaml`. Read when a container requests a CDI device; if several directories define a device, the last one takes effect.",
-    ),
+    )
+    .live(),
     key(
         "runtime.hooks_dir",
         "Directories of OCI hooks for containers: files `*.json` of oci-hooks(5), as in `[\"/usr/share/containers/oci/hooks.d\", \"/etc/containers/oci/hooks.d\"]`. A file replaces one of the same name in an earlier directory. Read when a container is created; a file that cannot be used refuses every container. Files, directories and programs must be root's, and not writable by others.",
@@ -174,31 +197,38 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "runtime.default_seccomp",
         "Seccomp profile of containers whose client names none: `unconfined`, the default of CRI (kubelets always name one), or `runtime/default`. Privileged containers are never confined.",
-    ),
+    )
+    .live(),
     key(
         "runtime.default_ulimits",
         "Limits of resources of containers (getrlimit(2)), as in `[\"nofile=1024:524288\"]`: name, soft and hard limit. Without an entry: nofile 1048576; memlock 8 MiB; stack 8 MiB, hard unlimited; nproc and core unlimited; else those of the kernel. Nothing comes from the limits of the daemon's service.",
-    ),
+    )
+    .live(),
     key(
         "runtime.exit_message_output",
         "Whether the message of a container that failed ends with the last lines of its output. Readers of pods may then see what is otherwise only in logs. The pod's annotation `hull.run/exit-message-output: \"true\"` does the same for one pod.",
-    ),
+    )
+    .live(),
     key(
         "runtime.exec_output_bytes_max",
         "Limit on the output of one ExecSync, in bytes per stream. More is dropped, and a last line says so. Both streams together are cut to fit a response of 16 MiB, the limit of the kubelet's client. The exit code is always kept.",
-    ),
+    )
+    .live(),
     key(
         "runtime.exec_drain_s",
         "Time to wait for more output after an ExecSync command has exited, in seconds, if a process that it left behind keeps the pipe open.",
-    ),
+    )
+    .live(),
     key(
         "runtime.exec_syncs_max",
         "Limit on concurrent ExecSync commands of the node; half of it for each container. More are refused (RESOURCE_EXHAUSTED). The default exceeds the probes of 110 pods with three containers each.",
-    ),
+    )
+    .live(),
     key(
         "runtime.launch_timeout_s",
         "Timeout of the launch of a container or a command, until its program runs, in seconds: its mounts may be on slow storage. After it, the launch is killed.",
-    ),
+    )
+    .live(),
     unset(
         "runtime.writable_layer_size",
         "\"10g\"",
@@ -207,7 +237,8 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "runtime.call_memory_bytes_max",
         "Limit on the memory of all requests and ExecSync responses together, in bytes; at most 16 KiB of each message or stream are not counted. A request beyond it is refused (RESOURCE_EXHAUSTED), and a command whose output exceeds it is killed. The daemon itself needs about 30 MiB more. At least 48 MiB.",
-    ),
+    )
+    .live(),
     key(
         "nri.enable",
         "Whether plugins of the node resource interface (NRI) are called for pods and containers.",
@@ -231,78 +262,94 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "nri.registration_timeout_ms",
         "Timeout of the registration of a plugin, and of its synchronization, in milliseconds. After it, the plugin is disconnected.",
-    ),
+    )
+    .live(),
     key(
         "nri.request_timeout_ms",
         "Timeout of one call to a plugin, in milliseconds. After it, the plugin is disconnected and the pod goes on without it, unless the plugin requested another policy.",
-    ),
-    key("image.concurrent_layers", "Number of layers that one pull downloads at the same time."),
-    key("image.pinned", "Images that the garbage collection of the kubelet must keep, by name."),
+    )
+    .live(),
+    key("image.concurrent_layers", "Number of layers that one pull downloads at the same time.").live(),
+    key("image.pinned", "Images that the garbage collection of the kubelet must keep, by name.").live(),
     unset(
         "image.config_path",
         "\"/etc/containerd/certs.d\"",
         "Directory of registry settings in containerd's layout, `<host>/hosts.toml`. Read at every pull; overrides `[[image.registry]]`. Default: none.",
-    ),
+    )
+    .live(),
     unset(
         "image.docker_config",
         "\"/root/.docker/config.json\"",
         "Docker's `config.json`, with credentials and credential helpers for pulls without credentials of their own. Read at every pull. Default: none.",
-    ),
+    )
+    .live(),
     unset(
         "image.policy",
         "\"/etc/hull/policy.toml\"",
         "File that says which repositories are accepted, rejected, or must be signed, and with which keys. Default: all are accepted.",
-    ),
+    )
+    .live(),
     key(
         "image.stall_s",
         "Time after which a connection to a registry that transfers almost nothing counts as stalled and is replaced, in seconds. Time spent unpacking does not count.",
-    ),
+    )
+    .live(),
     key(
         "image.layer_bytes_max",
         "Limit on the size of a decompressed layer, in bytes. A larger layer is rejected as a decompression bomb.",
-    ),
+    )
+    .live(),
     key(
         "image.keep_blobs",
         "Whether compressed layers are kept, too, in `<data_dir>/blobs`, for tools that share them with other nodes. Their disk space is not reported as that of images. Hull itself needs them only to export layers that replace their own entries.",
-    ),
-    key("image.layer_entries_max", "Limit on the number of entries in the archive of a layer."),
+    )
+    .live(),
+    key("image.layer_entries_max", "Limit on the number of entries in the archive of a layer.").live(),
     key(
         "image.layer_apparent_bytes_max",
         "Limit on the total length of the sparse files of a layer, in bytes, including holes. Holes take no disk space.",
-    ),
+    )
+    .live(),
     key(
         "image.layer_seconds_max",
         "Limit on the CPU time of one thread that decompresses, unpacks or verifies a layer, in seconds. Time spent waiting for network or disk does not count.",
-    ),
+    )
+    .live(),
     key(
         "image.archive_bytes_max",
         "Limit on the size of an imported archive, in bytes, compressed and decompressed. The archive is in `data_dir` during the import.",
-    ),
+    )
+    .live(),
     unset(
         "image.registry.host",
         "\"registry.example:5000\"",
         "Registry that this entry configures, as written in image names.",
-    ),
+    )
+    .live(),
     unset(
         MIRRORS,
         "[\"https://mirror.example/v2\"]",
         "Mirrors, as base URLs, that are tried before the registry itself, in this order. Default: none.",
-    ),
+    )
+    .live(),
     unset(
         "image.registry.plain_http",
         "false",
         "Whether to use HTTP without TLS. Loopback addresses may always use it. Default: false.",
-    ),
+    )
+    .live(),
     unset(
         "image.registry.skip_verify",
         "false",
         "Whether to accept any TLS certificate. Default: false.",
-    ),
+    )
+    .live(),
     unset(
         "image.registry.ca_file",
         "\"/etc/hull/registry-ca.pem\"",
         "PEM file with certificates to trust for this registry, in addition to those of the system.",
-    ),
+    )
+    .live(),
 ];
 
 /// The section of registries, `[[image.registry]]`: keys inside it start with this.

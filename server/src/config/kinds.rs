@@ -6,6 +6,7 @@
 use super::keys::{KEYS, Key, REGISTRY, value_at};
 use super::settings::Config;
 use super::shown::without_account;
+use super::size;
 use hull_sys::text::shown;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -29,6 +30,9 @@ impl Kind {
     fn noun(self, key: &str) -> String {
         match self {
             Self::Text => "a string".to_owned(),
+            Self::Whole if is_size(key) => {
+                "a whole number of bytes, or a size such as \"64m\"".to_owned()
+            }
             Self::Whole => format!("a whole number{}", unit(key)),
             Self::Switch => "true or false".to_owned(),
             Self::Texts => "a list of strings".to_owned(),
@@ -39,15 +43,18 @@ impl Kind {
 
 /// The unit of a number, which the end of its key says.
 fn unit(key: &str) -> &'static str {
-    if key.ends_with("_bytes") || key.ends_with("_bytes_max") {
-        " of bytes"
-    } else if key.ends_with("_ms") {
+    if key.ends_with("_ms") {
         " of milliseconds"
     } else if key.ends_with("_s") {
         " of seconds"
     } else {
         ""
     }
+}
+
+/// Whether the setting is a number of bytes, which may have a unit.
+fn is_size(key: &str) -> bool {
+    key.ends_with("_bytes") || key.ends_with("_bytes_max")
 }
 
 /// The default of a setting as TOML, or its example; empty for keys that are not settings.
@@ -102,6 +109,12 @@ pub(super) fn mismatch(key: &str, value: &Spanned<DeValue<'_>>) -> Option<Mismat
                     other(format!("{}, which is too large", shown(number.to_string(), SHOWN_BYTES)))
                 }
             }
+        }
+        (Kind::Whole, DeValue::String(text)) if is_size(key) => {
+            let why = size::parse(text).err()?;
+            let what = format!("the string \"{}\"", shown(text.to_string(), SHOWN_BYTES));
+            let why = format!("{why}: it is {what}, and must be {}", kind.noun(key));
+            Some(Mismatch { why, at })
         }
         (Kind::Text, DeValue::String(_))
         | (Kind::Switch, DeValue::Boolean(_))

@@ -28,6 +28,29 @@ pub(crate) struct Loaded {
     pub(crate) config: Config,
     /// By dotted key. A key that is missing here has its default.
     pub(crate) origins: BTreeMap<String, Origin>,
+    /// Where it was read, to read it again.
+    pub(crate) source: Source,
+}
+
+/// The arguments of [`load`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Source {
+    named: Option<PathBuf>,
+    set: Vec<String>,
+}
+
+impl Source {
+    /// Reads the files again.
+    pub(crate) fn load(&self) -> Result<Loaded, Error> {
+        load(self.named.as_deref(), &self.set)
+    }
+
+    /// The file, whether it exists or not, and the directory of its drop-in files.
+    pub(crate) fn places(&self) -> (PathBuf, PathBuf) {
+        let file = self.named.clone().unwrap_or_else(|| FILE.into());
+        let directory = drop_in_dir(&file);
+        (file, directory)
+    }
 }
 
 impl Loaded {
@@ -77,14 +100,19 @@ pub(crate) fn load(path: Option<&Path>, set: &[String]) -> Result<Loaded, Error>
     for setting in set {
         merged.add(&as_toml(setting)?, |_| Origin::Flag)?;
     }
-    merged.finish()
+    merged.finish(Source { named: path.map(Path::to_owned), set: set.to_vec() })
+}
+
+/// The directory of the drop-in files of `file`.
+fn drop_in_dir(file: &Path) -> PathBuf {
+    let mut directory = file.as_os_str().to_owned();
+    directory.push(".d");
+    directory.into()
 }
 
 /// `<file>.d/*.toml`, by name.
 fn drop_ins(file: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut directory = file.as_os_str().to_owned();
-    directory.push(".d");
-    let directory = PathBuf::from(directory);
+    let directory = drop_in_dir(file);
     let failed = |source| Error::List { path: directory.clone(), source };
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
@@ -165,14 +193,14 @@ impl Merged {
         keys::value_at(&self.table, REGISTRY).and_then(toml::Value::as_array).map_or(0, Vec::len)
     }
 
-    fn finish(self) -> Result<Loaded, Error> {
+    fn finish(self, source: Source) -> Result<Loaded, Error> {
         let Self { table, origins } = self;
         let config = Config::deserialize(table).map_err(|err| Error::Syntax {
             origin: Origin::Default,
             message: err.message().to_owned(),
         })?;
         match validate(&config) {
-            Ok(()) => Ok(Loaded { config, origins }),
+            Ok(()) => Ok(Loaded { config, origins, source }),
             Err((key, why)) => {
                 let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
                 Err(Error::BadValue { key: key.to_owned(), origin, why })

@@ -7,31 +7,37 @@
 //!
 //! The rule: an unknown key is an error that names file, line and the nearest known key, because a
 //! misspelt setting that is ignored is noticed only in production. Each key is described once, in
-//! [`keys`]; `hull config default` and docs/config.md are generated from there.
+//! [`keys`], with how a new value takes effect; `hull config default` and docs/config.md are generated from there.
 //!
 //! Not here: what the parts of the daemon do with their settings. [`parts`] gives each part its own.
 
 #[cfg(test)]
 mod chart_schema;
+mod diff;
 mod error;
 mod keys;
 mod kinds;
 mod layers;
 pub(crate) mod logs;
+mod live;
+pub(crate) mod log_filter;
 mod origin;
 mod parts;
 mod reference;
 mod settings;
 mod shown;
-mod size;
+pub(crate) mod size;
 #[cfg(test)]
 mod tests;
 mod validate;
 
+pub(crate) use diff::{Change, changes, taken_over};
 pub(crate) use error::Error;
 #[cfg(test)]
 pub(crate) use keys::KEYS;
-pub(crate) use layers::load;
+pub(crate) use keys::Takes;
+pub(crate) use layers::{Loaded, Source, load};
+pub(crate) use live::LiveConfig;
 #[cfg(test)]
 pub(crate) use origin::Origin;
 pub(crate) use reference::default_file;

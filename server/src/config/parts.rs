@@ -37,6 +37,14 @@ impl Config {
         }
     }
 
+    /// The time limits of NRI plugins.
+    pub(crate) fn plugin_timeouts(&self) -> hull_nri::Timeouts {
+        hull_nri::Timeouts {
+            registration: Duration::from_millis(self.nri.registration_timeout_ms),
+            request: Duration::from_millis(self.nri.request_timeout_ms),
+        }
+    }
+
     /// The network of new pods.
     pub(crate) fn network_mode(&self) -> hull_network::Mode {
         match self.network.mode {

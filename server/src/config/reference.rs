@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Texts made from the table of settings: the annotated default file, and docs/config.md.
 
+#[cfg(test)]
+use super::keys::Takes;
 use super::keys::{KEYS, REGISTRY, value_at};
 use super::settings::Config;
 use std::fmt::Write as _;
@@ -62,6 +64,15 @@ pub(crate) fn default_file() -> String {
     out
 }
 
+/// The word for it in the column Reload.
+#[cfg(test)]
+fn reload(takes: Takes) -> &'static str {
+    match takes {
+        Takes::AtOnce => "yes",
+        Takes::WithRestart => "restart",
+    }
+}
+
 /// The text of docs/config.md.
 #[cfg(test)]
 pub(super) fn markdown() -> String {
@@ -75,7 +86,12 @@ pub(super) fn markdown() -> String {
          replaces an earlier one, and `[[image.registry]]` entries are combined. Options of `hull serve` come last\n\
          (`--set KEY=VALUE` for any setting). An unknown setting is an error.\n\n\
          `hull config default` prints all settings as an annotated file. `hull config show` prints the merged\n\
-         configuration, and where each value comes from.\n",
+         configuration, and where each value comes from.\n\n\
+         The daemon reads its files again when one of them changes, on SIGHUP, and on `hull reload`. Settings with\n\
+         `yes` under Reload it takes over at once, for what begins from then on; the others it names, and they take\n\
+         effect when it is restarted, which pods do not notice. A file that cannot be used changes nothing.\n\
+         `hull config diff` prints what differs between the files and the daemon.\n\n\
+         Sizes are numbers of bytes, or texts with a unit of 1024 as in `\"64m\"` or `\"1Gi\"`.\n",
     );
     let mut section = "none yet";
     for key in KEYS {
@@ -85,26 +101,29 @@ pub(super) fn markdown() -> String {
             let _ = match of {
                 "" => writeln!(
                     out,
-                    "\n## Top level\n\n| Setting | Default | Description |\n|---|---|---|"
+                    "\n## Top level\n\n| Setting | Default | Reload | Description |\n|---|---|---|---|"
                 ),
                 REGISTRY => {
                     writeln!(
                         out,
-                        "\n## `[[{of}]]`, any number of times\n\n| Setting | Example | Description |\n|---|---|---|"
+                        "\n## `[[{of}]]`, any number of times\n\n| Setting | Example | Reload | Description |\n|---|---|---|---|"
                     )
                 }
                 _ => writeln!(
                     out,
-                    "\n## `[{of}]`\n\n| Setting | Default | Description |\n|---|---|---|"
+                    "\n## `[{of}]`\n\n| Setting | Default | Reload | Description |\n|---|---|---|---|"
                 ),
             };
         }
+        let (reload, doc) = (reload(key.takes), key.doc);
         let _ = match value_at(&defaults, key.name) {
-            Some(value) => writeln!(out, "| `{name}` | `{value}` | {} |", key.doc),
+            Some(value) => writeln!(out, "| `{name}` | `{value}` | {reload} | {doc} |"),
             None if of == REGISTRY => {
-                writeln!(out, "| `{name}` | `{}` | {} |", key.example, key.doc)
+                writeln!(out, "| `{name}` | `{}` | {reload} | {doc} |", key.example)
             }
-            None => writeln!(out, "| `{name}` | unset | {} Example: `{}`. |", key.doc, key.example),
+            None => {
+                writeln!(out, "| `{name}` | unset | {reload} | {doc} Example: `{}`. |", key.example)
+            }
         };
     }
     out

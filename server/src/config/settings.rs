@@ -2,7 +2,7 @@
 //! The settings as types, one per section, with their defaults. What each one means is in [`keys`](super::keys).
 
 use super::logs::Logs;
-use super::size::Size;
+use super::size::{self, Size};
 use crate::limits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -112,6 +112,7 @@ pub(crate) struct Cni {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Runtime {
+    #[serde(deserialize_with = "size::deserialize")]
     pub(crate) shm_bytes: u64,
     pub(crate) seccomp_root: PathBuf,
     pub(crate) cdi_spec_dirs: Vec<PathBuf>,
@@ -119,12 +120,14 @@ pub(crate) struct Runtime {
     pub(crate) default_seccomp: DefaultSeccomp,
     pub(crate) default_ulimits: Vec<String>,
     pub(crate) exit_message_output: bool,
+    #[serde(deserialize_with = "size::deserialize")]
     pub(crate) exec_output_bytes_max: u64,
     pub(crate) exec_drain_s: u64,
     pub(crate) exec_syncs_max: usize,
     pub(crate) launch_timeout_s: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) writable_layer_size: Option<Size>,
+    #[serde(deserialize_with = "size::deserialize")]
     pub(crate) call_memory_bytes_max: u64,
 }
 
@@ -163,10 +166,13 @@ pub(crate) struct Image {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) policy: Option<PathBuf>,
     pub(crate) stall_s: u64,
+    #[serde(deserialize_with = "size::deserialize")]
     pub(crate) layer_bytes_max: u64,
     pub(crate) layer_entries_max: u64,
+    #[serde(deserialize_with = "size::deserialize")]
     pub(crate) layer_apparent_bytes_max: u64,
     pub(crate) layer_seconds_max: u64,
+    #[serde(deserialize_with = "size::deserialize")]
     pub(crate) archive_bytes_max: u64,
     pub(crate) keep_blobs: bool,
     pub(crate) registry: Vec<Registry>,

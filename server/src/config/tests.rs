@@ -154,6 +154,12 @@ fn a_wrong_value_names_file_and_line() {
         ("[network]\npod_cidr = [\"10.88.0.0\"]\n", 2),
         ("\n[log]\nformat = \"xml\"\n", 3),
         ("[network]\n\npod_cidr = []\n", 3),
+        ("[network]\npod_cidr = [\"10.0.0.1/32\"]\n", 2),
+        ("[network]\npod_cidr = [\"fd00::/127\"]\n", 2),
+        ("\n[log]\nlevel = \"info,hull::pods=debug\"\n", 3),
+        ("[[image.registry]]\nhost = \"a\"\nmirrors = [\n\"mirror.example\"]\n", 4),
+        ("[[image.registry]]\nhost = \"a\"\nmirrors = [\"https://\"]\n", 3),
+        ("[runtime]\nshm_bytes = \"64 bananas\"\n", 2),
         ("[network]\npod_cidr = [\"10.0.0.0/24\"]\nwait_for_pod_cidr = true\n", 3),
         ("[network]\ncluster_cidrs = [\"10.244.0.0\"]\n", 2),
         ("socket = \"hull.sock\"\n", 1),
@@ -193,7 +199,7 @@ fn an_mtu_that_links_cannot_have_is_refused_with_its_range() {
 #[test]
 fn an_account_in_a_mirror_is_refused_and_not_shown() {
     for (mirrors, line) in [
-        ("[\n\"b\",\n\"https://me:hunter2@mirror.example\"]", 5),
+        ("[\n\"http://b\",\n\"https://me:hunter2@mirror.example\"]", 5),
         ("\"me:hunter2@mirror.example\"", 3),
     ] {
         let text = format!(
@@ -217,9 +223,9 @@ fn a_value_of_another_type_names_key_value_and_what_is_expected() {
             "`concurrent_layers = 4` under `[image]`",
         ),
         (
-            "[image]\nlayer_bytes_max = \"128GiB\"\n",
+            "[image]\nlayer_bytes_max = \"128Q\"\n",
             2,
-            "`image.layer_bytes_max`: the string \"128GiB\", a whole number of bytes",
+            "`image.layer_bytes_max`: its unit is none of k, the string \"128Q\", a whole number of bytes, such as \"64m\"",
             "`layer_bytes_max = ",
         ),
         (
@@ -295,6 +301,17 @@ fn a_setting_of_the_command_line_with_another_type_is_named() {
     // What takes a string needs no quotes, whatever it looks like.
     assert_eq!(set("network.bridge=5").unwrap().config.network.bridge, "5");
     assert_eq!(set("network.bridge=\"br5\"").unwrap().config.network.bridge, "br5");
+}
+
+#[test]
+fn sizes_have_units() {
+    let text = "[runtime]\nshm_bytes = \"128m\"\ncall_memory_bytes_max = \"1Gi\"\n[image]\nlayer_bytes_max = 4096\n";
+    let (_dir, main) = written(&[("config.toml", text)]);
+    let config = load(Some(&main), &["image.archive_bytes_max=1.5t".into()]).unwrap().config;
+    assert_eq!(config.runtime.shm_bytes, 128 << 20);
+    assert_eq!(config.runtime.call_memory_bytes_max, 1 << 30);
+    assert_eq!(config.image.layer_bytes_max, 4096);
+    assert_eq!(config.image.archive_bytes_max, 3 << 39);
 }
 
 #[test]

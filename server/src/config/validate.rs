@@ -2,6 +2,7 @@
 //! Which values settings may have beyond their types. Pure.
 
 use super::logs::{self, Logs};
+use super::log_filter::Filter;
 use super::settings::{Cgroup, Config, Driver, Image, Log, Network, Nri, Runtime};
 use super::shown::without_account;
 use super::size::LAYER_MIN;
@@ -25,6 +26,8 @@ const CALL_MEMORY_BYTES_MIN: u64 = 48 << 20;
 const MTU: RangeInclusive<u32> = 68..=65_535;
 /// The same with IPv6: RFC 8200, section 5.
 const MTU_OF_V6: RangeInclusive<u32> = 1_280..=65_535;
+/// Fewest bits of a subnet that number its hosts: network, bridge, a pod, and broadcast.
+const HOST_BITS_MIN: u8 = 2;
 /// Longest time for a plugin, in milliseconds: all pods of the node wait for it.
 const PLUGIN_MS_MAX: u64 = 600_000;
 
@@ -114,6 +117,15 @@ fn network(network: &Network) -> Result<(), Invalid> {
         let why = "it must name one IPv4 subnet, one IPv6 subnet, or one of each".into();
         return Err(("network.pod_cidr", why));
     }
+    if let Some(small) =
+        subnets.iter().find(|net| net.max_prefix_len() - net.prefix_len() < HOST_BITS_MIN)
+    {
+        let most = small.max_prefix_len() - HOST_BITS_MIN;
+        let why = format!(
+            "`{small}` has no room for pods: a subnet has at most /{most}, since its bridge has an address as well"
+        );
+        return Err(("network.pod_cidr", why));
+    }
     if network.wait_for_pod_cidr && !subnets.is_empty() {
         let why =
             "pods do not wait for the kubelet if `network.pod_cidr` is set; remove one of them"
@@ -164,12 +176,7 @@ fn nri(nri: &Nri) -> Result<(), Invalid> {
 }
 
 fn log(log: &Log) -> Result<(), Invalid> {
-    let levels = ["off", "error", "warn", "info", "debug", "trace"];
-    // `hull=debug,tonic=warn` is a filter by module.
-    if levels.contains(&log.level.as_str()) || log.level.contains('=') {
-        return Ok(());
-    }
-    Err(("log.level", format!("`{}` is none of {}", log.level, levels.join(", "))))
+    Filter::parse(&log.level).map(drop).map_err(|why| ("log.level", why))
 }
 
 fn container_logs(of: &Logs) -> Result<(), Invalid> {
@@ -190,12 +197,20 @@ fn image(image: &Image) -> Result<(), Invalid> {
     }
 }
 
-/// Checks the address of a mirror: each pull would refuse one with an account.
+/// Checks the address of a mirror: it needs a scheme, and each pull would refuse one with an account.
 pub(super) fn mirror(address: &str) -> Result<(), String> {
     let hidden = without_account(address);
-    if hidden == address {
-        return Ok(());
-    }
+    let has_account = hidden != address;
     let hidden = shown(hidden, SHOWN_BYTES);
-    Err(format!("`{hidden}` has an account in it, and mirrors get none; remove it"))
+    if has_account {
+        return Err(format!("`{hidden}` has an account in it, and mirrors get none; remove it"));
+    }
+    let rest = ["https://", "http://"].iter().find_map(|scheme| address.strip_prefix(scheme));
+    match rest {
+        Some(rest) if !rest.trim_start_matches('/').is_empty() => Ok(()),
+        Some(_) => Err(format!("`{hidden}` has no host")),
+        None => Err(format!(
+            "`{hidden}` has no scheme: write `https://{hidden}`, or `http://{hidden}` for one without TLS"
+        )),
+    }
 }

@@ -148,7 +148,7 @@ pub(crate) fn spec(
         groups: user.groups,
         home: user.home,
     };
-    let defaults = oci_spec::defaults(&node.config, &node.host, &node.apparmor);
+    let defaults = oci_spec::defaults(&node.config.current(), &node.host, &node.apparmor);
     let request = oci_spec::SpecRequest {
         pod: &view,
         config: &record.config,

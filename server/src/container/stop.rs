@@ -59,7 +59,7 @@ pub(crate) async fn stop(mut params: StopParams) -> Result<Stopped, Error> {
     }
     let pod = params.pod.clone();
     if blocking(move || monitors::kill(&pod)).await {
-        warn!(container = %params.id.short(), "monitor that does not tell of a container's end killed");
+        warn!(container_id = %params.id.short(), "monitor that does not tell of a container's end killed");
     }
     if ended(&mut params.state, waits::LOST_MAX).await {
         return Ok(Stopped::Reported);

@@ -7,6 +7,7 @@ use super::events;
 use super::image::Names;
 use super::pulls;
 use super::service::Cri;
+use super::settings;
 use super::status;
 use crate::container::{State, control};
 use crate::limits::call_memory::Received;
@@ -167,7 +168,7 @@ impl Hull for Cri {
         &self,
         _: Request<api::ConfigRequest>,
     ) -> Result<Response<api::ConfigResponse>, Status> {
-        let toml = self.node.config.shown_toml().map_err(|err| {
+        let toml = self.node.config.current().shown_toml().map_err(|err| {
             status::plain(Code::Internal, &format!("cannot show the config: {err}"))
         })?;
         Ok(Response::new(api::ConfigResponse { toml }))
@@ -268,6 +269,20 @@ impl Hull for Cri {
     ) -> Result<Response<api::LoadResponse>, Status> {
         let load = diagnose::load(&self.node).await?;
         Ok(Response::new(api::LoadResponse { load }))
+    }
+
+    async fn reload(
+        &self,
+        request: Request<api::ReloadRequest>,
+    ) -> Result<Response<api::ReloadResponse>, Status> {
+        Ok(Response::new(settings::reload(&self.node, request.into_inner()).await?))
+    }
+
+    async fn log_level(
+        &self,
+        request: Request<api::LogLevelRequest>,
+    ) -> Result<Response<api::LogLevelResponse>, Status> {
+        Ok(Response::new(settings::log_level(&self.node, request.into_inner())?))
     }
 
     async fn doctor(

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Code, Response, Status};
+use tracing::Span;
 
 impl Cri {
     pub(super) async fn create(
@@ -32,6 +33,7 @@ impl Cri {
         if metadata.name.is_empty() {
             return Err(status::invalid("config.metadata.name", "it is empty"));
         }
+        Span::current().record("container", metadata.name.as_str());
         names::check("config.metadata.name", &metadata.name)?;
         let pod = self.pod(&request.pod_sandbox_id)?;
         let config = Box::new(config);

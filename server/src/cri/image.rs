@@ -119,6 +119,8 @@ impl Cri {
     /// Removes an image, or one of its names.
     pub(super) async fn remove_named(&self, name: String, names: Names) -> Result<(), Status> {
         let (node, named) = (Arc::clone(&self.node), name.clone());
+        // Without it nothing is removed, and that is a success.
+        let known = node.images.find(&name);
         let removed = blocking(move || {
             // Checked while the store holds its index: a user of an image publishes that first,
             // and then checks that the image is still there.
@@ -128,7 +130,12 @@ impl Cri {
                 Names::This => node.images.untag(&name, &used),
             }
         });
-        removed.await.map_err(|err| {
+        let removed = removed.await.inspect(|_| {
+            if let Some(image) = known {
+                tracing::info!(image = named, id = image.id, "image or name of an image removed");
+            }
+        });
+        removed.map_err(|err| {
             if matches!(err, hull_image::Error::InUse { .. }) {
                 return status::of_image_in_use(&err, &self.users(&named));
             }

@@ -19,6 +19,7 @@ mod pulls;
 mod runtime;
 mod sandbox;
 mod service;
+mod settings;
 pub(crate) mod status;
 mod stream;
 mod termination;

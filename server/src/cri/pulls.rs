@@ -7,6 +7,8 @@ use crate::history::{End, History};
 use crate::node::{Node, now_ns};
 use hull_image::{Error, Image};
 use std::sync::Arc;
+use std::time::Instant;
+use tracing::{info, warn};
 
 /// The one stage of a pull.
 const STAGE: &str = "pull";
@@ -19,10 +21,12 @@ pub(super) async fn recorded(
     (namespace, pod): (&str, &str),
     pull: impl Future<Output = Result<Arc<Image>, Error>>,
 ) -> Result<Arc<Image>, Error> {
+    let began = Instant::now();
     let id = node.history.begin_pull(name, namespace, pod);
     let caller = Caller { history: &node.history, id: &id, waits: true };
     let pulled = pull.await;
     caller.answered();
+    log(name, (namespace, pod), &pulled, began);
     let error = pulled.as_ref().err().map(|err| Chain(err).to_string()).unwrap_or_default();
     node.history.end_stage(&id, STAGE, error);
     if let Err(err) = &pulled {
@@ -30,6 +34,24 @@ pub(super) async fn recorded(
     }
     node.history.gone(&id);
     pulled
+}
+
+/// A line for the pull, also for one that other callers share.
+fn log(
+    image: &str,
+    (namespace, pod): (&str, &str),
+    pulled: &Result<Arc<Image>, Error>,
+    began: Instant,
+) {
+    // A person's pull is for no pod.
+    let pod = (!pod.is_empty()).then(|| format!("{namespace}/{pod}"));
+    let took_ms = began.elapsed().as_millis();
+    match pulled {
+        Ok(of) => info!(image, pod, id = of.id, size = of.size, took_ms, "image pulled"),
+        Err(err) => {
+            warn!(image, pod, took_ms, error = %Chain(err), hint = err.hint(), "image not pulled");
+        }
+    }
 }
 
 /// The caller of a pull. If it disconnects, the record must not go on for ever.

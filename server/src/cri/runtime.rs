@@ -374,7 +374,7 @@ impl Cri {
 
     /// Verbose info of the node, as JSON by key.
     fn info(&self) -> HashMap<String, String> {
-        let config = shown_config(&self.node.config, self.node.driver.is_systemd());
+        let config = shown_config(&self.node.config.current(), self.node.driver.is_systemd());
         let version = serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "cgroup": format!("{:?}", self.node.cgroups.version()),

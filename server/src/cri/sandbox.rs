@@ -15,6 +15,7 @@ use hull_proto::cri as api;
 use hull_sys::text::shown_json;
 use std::sync::Arc;
 use tonic::{Code, Status};
+use tracing::Span;
 
 impl Cri {
     /// Starts a pod, or waits for the same pod that is being started already: a retry after the
@@ -28,6 +29,9 @@ impl Cri {
             return Err(status::of(Error::UnknownHandler { handler }));
         }
         let config = request.config.ok_or_else(|| status::invalid("config", "it is missing"))?;
+        if let Some(of) = &config.metadata {
+            Span::current().record("pod", format!("{}/{}", of.namespace, of.name));
+        }
         let metadata = check(&config)?;
         let key = Key::of(&metadata);
         let pod = match self.node.registry.named(&key) {

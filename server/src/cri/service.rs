@@ -9,6 +9,7 @@ use crate::streaming::Streaming;
 use hull_proto::id::ContainerId;
 use std::sync::Arc;
 use tonic::Status;
+use tracing::Span;
 
 /// Serves the two CRI services and our own.
 #[derive(Debug, Clone)]
@@ -23,14 +24,21 @@ impl Cri {
         Self { node, streaming }
     }
 
-    /// The pod of this id or id prefix.
+    /// The pod of this id or id prefix. Names it in the call's events.
     pub(super) fn pod(&self, id: &str) -> Result<Pod, Status> {
-        self.node.registry.pod(id).ok_or_else(|| missing("pod", id))
+        let pod = self.node.registry.pod(id).ok_or_else(|| missing("pod", id))?;
+        Span::current().record("pod", pod.view().record.full_name());
+        Ok(pod)
     }
 
-    /// The container of this id or id prefix, and its pod.
+    /// The container of this id or id prefix, and its pod. Names them in the call's events.
     pub(super) fn container(&self, id: &str) -> Result<(ContainerId, Pod), Status> {
-        self.node.registry.container(id).ok_or_else(|| missing("container", id))
+        let found = self.node.registry.container(id).ok_or_else(|| missing("container", id))?;
+        let (id, view) = (&found.0, found.1.view());
+        let (span, container) = (Span::current(), view.containers.get(id));
+        span.record("pod", view.record.full_name());
+        span.record("container", container.map_or(id.short(), |of| of.record.metadata().0));
+        Ok(found)
     }
 }
 

@@ -8,6 +8,7 @@
 
 use crate::error::{Error, HINT_BYTES_MAX, message};
 use crate::monitors;
+use crate::node::reload;
 use crate::oci_spec;
 use crate::pod;
 use hull_proto::monitor::Failure as MonitorFailure;
@@ -56,6 +57,16 @@ pub(crate) fn of_network(error: &hull_network::Error) -> Status {
         Code::InvalidArgument
     } else {
         Code::Unknown
+    };
+    plain(code, &message(error, error.hint()))
+}
+
+/// An error of reading the configuration again.
+pub(crate) fn of_reload(error: &reload::Error) -> Status {
+    let code = match error {
+        reload::Error::Config { .. } => Code::InvalidArgument,
+        reload::Error::Merge => Code::FailedPrecondition,
+        reload::Error::Images { source } => image_code(source),
     };
     plain(code, &message(error, error.hint()))
 }

@@ -11,7 +11,7 @@ use crate::node::Node;
 use crate::storage::blocking;
 use hull_network::cni::Collected;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 /// How long is waited for a moment in which no pod is being attached.
@@ -27,15 +27,29 @@ pub(crate) fn start(node: &Arc<Node>) {
     tokio::spawn(release_free_memory(Arc::clone(node)));
     let node = Arc::clone(node);
     tokio::spawn(async move {
-        let interval = Duration::from_secs(node.config.network.cni.gc_interval_s);
         loop {
             let shared = Arc::clone(&node);
             blocking(move || shared.network.maintain()).await;
             detach_orphans(&node).await;
-            let wait = if collect_garbage(&node).await { interval } else { BUSY };
-            tokio::time::sleep(wait).await;
+            if collect_garbage(&node).await {
+                wait_interval(&node).await;
+            } else {
+                tokio::time::sleep(BUSY).await;
+            }
         }
     });
+}
+
+/// Waits until the interval is over. One that is changed meanwhile counts from the same moment.
+async fn wait_interval(node: &Node) {
+    let began = Instant::now();
+    loop {
+        let interval = Duration::from_secs(node.config.current().network.cni.gc_interval_s);
+        tokio::select! {
+            () = tokio::time::sleep(interval.saturating_sub(began.elapsed())) => return,
+            () = node.reconfigured.notified() => {}
+        }
+    }
 }
 
 /// Drops events that had no reader for long, and returns free memory to the kernel when there is more of it than the
@@ -81,9 +95,9 @@ async fn detach_orphans(node: &Arc<Node>) {
         }
         let (shared, pod) = (Arc::clone(node), id.clone());
         match blocking(move || shared.network.detach(&pod)).await {
-            Ok(()) => info!(pod = %id, "network of a pod that is gone taken away"),
+            Ok(()) => info!(pod_id = %id, "network of a pod that is gone taken away"),
             Err(err) => {
-                warn!(pod = %id, error = %Chain(&err), "network of a pod that is gone not taken away")
+                warn!(pod_id = %id, error = %Chain(&err), "network of a pod that is gone not taken away")
             }
         }
     }

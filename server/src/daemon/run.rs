@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The daemon, read down: open what is on disk, recover, listen, serve, drain.
 
+use super::call_log::CallLog;
 use super::call_memory::Budgeted;
 use super::connection::Connection;
 use super::directories;
 use super::gc;
 use super::in_flight::InFlight;
 use super::network_claim;
+use super::reload;
 use super::service::{self, Service};
+use super::signals::Signals;
 use super::socket;
 use super::stop_requests::StopRequests;
 use super::timelines;
 use super::timeout::DeadlineLayer;
 use crate::apparmor::AppArmor;
-use crate::config::Config;
+use crate::config::{Config, Loaded, Source};
 use crate::container::hooks::Bundles;
 use crate::container::plans::Plans;
 use crate::cri::Cri;
@@ -22,6 +25,7 @@ use crate::history::History;
 use crate::monitors::{self, Monitors};
 use crate::node::{Node, PodCidr, Shared};
 use crate::nri;
+use crate::observe::log_level::LogLevel;
 use crate::pod::driver::{self, Driver};
 use crate::pod::recover;
 use crate::records::{self, Store};
@@ -119,7 +123,8 @@ impl Error {
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub(crate) fn serve(config: Config) -> Result<(), Error> {
+pub(crate) fn serve(loaded: Loaded, log_level: Arc<LogLevel>) -> Result<(), Error> {
+    let Loaded { config, source, origins: _ } = loaded;
     let uid = rustix::process::geteuid();
     if !uid.is_root() {
         return Err(Error::NotRoot { uid: uid.as_raw() });
@@ -140,7 +145,7 @@ pub(crate) fn serve(config: Config) -> Result<(), Error> {
     if let Some(failed) = failed {
         warn!(error = %Chain(&failed), hint = failed.hint(), "no default AppArmor profile");
     }
-    let served = runtime.block_on(run(config, apparmor));
+    let served = runtime.block_on(run(config, (source, log_level), apparmor));
     // Monitors go on; blocking work that hangs on storage must not keep us from ending.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
@@ -157,7 +162,13 @@ fn lock_directories(config: &Config) -> Result<(File, Option<File>), Error> {
     Ok((state, data))
 }
 
-async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
+async fn run(
+    config: Config,
+    live: (Source, Arc<LogLevel>),
+    apparmor: AppArmor,
+) -> Result<(), Error> {
+    // From the beginning: a signal that asks for something waits, and no other one ends the daemon.
+    let signals = Signals::survive().map_err(|source| Error::Signals { source })?;
     let _locks = lock_directories(&config)?;
     let claim = network_claim::claim(&config);
     let _claim = claim.map_err(|source| Error::NetworkClaim { source })?;
@@ -174,7 +185,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let backlog = listener.as_fd().try_clone_to_owned();
     let backlog = backlog.map_err(|source| Error::Backlog { source })?;
     let (plugins, plugin_host) = hull_nri::prepare();
-    let node = Arc::new(open(config, apparmor, plugins)?);
+    let node = Arc::new(open(config, live, apparmor, plugins)?);
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
     timelines::resume(&node);
     gc::start(&node);
@@ -194,22 +205,17 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let streaming = streaming.await.map_err(|source| Error::Streaming { source })?;
     let cri = Cri::new(Arc::clone(&node), streaming);
     let requested = StopRequests::listen().map_err(|source| Error::Signals { source })?;
-    let mut first = requested.clone();
-    let shutdown = async move {
-        first.wait_for(1).await;
-        service.say("STOPPING=1");
-        info!(
-            "shutdown requested; calls in progress are finished first, unless it is requested again"
-        );
-    };
     let calls = InFlight::new();
+    let call_log = CallLog::default();
+    reload::start(&node, signals, call_log.clone());
     let budget = Budgeted(Arc::clone(&node.call_memory));
     let serving = Server::builder()
         .layer(calls.clone())
+        .layer(call_log)
         .layer(DeadlineLayer)
         .layer(budget)
         .add_routes(services(cri))
-        .serve_with_incoming_shutdown(connections(listener), shutdown);
+        .serve_with_incoming_shutdown(connections(listener), shutdown(requested.clone(), service));
     let served = tokio::select! {
         served = serving => served.map_err(|source| Error::Serve { source }),
         () = drained(requested, &calls) => Ok(()),
@@ -221,6 +227,13 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     blocking(move || history.write()).await;
     info!("ended; pods go on running");
     served
+}
+
+/// Resolves at the first request to end.
+async fn shutdown(mut requested: StopRequests, service: Service) {
+    requested.wait_for(1).await;
+    service.say("STOPPING=1");
+    info!("shutdown requested; calls in progress are finished first, unless it is requested again");
 }
 
 /// The connections of clients, as they come.
@@ -262,7 +275,12 @@ fn verify_layers(node: &Arc<Node>) {
 }
 
 /// Opens all that a node consists of.
-fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Result<Node, Error> {
+fn open(
+    config: Config,
+    (config_source, log_level): (Source, Arc<LogLevel>),
+    apparmor: AppArmor,
+    plugins: hull_nri::Plugins,
+) -> Result<Node, Error> {
     let directories = |source| Error::Directories { source };
     let (images, problems) =
         hull_image::Store::open(config.images()).map_err(|source| Error::Images { source })?;
@@ -305,6 +323,8 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
         history: History::open(config.state_dir.join("history")),
         plugins,
         config,
+        config_source,
+        log_level,
     });
     records::create_dir(&node.run_dir()).map_err(directories)?;
     records::create_dir(&node.rootfs_dir()).map_err(directories)?;

@@ -79,7 +79,10 @@ impl Service {
                 Ok(Ok(())) => self.say("WATCHDOG=1"),
                 Ok(Err(why)) => warn!(why, "the daemon's own call failed; no sign of life"),
                 Err(_) => {
-                    warn!(waited = ?turn, "the daemon's own call was not answered; no sign of life")
+                    warn!(
+                        waited_s = turn.as_secs(),
+                        "the daemon's own call was not answered; no sign of life"
+                    )
                 }
             }
         }

@@ -49,7 +49,7 @@ impl Known {
     /// down.
     pub(super) fn of(node: &Node) -> Self {
         let views = node.registry.views();
-        let dir = |name: &str| names_in(&node.config.state_dir.join(name));
+        let dir = |name: &str| names_in(&node.config.current().state_dir.join(name));
         let recorded = |name: &str| {
             let names = dir(name).into_iter();
             names.filter_map(|name| name.strip_suffix(".json").map(str::to_owned)).collect()
@@ -150,7 +150,7 @@ pub(super) fn on_host(node: &Node, proof: &BTreeSet<String>) -> Vec<Leak> {
     found.extend(monitors.map(|pod| Leak::Monitor { pod }));
     found.extend(cgroups(node, proof));
     found.extend(node.network.attachments().into_iter().map(|pod| Leak::Network { pod }));
-    found.extend(pinned(&node.config.network.cni.netns_dir, proof));
+    found.extend(pinned(&node.config.current().network.cni.netns_dir, proof));
     let layers = node.images.rootfs_ids().into_iter();
     let layers = layers.filter_map(|name| ContainerId::parse(&name).ok());
     found.extend(layers.map(|container| Leak::WritableLayer { container }));

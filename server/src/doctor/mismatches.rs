@@ -226,7 +226,7 @@ pub(super) fn of_node(node: &Node) -> Vec<Finding> {
     let mut found = Vec::new();
     if let Ok(false) = node.network.has_rules() {
         let text = "rules of pods were removed by somebody else";
-        let name = format!("nftables table {}", node.config.network.table);
+        let name = format!("nftables table {}", node.config.current().network.table);
         let hint = "the next status of the node writes them again; find out what flushes the node's rules, such as \
                     a restart of a firewall";
         found.push(mismatch("rules", name, text.into(), hint.into()));
@@ -238,7 +238,7 @@ pub(super) fn of_node(node: &Node) -> Vec<Finding> {
             found.push(mismatch("image", name, "a layer of it is broken".into(), hint.into()));
         }
     }
-    found.extend(RECORDS.iter().flat_map(|name| set_aside(&node.config.state_dir, name)));
+    found.extend(RECORDS.iter().flat_map(|name| set_aside(&node.config.current().state_dir, name)));
     found
 }
 

@@ -11,7 +11,7 @@ use hull_sys::time::now_ns;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
@@ -264,16 +264,19 @@ impl History {
     }
 }
 
-/// Does `work` as the stage `name` of `id`, a part of the stage `part_of`.
+/// Does `work` as the stage `name` of `id`, a part of the stage `part_of`. Its time is in the log at `debug`, within the
+/// span of the pod.
 pub(crate) async fn timed<T, E: std::error::Error>(
     history: &History,
     id: &str,
     (part_of, name): (&'static str, &'static str),
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
+    let began = Instant::now();
     history.begin_stage(id, part_of, name);
     let done = work.await;
     let error = done.as_ref().err().map(|err| Chain(err).to_string()).unwrap_or_default();
+    debug!(part_of, part = name, took_us = began.elapsed().as_micros(), error, "part done");
     history.end_stage(id, name, error);
     done
 }

@@ -25,7 +25,7 @@ const COPIES: u64 = 2;
 /// All that calls may hold.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    most: u64,
+    most: AtomicU64,
     used: AtomicU64,
 }
 
@@ -37,7 +37,12 @@ pub(crate) struct UsedUp {
 
 impl Budget {
     pub(crate) fn new(most: u64) -> Arc<Self> {
-        Arc::new(Self { most, used: AtomicU64::new(0) })
+        Arc::new(Self { most: AtomicU64::new(most), used: AtomicU64::new(0) })
+    }
+
+    /// Changes how much there is. What is leased stays leased.
+    pub(crate) fn set_most(&self, most: u64) {
+        self.most.store(most, Ordering::Relaxed);
     }
 
     /// A lease on nothing yet.
@@ -56,7 +61,8 @@ pub(crate) struct Lease {
 impl Lease {
     /// Counts `bytes` more, and their copies.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), UsedUp> {
-        let (most, more) = (self.of.most, (bytes as u64).saturating_mul(COPIES));
+        let most = self.of.most.load(Ordering::Relaxed);
+        let more = (bytes as u64).saturating_mul(COPIES);
         let grown = |used: u64| used.checked_add(more).filter(|used| *used <= most);
         match self.of.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown) {
             Ok(_) => {
@@ -128,6 +134,8 @@ mod tests {
         assert_eq!(one.grow(usize::MAX), Err(UsedUp { most: 100 }));
         drop(one);
         two.grow(30).unwrap();
+        budget.set_most(60);
+        assert_eq!(two.grow(1), Err(UsedUp { most: 60 }));
         drop(two);
         assert_eq!(budget.used.load(Ordering::Relaxed), 0);
     }

@@ -16,12 +16,13 @@
 
 mod clock;
 mod ids;
+pub(crate) mod reload;
 
 pub(crate) use clock::now_ns;
 pub(crate) use ids::{new_container_id, new_pod_id};
 
 use crate::apparmor::AppArmor;
-use crate::config::Config;
+use crate::config::{Change, Config, LiveConfig, Source};
 use crate::container::exec::ExecSlots;
 use crate::container::hooks::Bundles;
 use crate::container::plans::Plans;
@@ -30,6 +31,7 @@ use crate::history::History;
 use crate::limits::call_memory::Budget;
 use crate::monitors::Monitors;
 use crate::observe::events::Events;
+use crate::observe::log_level::LogLevel;
 use crate::observe::stats::{Layers, Rates};
 use crate::pod::driver::Driver;
 use crate::pod::registry::Registry;
@@ -44,7 +46,14 @@ use std::time::Duration;
 /// The state that all parts of the daemon share.
 #[derive(Debug)]
 pub(crate) struct Node {
-    pub(crate) config: Config,
+    pub(crate) config: LiveConfig,
+    /// Where the configuration was read.
+    pub(crate) config_source: Source,
+    /// Held while the configuration is read again: the settings that wait for a restart.
+    pub(crate) reloading: tokio::sync::Mutex<Vec<Change>>,
+    /// The configuration was replaced.
+    pub(crate) reconfigured: tokio::sync::Notify,
+    pub(crate) log_level: Arc<LogLevel>,
     pub(crate) images: Arc<hull_image::Store>,
     pub(crate) network: hull_network::Network,
     pub(crate) cgroups: hull_cgroup::CgroupFs,
@@ -64,6 +73,8 @@ pub(crate) struct Node {
     /// Timelines of pods, containers and images, for people who ask.
     pub(crate) history: Arc<History>,
     pub(crate) plugins: hull_nri::Plugins,
+    /// The time limits of plugins.
+    pub(crate) plugin_timeouts: hull_nri::LiveTimeouts,
     /// Pods can have user namespaces; or why not.
     pub(crate) user_namespaces: Result<(), String>,
     pub(crate) registry: Registry,
@@ -85,6 +96,8 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
+    pub(crate) config_source: Source,
+    pub(crate) log_level: Arc<LogLevel>,
     pub(crate) images: Arc<hull_image::Store>,
     pub(crate) network: hull_network::Network,
     pub(crate) cgroups: hull_cgroup::CgroupFs,
@@ -118,6 +131,8 @@ impl Node {
     pub(crate) fn new(shared: Shared) -> Self {
         let Shared {
             config,
+            config_source,
+            log_level,
             images,
             network,
             cgroups,
@@ -142,7 +157,12 @@ impl Node {
             call_memory: Budget::new(config.runtime.call_memory_bytes_max),
             doctor: tokio::sync::Semaphore::new(1),
             exec_slots: ExecSlots::new(config.runtime.exec_syncs_max),
-            config,
+            plugin_timeouts: hull_nri::LiveTimeouts::new(config.plugin_timeouts()),
+            config: LiveConfig::new(config),
+            config_source,
+            reloading: tokio::sync::Mutex::default(),
+            reconfigured: tokio::sync::Notify::new(),
+            log_level,
             images,
             network,
             cgroups,
@@ -170,7 +190,7 @@ impl Node {
     /// How long the launch of a process may take, from the request to its `execve`, by a monitor that answers:
     /// mounts of the container may be on storage that is slow. Then it is killed.
     pub(crate) fn launch_max(&self) -> Duration {
-        Duration::from_secs(self.config.runtime.launch_timeout_s)
+        Duration::from_secs(self.config.current().runtime.launch_timeout_s)
     }
 
     /// The pod's own directory.
@@ -180,7 +200,7 @@ impl Node {
 
     /// Where the pods' directories are.
     pub(crate) fn run_dir(&self) -> PathBuf {
-        self.config.state_dir.join("run")
+        self.config.current().state_dir.join("run")
     }
 
     /// Where the files are that the pod's containers have in /etc. Containers write to them as much as they like: they
@@ -191,7 +211,7 @@ impl Node {
 
     /// Where all pods' files are.
     pub(crate) fn pod_files_dir(&self) -> PathBuf {
-        self.config.data_dir.join("pods")
+        self.config.current().data_dir.join("pods")
     }
 
     /// Where the pod's monitor listens.
@@ -201,7 +221,7 @@ impl Node {
 
     /// The empty directory where roots are mounted.
     pub(crate) fn rootfs_dir(&self) -> PathBuf {
-        self.config.state_dir.join("rootfs")
+        self.config.current().state_dir.join("rootfs")
     }
 
     /// A number that no exec has had.

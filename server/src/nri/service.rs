@@ -2,15 +2,13 @@
 //! Starts plugins and serves their own requests: snapshots of the node, new limits and evictions.
 
 use super::messages;
-use crate::config::Config;
 use crate::error::Chain;
 use crate::node::Node;
 use crate::pod::Command;
 use crate::storage::blocking;
-use hull_nri::{Host, PluginRequest, Settings, Timeouts};
+use hull_nri::{Host, PluginRequest, Settings};
 use hull_proto::nri::{ContainerEviction, ContainerUpdate};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -20,21 +18,19 @@ const EVICTION_GRACE_S: u64 = 10;
 
 /// Starts plugins and serves their requests.
 pub(crate) fn start(node: &Arc<Node>, host: Host) {
-    let Some(settings) = settings(&node.config) else { return };
+    let Some(settings) = settings(node) else { return };
     let requests = host.start(settings);
     tokio::spawn(serve(Arc::clone(node), requests));
 }
 
-fn settings(config: &Config) -> Option<Settings> {
+fn settings(node: &Node) -> Option<Settings> {
+    let config = node.config.current();
     let nri = &config.nri;
     nri.enable.then(|| Settings {
         socket: (!nri.disable_connections).then(|| nri.socket.clone()),
         plugin_path: nri.plugin_path.clone(),
         config_path: nri.plugin_config_path.clone(),
-        timeouts: Timeouts {
-            registration: Duration::from_millis(nri.registration_timeout_ms),
-            request: Duration::from_millis(nri.request_timeout_ms),
-        },
+        timeouts: node.plugin_timeouts.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
     })
 }
@@ -104,13 +100,17 @@ pub(super) fn evict(node: &Node, plugin: &str, evictions: Vec<ContainerEviction>
             warn!(plugin, container = %container_id.escape_default(), "plugin evicts a container that does not exist");
             continue;
         };
-        info!(plugin, container = %id.short(), reason, "evicting a container for a plugin");
+        let view = pod.view();
+        let (of_pod, name) =
+            (view.record.full_name(), view.containers.get(&id).map(|of| of.record.metadata().0));
+        info!(plugin, pod = of_pod, container = name, container_id = %id.short(), reason, "evicting a container for a plugin");
+        drop(view);
         tokio::spawn(async move {
             let grace_s = EVICTION_GRACE_S;
             let stopped =
                 pod.request(|reply| Command::Stop { id: id.clone(), grace_s, reply }).await;
             if let Err(err) = stopped {
-                warn!(container = %id.short(), error = %Chain(&*err), "container not evicted");
+                warn!(pod = of_pod, container_id = %id.short(), error = %Chain(&*err), "container not evicted");
             }
         });
     }

@@ -1,54 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The daemon's log: one line per event on stderr, as text or as JSON.
+//! The daemon's log: one line per event on stderr, as text or as [JSON](super::log_json).
 //!
 //! The rule: an event is one line, whatever is in it. Fields hold names of images and programs, paths
 //! and answers of registries; each is escaped and cut where it becomes text ([`hull_sys::text`]), so
 //! only the daemon itself begins a line of its log. A panic is an event as well, since its message
 //! may quote such text.
 
+use super::log_json::{JsonEvent, JsonFields};
+use super::log_level::{LogLevel, targets};
+use crate::config::log_filter::Filter;
 use crate::config::{Log, LogFormat};
-use hull_sys::text::{MESSAGE_BYTES_MAX, shown, shown_json, shown_lines};
-use serde_json::Value;
-use std::io::{self, IsTerminal as _, Write};
+use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
+use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
 use tracing::Subscriber;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{FormatFields, debug_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer, Registry, reload};
 
 /// Starts the log. Called once, before the first event.
-pub(crate) fn start(config: &Log) {
-    let colours = io::stderr().is_terminal();
+pub(crate) fn start(config: &Log) -> Arc<LogLevel> {
+    // It was checked when the configuration was read.
+    let configured = Filter::parse(&config.level).unwrap_or_default();
+    let (filter, handle) = reload::Layer::new(targets(&configured));
     match config.format {
-        LogFormat::Text => text(&config.level, colours, io::stderr).init(),
-        LogFormat::Json => json(&config.level, io::stderr).init(),
+        LogFormat::Text => text(filter, io::stderr().is_terminal(), io::stderr).init(),
+        LogFormat::Json => json(filter, io::stderr).init(),
     }
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a bug in hull")));
+    Arc::new(LogLevel::new(handle, configured))
 }
 
-fn text<W>(level: &str, colours: bool, to: W) -> impl Subscriber + Send + Sync + 'static
+fn text<F, W>(filter: F, colours: bool, to: W) -> impl Subscriber + Send + Sync + 'static
 where
+    F: Layer<Registry> + Send + Sync + 'static,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt()
-        .with_env_filter(filter(level))
-        .with_ansi(colours)
-        .fmt_fields(fields())
-        .with_writer(to)
-        .finish()
+    let lines = tracing_subscriber::fmt::layer();
+    let lines = lines.with_ansi(colours).fmt_fields(fields()).with_writer(to);
+    tracing_subscriber::registry().with(filter).with(lines)
 }
 
-fn json<W>(level: &str, to: W) -> impl Subscriber + Send + Sync + 'static
+fn json<F, W>(filter: F, to: W) -> impl Subscriber + Send + Sync + 'static
 where
+    F: Layer<Registry> + Send + Sync + 'static,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let to = Documents(to);
-    tracing_subscriber::fmt().with_env_filter(filter(level)).json().with_writer(to).finish()
-}
-
-fn filter(level: &str) -> EnvFilter {
-    EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"))
+    let lines = tracing_subscriber::fmt::layer();
+    let lines = lines.event_format(JsonEvent).fmt_fields(JsonFields).with_writer(to);
+    tracing_subscriber::registry().with(filter).with(lines)
 }
 
 /// Fields as `message name=value …`, each value on one line.
@@ -63,58 +66,20 @@ fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
     .delimited(" ")
 }
 
-/// Hands on JSON documents, one a line, with every string in them escaped and cut.
-#[derive(Debug)]
-struct Documents<W>(W);
-
-impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Documents<W> {
-    type Writer = Document<W::Writer>;
-
-    fn make_writer(&'w self) -> Self::Writer {
-        Document(self.0.make_writer())
-    }
-}
-
-/// Takes one document by one write, as `tracing_subscriber::fmt` gives it.
-#[derive(Debug)]
-struct Document<W>(W);
-
-impl<W: Write> Write for Document<W> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(line);
-        let safe = match serde_json::from_str(&text) {
-            Ok(document) => format!("{}\n", shown_json(&cut(document).to_string())),
-            Err(_) => shown_lines(&text).into_owned(),
-        };
-        self.0.write_all(safe.as_bytes())?;
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-/// The document with every string in it as one line of bounded length.
-fn cut(value: Value) -> Value {
-    match value {
-        Value::String(text) => Value::String(shown(text, MESSAGE_BYTES_MAX)),
-        Value::Array(items) => Value::Array(items.into_iter().map(cut).collect()),
-        Value::Object(items) => {
-            Value::Object(items.into_iter().map(|(key, item)| (key, cut(item))).collect())
-        }
-        plain @ (Value::Null | Value::Bool(_) | Value::Number(_)) => plain,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
+    use std::io::Write;
     use std::sync::{Arc, Mutex, PoisonError};
     use tracing::subscriber::with_default;
 
     const FORGED: &str =
         "x\n2026-11-29T00:00:00.000000Z  INFO hull: pod removed\r\u{1b}[2J\u{9b}1m\u{202e}";
+
+    fn info() -> impl Layer<Registry> + Send + Sync + 'static {
+        targets(&Filter::default())
+    }
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -155,7 +120,7 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line_of_text_whatever_is_in_it() {
-        let log = written(|sink| Box::new(text("info", false, move || sink.clone())));
+        let log = written(|sink| Box::new(text(info(), false, move || sink.clone())));
         assert_three_safe_lines(&log);
         let line = log.lines().nth(1).unwrap();
         assert!(line.contains("plain image=x\\n2026"), "{line}");
@@ -163,7 +128,7 @@ mod tests {
 
     #[test]
     fn an_event_is_one_document_whatever_is_in_it() {
-        let log = written(|sink| Box::new(json("info", move || sink.clone())));
+        let log = written(|sink| Box::new(json(info(), move || sink.clone())));
         assert_three_safe_lines(&log);
         for line in log.lines() {
             let event: Value = serde_json::from_str(line).unwrap();
@@ -175,10 +140,10 @@ mod tests {
     fn a_long_field_is_cut() {
         for make in [
             |sink: Sink| -> Box<dyn Subscriber + Send + Sync> {
-                Box::new(text("info", false, move || sink.clone()))
+                Box::new(text(info(), false, move || sink.clone()))
             },
             |sink: Sink| -> Box<dyn Subscriber + Send + Sync> {
-                Box::new(json("info", move || sink.clone()))
+                Box::new(json(info(), move || sink.clone()))
             },
         ] {
             let sink = Sink::default();
@@ -189,5 +154,36 @@ mod tests {
             assert!(log.len() < 2 * MESSAGE_BYTES_MAX, "{}", log.len());
             assert!(String::from_utf8(log).unwrap().contains('…'));
         }
+    }
+
+    #[test]
+    fn numbers_are_numbers_and_spans_have_their_fields() {
+        let sink = Sink::default();
+        let to = sink.clone();
+        with_default(json(info(), move || to.clone()), || {
+            let span = tracing::error_span!("call", verb = "Stop", pod = tracing::field::Empty);
+            span.record("pod", "default/web");
+            let _entered = span.enter();
+            let took = std::time::Duration::from_millis(12);
+            tracing::info!(
+                took_ms = took.as_millis(),
+                pid = 7_i32,
+                share = 0.5,
+                done = true,
+                "ended"
+            );
+            tracing::debug!("not at this level");
+        });
+        let log = sink.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let event: Value = serde_json::from_slice(&log).unwrap();
+        let fields = serde_json::json!({
+            "message": "ended", "took_ms": 12, "pid": 7, "share": 0.5, "done": true,
+        });
+        assert_eq!(event["fields"], fields);
+        let span = serde_json::json!({"name": "call", "verb": "Stop", "pod": "default/web"});
+        assert_eq!(event["span"], span);
+        assert_eq!(event["spans"], serde_json::json!([span]));
+        assert_eq!((&event["level"], &event["target"]), (&"INFO".into(), &module_path!().into()));
+        assert!(hull_sys::time::parse_rfc3339(event["timestamp"].as_str().unwrap()).is_some());
     }
 }

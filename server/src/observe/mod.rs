@@ -6,6 +6,8 @@ pub(crate) mod account;
 pub(crate) mod event_log;
 pub(crate) mod events;
 pub(crate) mod load;
+mod log_json;
+pub(crate) mod log_level;
 pub(crate) mod logging;
 pub(crate) mod metrics;
 pub(crate) mod stats;

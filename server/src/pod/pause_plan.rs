@@ -16,7 +16,7 @@ pub(crate) fn pause_plan(
         id: &record.id,
         config: &record.config,
         cgroup: &record.cgroup,
-        shm_bytes: node.config.runtime.shm_bytes,
+        shm_bytes: node.config.current().runtime.shm_bytes,
         user_namespaces: &node.user_namespaces,
     })
 }

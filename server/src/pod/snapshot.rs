@@ -38,7 +38,7 @@ impl PodSnapshot {
             // One that hangs does not keep the numbers of others.
             let held = tokio::time::timeout(waits::PAUSE_MAX, client.pause(*pause_pid)).await;
             if !matches!(held, Ok(Ok(_))) {
-                tracing::debug!(pod = %self.id.short(), ?held, "pause process not held");
+                tracing::debug!(pod_id = %self.id.short(), ?held, "pause process not held");
             }
         }
     }

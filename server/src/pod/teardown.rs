@@ -108,12 +108,12 @@ async fn end_processes(
     let pod = record.cgroup.clone();
     let cleared = blocking(move || {
         if shutdown == Shutdown::Unresponsive && monitors::kill(&id) {
-            tracing::warn!(pod = %id, "monitor that did not answer killed");
+            tracing::warn!(pod_id = %id, "monitor that did not answer killed");
         }
         paths.iter().try_for_each(|path| clear_cgroup(&node.cgroups, path, &pod))?;
         // Nothing of the pod is left that it could wait for.
         if shutdown == Shutdown::InProgress && monitors::kill(&id) {
-            tracing::warn!(pod = %id, "monitor that did not end with its pod killed");
+            tracing::warn!(pod_id = %id, "monitor that did not end with its pod killed");
         }
         Ok(())
     });
@@ -150,7 +150,7 @@ async fn shut_down(id: &PodId, client: &Client) -> Shutdown {
         Ok(Ok(())) => Shutdown::Done,
         // The cgroups have to do it.
         Ok(Err(err)) => {
-            tracing::warn!(pod = %id, error = %err, "monitor did not shut its pod down");
+            tracing::warn!(pod_id = %id, error = %err, "monitor did not shut its pod down");
             Shutdown::Unresponsive
         }
         Err(_) => {

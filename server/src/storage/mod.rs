@@ -66,8 +66,9 @@ impl Storage {
         let call = tokio::task::spawn_blocking({
             let (hung, key, ended) =
                 (Arc::clone(&self.hung), directory.to_owned(), Arc::clone(&ended));
+            let span = tracing::Span::current();
             move || {
-                let done = work();
+                let done = span.in_scope(work);
                 let mut hung = lock(&hung);
                 ended.store(true, Ordering::Relaxed);
                 hung.remove(&key);

@@ -78,7 +78,8 @@ pub(super) async fn exec(
     };
     let (status, left) = match outcome {
         Copied::Disconnected => {
-            info!(%container, "client of an exec disconnected; its process is killed");
+            let (pod, name) = names(node, container);
+            info!(pod, container = name, container_id = %container.short(), "client of an exec disconnected; its process is killed");
             return;
         }
         Copied::Ended(outcome) => (status_message(&outcome, version), None),
@@ -92,9 +93,18 @@ pub(super) async fn exec(
         })
         .await;
     if let Some(process) = left {
-        info!(%container, "client of an exec detached; its process runs on");
+        let (pod, name) = names(node, container);
+        info!(pod, container = name, container_id = %container.short(), "client of an exec detached; its process runs on");
         process.discard_output().await;
     }
+}
+
+/// The names of a container's pod and its own, for the log.
+fn names(node: &Node, id: &ContainerId) -> (Option<String>, Option<String>) {
+    let view = node.registry.container(id.as_str()).map(|(_, pod)| pod.view());
+    let name = view.as_ref().and_then(|view| view.containers.get(id));
+    let name = name.map(|of| of.record.metadata().0.to_owned());
+    (view.map(|view| view.record.full_name()), name)
 }
 
 /// The status for a client that has left its process running.
@@ -203,7 +213,7 @@ async fn with_pipes(
         tty: false,
     };
     let (exited, ended) = watch::channel(false);
-    let drain = Duration::from_secs(node.config.runtime.exec_drain_s);
+    let drain = Duration::from_secs(node.config.current().runtime.exec_drain_s);
     let (mut fds, mut out, mut input) = (Vec::new(), Vec::new(), None);
     if let Some(client) = stdin {
         match exec::pipe_in() {
@@ -260,7 +270,7 @@ async fn in_terminal(
         Err(source) => return Copied::Ended(Err(Error::ExecPipes { source }.into())),
     };
     let (exited, ended) = watch::channel(false);
-    let drain = Duration::from_secs(node.config.runtime.exec_drain_s);
+    let drain = Duration::from_secs(node.config.current().runtime.exec_drain_s);
     let left = Notify::new();
     let sizes = async {
         if let Some(sizes) = sizes

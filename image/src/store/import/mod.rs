@@ -13,6 +13,7 @@ mod compression;
 
 use super::commit::{CompleteImage, commit};
 use super::layers::{Layers, NewLayer};
+use super::settings::LiveSettings;
 use crate::digest::Digest;
 use crate::error::Cause;
 use crate::layer::Expected;
@@ -23,7 +24,6 @@ use crate::manifest::{
     self, CONFIG_BYTES_MAX, Descriptor, ImageConfig, MANIFEST_BYTES_MAX, Manifest, Search, Step,
     Way,
 };
-use crate::policy::Policy;
 use crate::reference::Reference;
 use crate::types::{Imported, Imports, Left, Platform};
 use crate::unpack::clean;
@@ -97,8 +97,7 @@ fn spooled(source: sys::Error) -> Cause {
 pub(super) struct Importer {
     pub(super) layers: Arc<Layers>,
     pub(super) machine: Machine,
-    pub(super) policy: Option<Arc<Policy>>,
-    pub(super) archive_bytes_max: u64,
+    pub(super) settings: LiveSettings,
 }
 
 impl Importer {
@@ -161,7 +160,7 @@ impl Importer {
         let mut reader = BufReader::with_capacity(BUFFER_BYTES, archive);
         reader.seek(SeekFrom::Start(0)).map_err(failed)?;
         let mut plain = compression::inflate(&mut reader).map_err(failed)?;
-        let max = self.archive_bytes_max;
+        let max = self.settings.current().limits.archive_bytes;
         let (mut buffer, mut written) = (vec![0; BUFFER_BYTES], 0);
         loop {
             work.check().map_err(failed)?;
@@ -284,7 +283,7 @@ impl Importer {
         found: &Archived,
         work: &Work,
     ) -> Result<CompleteImage, Cause> {
-        if let Some(policy) = &self.policy {
+        if let Some(policy) = &self.settings.current().policy {
             policy.check_import(&found.names)?;
         }
         let (id, config) = (Digest::of(found.text.as_bytes()), &found.config);

@@ -109,6 +109,18 @@ impl Index {
         }
     }
 
+    /// Replaces the names of the images that the kubelet must not remove.
+    pub(super) fn set_pinned(&mut self, pinned: BTreeSet<String>) {
+        self.pinned = pinned;
+        for image in self.images.values_mut() {
+            let mut names = image.repo_tags.iter().chain(&image.repo_digests);
+            let is_pinned = names.any(|name| self.pinned.contains(name));
+            if image.pinned != is_pinned {
+                Arc::make_mut(image).pinned = is_pinned;
+            }
+        }
+    }
+
     /// Reads all records. In a store that is `writable`, sets aside those that cannot be read and sweeps
     /// layers without a record.
     pub(super) fn load(&mut self, writable: bool) -> sys::Result<Vec<Problem>> {

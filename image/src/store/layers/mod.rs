@@ -16,6 +16,7 @@ use super::index::{IndexWriter, SharedIndex};
 use super::integrity::Integrity;
 use super::layout::Layout;
 use super::scratch::Scratch;
+use super::settings::LiveSettings;
 use crate::digest::Digest;
 use crate::error::Cause;
 use crate::file_list::{self, Writer};
@@ -23,7 +24,7 @@ use crate::fs::files;
 use crate::layer::progress::LayerProgress;
 use crate::layer::tee_reader::TeeReader;
 use crate::layer::{self, Expected};
-use crate::limits::{IMPLIED_NAME_BYTES, Limits, Work};
+use crate::limits::{IMPLIED_NAME_BYTES, Work};
 use crate::unpack::{self, Unpacked};
 use crate::view;
 use directories::Below;
@@ -52,9 +53,7 @@ pub(super) struct Layers {
     pub(super) layout: Layout,
     pub(super) index: SharedIndex,
     pub(super) integrity: Arc<Integrity>,
-    pub(super) limits: Limits,
-    /// Store the compressed layers too.
-    pub(super) keep_blobs: bool,
+    pub(super) settings: LiveSettings,
     pub(super) locks: LayerLocks,
 }
 
@@ -113,7 +112,7 @@ impl Layers {
         files::make_dir(scratch.path(), 0o755).map_err(&keep)?;
         let root = files::open_dir(scratch.path()).map_err(&keep)?;
         let (list, mut writer) = self.begin_file_list().map_err(&keep)?;
-        let limits = self.limits;
+        let limits = self.settings.current().limits;
         let again = root.try_clone().map_err(sys::Error::of_io(|| "dup()")).map_err(&keep)?;
         let kept = self.begin_blob(expected).map_err(&keep)?;
         let (blob, file) = kept.unzip();
@@ -138,7 +137,7 @@ impl Layers {
 
     /// A file for the compressed layer, if `keep_blobs` is set.
     fn begin_blob(&self, expected: &Expected) -> sys::Result<Option<(Scratch, File)>> {
-        if !self.keep_blobs || expected.blob.is_none() {
+        if !self.settings.current().keep_blobs || expected.blob.is_none() {
             return Ok(None);
         }
         let scratch = self.layout.scratch("blob");
@@ -164,7 +163,8 @@ impl Layers {
     ) -> Result<(Scratch, Digest), Cause> {
         let keep = keep(&expected.diff_id);
         let (scratch, mut writer) = self.begin_file_list().map_err(&keep)?;
-        let walked = file_list::walk(root, &mut writer, work, self.limits.seconds);
+        let walked =
+            file_list::walk(root, &mut writer, work, self.settings.current().limits.seconds);
         let named = walked.and_then(|()| writer.implied(implied));
         let written = named.and_then(|()| writer.finish());
         let digest = written.map_err(|err| match unpack::Error::of_work(err) {
@@ -223,7 +223,7 @@ impl Layers {
             stack.push(Below { root, implied });
         }
         stack.reverse();
-        let shift = work.shift(self.limits.seconds);
+        let shift = work.shift(self.settings.current().limits.seconds);
         let Some(archive) = directories::archive(&stack, &shift).map_err(failed)? else {
             return Ok(None);
         };
@@ -267,7 +267,8 @@ impl Layers {
         let root = files::open_dir(made).map_err(&keep)?;
         let failed = |source| Cause::Layer { layer: expected.diff_id.to_string(), source };
         let view = view.as_ref().map(std::os::fd::AsFd::as_fd);
-        let (limits, shift) = (self.limits, work.shift(self.limits.seconds));
+        let limits = self.settings.current().limits;
+        let shift = work.shift(limits.seconds);
         let copied = match &unpacked.links {
             Some(links) => {
                 unpack::copy_up(root.as_fd(), view, links, limits, unpacked.bytes, &shift)

@@ -19,7 +19,7 @@ pub(crate) use diagnose::Diagnose;
 pub(crate) use images::Stored;
 pub(crate) use inspect::{Document, Inspect};
 pub(crate) use logs::Logs;
-pub(crate) use node::{Check, Completion, ConfigArgs, ConfigWhat, Schema};
+pub(crate) use node::{Check, Completion, ConfigArgs, ConfigWhat, LogLevel, Reload, Schema};
 pub(crate) use pods::Pods;
 pub(crate) use run::Run;
 pub(crate) use session::{Attach, Exec};
@@ -195,8 +195,24 @@ namespaces and snapshotters have no meaning here and are ignored; `--address` na
         after_help = "The daemon need not run. The exit code is 1 if something is missing that every pod needs."
     )]
     Check(Check),
-    /// Print the default or the current configuration
+    /// Print the default or the current configuration, or what differs in the daemon
     Config(ConfigArgs),
+    /// Have the daemon read its configuration again, and list the settings that changed
+    #[command(after_help = "\
+Examples:
+  hull reload
+  hull config diff                               what a reload would change
+
+The daemon also reads it on SIGHUP, and when one of its files changes. A file that cannot be used changes nothing.")]
+    Reload(Reload),
+    /// Show the level of the daemon's log, or change it for a time
+    #[command(after_help = "\
+Examples:
+  hull log-level
+  hull log-level hull_image=debug --for 10m      one part of Hull; the rest as configured
+  hull log-level debug,h2=trace --for 30s        all of Hull, and a library
+  hull log-level --reset")]
+    LogLevel(LogLevel),
     /// Print a completion script for a shell
     #[command(
         after_help = "Examples:\n  hull completion bash > /etc/bash_completion.d/hull\n  hull completion zsh > /usr/local/share/zsh/site-functions/_hull\n  hull completion fish > ~/.config/fish/completions/hull.fish\n\nNames of containers, pods and images come from the daemon."

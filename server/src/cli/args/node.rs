@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The options of the commands for the node and its configuration, beside those of [`images`](super::images).
 
-use super::super::format::OutputArgs;
+use super::super::format::{ListArgs, OutputArgs};
 use clap::{Args, Subcommand};
 
 /// Options of `hull check`.
@@ -22,7 +22,7 @@ pub(crate) struct ConfigArgs {
 }
 
 /// Commands of `hull config`.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum ConfigWhat {
     /// Print every setting with its default and a description, as a configuration file
     Default,
@@ -32,6 +32,32 @@ pub(crate) enum ConfigWhat {
         #[arg(long)]
         daemon: bool,
     },
+    /// List the settings that differ between the files and the running daemon, and which of them need a restart
+    Diff {
+        #[command(flatten)]
+        list: ListArgs,
+    },
+}
+
+/// Options of `hull reload`.
+#[derive(Debug, Args)]
+pub(crate) struct Reload {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+/// Arguments of `hull log-level`.
+#[derive(Debug, Args)]
+pub(crate) struct LogLevel {
+    /// Level: off, error, warn, info, debug or trace; or levels of modules, as in hull_image=debug,hull::pod=trace
+    #[arg(value_name = "LEVEL", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) filter: Option<String>,
+    /// Go back to the configured level after this time, as in 10m [default: when the daemon ends]
+    #[arg(long = "for", value_name = "DURATION", requires = "filter")]
+    pub(crate) time: Option<String>,
+    /// Go back to the configured level
+    #[arg(long, conflicts_with = "filter")]
+    pub(crate) reset: bool,
 }
 
 /// Arguments of `hull completion`.

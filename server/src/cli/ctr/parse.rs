@@ -6,7 +6,7 @@
 //! each. As in Go programs, one dash or two begin a flag, and its value follows after `=` or as the next word.
 
 use crate::cli::error::but_not;
-use crate::config::decimal;
+use crate::config::size::decimal;
 use std::path::PathBuf;
 use std::time::Duration;
 

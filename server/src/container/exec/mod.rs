@@ -371,8 +371,9 @@ async fn collect(
     Running { mut kill, mut ended }: Running,
     over: Option<(Duration, Instant)>,
 ) -> Result<Output> {
-    let most = usize::try_from(node.config.runtime.exec_output_bytes_max).unwrap_or(usize::MAX);
-    let drain = Duration::from_secs(node.config.runtime.exec_drain_s);
+    let most =
+        usize::try_from(node.config.current().runtime.exec_output_bytes_max).unwrap_or(usize::MAX);
+    let drain = Duration::from_secs(node.config.current().runtime.exec_drain_s);
     let mut captured = OutputCollector::new(stdout, stderr, node.call_memory.lease(), most);
     let exit = {
         let all = async {

@@ -7,12 +7,13 @@
 
 use hull_proto::id::ContainerId;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// All of them.
 #[derive(Debug)]
 pub(crate) struct ExecSlots {
-    most: usize,
+    most: AtomicUsize,
     taken: Mutex<Taken>,
 }
 
@@ -38,16 +39,22 @@ pub(crate) struct ExecSlot {
 
 impl ExecSlots {
     pub(crate) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, taken: Mutex::default() })
+        Arc::new(Self { most: AtomicUsize::new(most), taken: Mutex::default() })
+    }
+
+    /// Changes how many there are. Commands that run keep their places.
+    pub(crate) fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
     }
 
     /// A place for one more command in `container`.
     pub(crate) fn take(self: &Arc<Self>, container: &ContainerId) -> Result<ExecSlot, NoSlot> {
         let mut taken = self.taken();
-        let most = self.most.div_ceil(2);
+        let on_node = self.most.load(Ordering::Relaxed);
+        let most = on_node.div_ceil(2);
         let here = taken.by_container.get(container).copied().unwrap_or_default();
-        if taken.all >= self.most {
-            return Err(NoSlot::OnNode { most: self.most });
+        if taken.all >= on_node {
+            return Err(NoSlot::OnNode { most: on_node });
         }
         if here >= most {
             return Err(NoSlot::InContainer { most });
@@ -90,8 +97,10 @@ mod tests {
         held.push(slots.take(&two).unwrap());
         held.push(slots.take(&two).unwrap());
         assert_eq!(slots.take(&three).unwrap_err(), NoSlot::OnNode { most: 4 });
-        held.remove(0);
+        slots.set_most(5);
         held.push(slots.take(&three).unwrap());
+        slots.set_most(4);
+        assert_eq!(slots.take(&three).unwrap_err(), NoSlot::OnNode { most: 4 });
         drop(held);
         assert!(slots.taken().by_container.is_empty() && slots.taken().all == 0);
     }

@@ -90,7 +90,8 @@ pub(crate) async fn explain(ended: Ended<'_>, mut how: ExitReason) -> ExitReason
 fn shows_output(ended: &Ended<'_>) -> bool {
     const ANNOTATION: &str = "hull.run/exit-message-output";
     let wanted = ended.pod.config.annotations.get(ANNOTATION);
-    ended.node.config.runtime.exit_message_output || wanted.is_some_and(|value| value == "true")
+    ended.node.config.current().runtime.exit_message_output
+        || wanted.is_some_and(|value| value == "true")
 }
 
 fn details(how: &ExitReason) -> Option<&ExitDetails> {

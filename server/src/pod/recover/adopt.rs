@@ -32,7 +32,7 @@ pub(super) fn show(
     let (pod, mut start) =
         task::prepare(node, id.clone(), record.clone(), monitor_events_in, monitor_events);
     if !node.registry.adopt(key, pod) {
-        error!(pod = %id, name = record.full_name(), "two pods have the same name; this one is known by its id alone");
+        error!(pod_id = %id, name = record.full_name(), "two pods have the same name; this one is known by its id alone");
     }
     start.show(containers.clone());
     start
@@ -52,7 +52,7 @@ pub(super) async fn pod(
         match timeout(waits::HELLO_MAX, reached).await {
             Ok(Ok((found, reply))) => (client, hello) = (Some(found), Some(reply)),
             Ok(Err(err @ monitors::Error::Hangs { .. })) => hangs(&id, &err),
-            Ok(Err(err)) => warn!(pod = %id, error = %Chain(&err), "pod's monitor is gone"),
+            Ok(Err(err)) => warn!(pod_id = %id, error = %Chain(&err), "pod's monitor is gone"),
             Err(_) => hangs(&id, &monitors::Error::Hangs { waited: waits::HELLO_MAX }),
         }
     }
@@ -92,7 +92,7 @@ pub(super) async fn pod(
 }
 
 fn hangs(id: &PodId, why: &monitors::Error) {
-    warn!(pod = %id, error = %Chain(why), "pod's monitor does not answer; it will be ended");
+    warn!(pod_id = %id, error = %Chain(why), "pod's monitor does not answer; it will be ended");
 }
 
 fn save_pod(node: &Node, record: &PodRecord) {
@@ -130,7 +130,7 @@ async fn reconcile(
         }
         catch_up(node, pod, &id, &mut record, fact, client).await;
         if let Err(err) = node.containers.save(id.as_str(), &record) {
-            error!(container = %id, error = %Chain(&err), "container record not written");
+            error!(container_id = %id, error = %Chain(&err), "container record not written");
         }
         kept.push((id, record));
     }

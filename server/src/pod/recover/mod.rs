@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use sweep::sweep;
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{Instrument as _, error_span, info};
 use wait::wait_until;
 
 /// Brings the pods back, then sweeps what no record stands for.
@@ -73,13 +73,17 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), Error> {
         let Ok(id) = PodId::parse(&record.id) else { continue };
         let mut containers = containers.remove(&record.id).unwrap_or_default();
         correct(node, &id, &mut record, &mut containers);
+        let span = error_span!(parent: None, "pod", pod = record.full_name(), id = id.short());
         if matches!(record.state, State::Building) {
             let node = Arc::clone(node);
-            work.spawn(async move { teardown_partial_pod(&node, &id, record, containers).await });
+            let teardown =
+                async move { teardown_partial_pod(&node, &id, record, containers).await };
+            work.spawn(teardown.instrument(span));
         } else {
             let key = Key::of(&record.config.metadata.clone().unwrap_or_default());
             let start = show(node, Some(key), &id, &record, &containers);
-            work.spawn(adopt::pod(Arc::clone(node), id, record, containers, start));
+            let adopted = adopt::pod(Arc::clone(node), id, record, containers, start);
+            work.spawn(adopted.instrument(span));
         }
     }
     // A container without its pod stands for nothing that anybody could ask for.

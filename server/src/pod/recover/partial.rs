@@ -19,12 +19,12 @@ pub(super) async fn teardown_partial_pod(
     mut record: PodRecord,
     containers: Containers,
 ) {
-    info!(pod = %id, "taking down a pod that was only half made");
+    info!(pod_id = %id, "taking down a pod that was only half made");
     let cgroups = containers.iter().map(|(_, container)| container.cgroup.clone()).collect();
     let removed = match teardown::take_down(node, id, &record, cgroups, None).await {
         Ok(()) => remove_records(node, id, &containers).await,
         Err(err) => {
-            error!(pod = %id, error = %Chain(&err), "half-made pod could not be taken down; tried again");
+            error!(pod_id = %id, error = %Chain(&err), "half-made pod could not be taken down; tried again");
             false
         }
     };
@@ -48,7 +48,7 @@ async fn remove_records(node: &Arc<Node>, id: &PodId, containers: &Containers) -
     }
     let removed = node.pods.remove(id.as_str());
     if let Err(err) = &removed {
-        error!(pod = %id, error = %Chain(err), "record of a half-made pod not removed");
+        error!(pod_id = %id, error = %Chain(err), "record of a half-made pod not removed");
     }
     removed.is_ok()
 }

@@ -16,7 +16,7 @@ pub(super) async fn clear(node: &Arc<Node>, record: &ContainerRecord, pod: &str)
     let (shared, path, pod) = (Arc::clone(node), record.cgroup.clone(), pod.to_owned());
     let cleared = blocking(move || clear_cgroup(&shared.cgroups, &path, &pod)).await;
     if let Err(err) = &cleared {
-        error!(container = %record.id, error = %Chain(err), "cgroup not cleared");
+        error!(container_id = %record.id, error = %Chain(err), "cgroup not cleared");
     }
     cleared.is_ok()
 }
@@ -25,19 +25,19 @@ pub(super) async fn clear(node: &Arc<Node>, record: &ContainerRecord, pod: &str)
 pub(crate) async fn remove_container(node: &Arc<Node>, id: &ContainerId) -> bool {
     let (shared, name) = (Arc::clone(node), id.to_string());
     if let Err(err) = blocking(move || shared.images.remove_rootfs(&name)).await {
-        error!(container = %id, error = %Chain(&err), "writable layer not removed");
+        error!(container_id = %id, error = %Chain(&err), "writable layer not removed");
         return false;
     }
     if !remove_hooks(node, id).await {
         return false;
     }
     if let Err(err) = node.plans.remove(id.as_str()) {
-        error!(container = %id, error = %Chain(&err), "kept plan not removed");
+        error!(container_id = %id, error = %Chain(&err), "kept plan not removed");
         return false;
     }
     let removed = node.containers.remove(id.as_str());
     if let Err(err) = &removed {
-        error!(container = %id, error = %Chain(err), "container record not removed");
+        error!(container_id = %id, error = %Chain(err), "container record not removed");
     }
     removed.is_ok()
 }
@@ -51,7 +51,7 @@ pub(super) async fn remove_hooks(node: &Arc<Node>, id: &ContainerId) -> bool {
     })
     .await;
     if let Err(err) = &removed {
-        error!(container = %id, error = %Chain(err), "hooks not removed");
+        error!(container_id = %id, error = %Chain(err), "hooks not removed");
     }
     removed.is_ok()
 }

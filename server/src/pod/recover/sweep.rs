@@ -69,12 +69,12 @@ pub(super) async fn sweep(
         if let Ok(id) = ContainerId::parse(&name)
             && !containers.contains(id.as_str())
         {
-            warn!(container = %id, "writable layer without a container swept");
+            warn!(container_id = %id, "writable layer without a container swept");
             remove_container(node, &id).await;
         }
     }
     for id in node.bundles.left(containers) {
-        warn!(container = %id, "hooks without a container swept");
+        warn!(container_id = %id, "hooks without a container swept");
         let node = Arc::clone(node);
         // Its poststop hooks may take their time.
         work.spawn(async move {
@@ -89,7 +89,7 @@ pub(super) async fn sweep(
 
 /// A container whose pod has no record, and what its pod had beside it.
 async fn sweep_orphan(node: &Arc<Node>, id: &ContainerId, record: &ContainerRecord) {
-    warn!(container = %id, "container without a pod swept");
+    warn!(container_id = %id, "container without a pod swept");
     let above = record.cgroup.rsplit_once('/').filter(|(_, name)| *name == id.as_str());
     if let Some((pod, _)) = above {
         clear(node, record, pod).await;
@@ -103,7 +103,7 @@ async fn sweep_orphan(node: &Arc<Node>, id: &ContainerId, record: &ContainerReco
 }
 
 async fn sweep_network(node: &Arc<Node>, id: String) {
-    info!(pod = %id, "network of a pod that has none any more swept");
+    info!(pod_id = %id, "network of a pod that has none any more swept");
     let shared = Arc::clone(node);
     if let Err(err) = blocking(move || shared.network.release(&id)).await {
         error!(error = %Chain(&err), "left network not taken away");
@@ -112,7 +112,7 @@ async fn sweep_network(node: &Arc<Node>, id: String) {
 
 /// A pod whose record could not be read, or was never written: its monitor ends it. Whether nothing of it is left.
 pub(crate) async fn sweep_pod(node: &Arc<Node>, id: &PodId) -> bool {
-    warn!(pod = %id, "pod without a record swept");
+    warn!(pod_id = %id, "pod without a record swept");
     let record = PodRecord {
         id: id.to_string(),
         config: hull_proto::cri::PodSandboxConfig::default(),
@@ -126,7 +126,7 @@ pub(crate) async fn sweep_pod(node: &Arc<Node>, id: &PodId) -> bool {
     };
     let taken = teardown::take_down(node, id, &record, Vec::new(), None).await;
     if let Err(err) = &taken {
-        error!(pod = %id, error = %Chain(err), "left pod not taken away; tried again at the next start");
+        error!(pod_id = %id, error = %Chain(err), "left pod not taken away; tried again at the next start");
     }
     taken.is_ok()
 }

@@ -106,8 +106,10 @@ impl Task {
                 let (waiters, removal) = entry.operation.created();
                 let record = Arc::make_mut(&mut entry.record);
                 record.user = Some(user);
+                let (container, image) = (record.metadata().0, record.image_name());
+                info!(container, container_id = %id.short(), image, "container created");
                 for remark in &remarks {
-                    warn!(container = %id.short(), remark, "part of a container's config has no effect on this node");
+                    warn!(container, container_id = %id.short(), remark, "part of a container's config has no effect on this node");
                 }
                 record.remarks = remarks;
                 record.adjust = adjusted.adjust;
@@ -234,11 +236,13 @@ impl Task {
             Ok(Started { pid, at_ns }) => {
                 self.advance(id, Event::Started { pid, at_ns }).await;
                 self.end_container_stage(id, stage::START, None);
-                info!(container = %id.short(), pid, "container started");
+                let (container, image) = (self.name_of(id), self.image_of(id));
+                info!(container, container_id = %id.short(), image, pid, "container started");
                 Ok(())
             }
             Err(err) => {
-                warn!(container = %id.short(), error = %Chain(&err), "container did not start");
+                let (container, image) = (self.name_of(id), self.image_of(id));
+                warn!(container, container_id = %id.short(), image, error = %Chain(&err), "container did not start");
                 self.record_container_failure(id, "StartError", &err);
                 self.end_container_stage(id, stage::START, Some(&err));
                 let why = crate::error::sentence(&err);
@@ -260,7 +264,8 @@ impl Task {
         let Some(exit) = entry.operation.hold_exit(exit) else { return };
         let (record, output) = (Arc::clone(&entry.record), entry.last_output.take());
         let event = exit_details::event(&self.node, &self.record, id, &record, exit, output).await;
-        info!(container = %id.short(), how = ?exit.how, oom_kills = exit.oom_kills, "container exited");
+        let (container, image) = (record.metadata().0, record.image_name());
+        info!(container, container_id = %id.short(), image, how = ?exit.how, oom_kills = exit.oom_kills, "container exited");
         self.advance(id, event).await;
         self.notify_exited(id);
         self.schedule_restart(id);
@@ -276,7 +281,7 @@ impl Task {
     /// The container continues; its status says the same while it runs.
     pub(super) fn out_of_memory(&self, id: &ContainerId, oom_kills: u64) {
         warn!(
-            container = %id.short(), oom_kills,
+            container = self.name_of(id), container_id = %id.short(), oom_kills,
             hint = "raise the memory limit of the container or the pod; the container's status names the limit",
             "running container reached a memory limit, and a process of it or of its pod is killed"
         );
@@ -377,7 +382,7 @@ impl Task {
     pub(super) async fn lose_unreported(&mut self, id: &ContainerId, stopped: Stopped) {
         let runs = self.containers.get(id).is_some_and(ContainerEntry::is_running);
         if stopped == Stopped::Unreported && runs {
-            warn!(container = %id.short(), "end of a container that its monitor does not report");
+            warn!(container = self.name_of(id), container_id = %id.short(), "end of a container that its monitor does not report");
             self.advance(id, Event::Exited { how: ExitReason::Lost, at_ns: now_ns() }).await;
             self.notify_exited(id);
         }
@@ -411,7 +416,7 @@ impl Task {
                 self.record_exit(id);
             }
             Err(refused) => {
-                error!(container = %id, error = %refused, "container machine refused an event");
+                error!(container_id = %id, error = %refused, "container machine refused an event");
             }
         }
         self.save_container(id).await;
@@ -420,7 +425,7 @@ impl Task {
 
     pub(super) async fn save_container(&self, id: &ContainerId) {
         if let Err(err) = self.written(id).await {
-            error!(container = %id, error = %Chain(&err), "container record not written");
+            error!(container = self.name_of(id), container_id = %id, error = %Chain(&err), "container record not written");
         }
     }
 

@@ -44,6 +44,16 @@ pub(crate) struct Task {
 }
 
 impl Task {
+    /// The name of a container, for the log; its id when it is gone.
+    pub(super) fn name_of<'t>(&'t self, id: &'t ContainerId) -> &'t str {
+        self.containers.get(id).map_or(id.short(), |entry| entry.record.metadata().0)
+    }
+
+    /// The image of a container as requested, for the log.
+    pub(super) fn image_of(&self, id: &ContainerId) -> &str {
+        self.containers.get(id).map_or("", |entry| entry.record.image_name())
+    }
+
     pub(super) async fn transition(&mut self, event: &Event) {
         match self.record.state.clone().next(event) {
             Ok(state) => {

@@ -15,7 +15,7 @@ impl Task {
     pub(super) async fn log_lost(&mut self, id: &ContainerId, bytes: u64, errno: i32) {
         let log = self.containers.get(id).map_or("", |entry| entry.record.log_path.as_str());
         warn!(
-            container = %id.short(), log, lost_bytes = bytes,
+            container = self.name_of(id), container_id = %id.short(), log, lost_bytes = bytes,
             error = %std::io::Error::from_raw_os_error(errno),
             hint = "make room on the filesystem of the log, or have the kubelet rotate earlier (`containerLogMaxSize`)",
             "output of a container is missing in its log"

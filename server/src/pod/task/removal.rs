@@ -119,15 +119,17 @@ impl Task {
         let result: Result<()> = result.map_err(Arc::new);
         match &result {
             Ok(()) => {
-                self.containers.remove(id);
+                let removed = self.containers.remove(id);
                 self.node.history.gone(id.as_str());
                 self.node.registry.leave_container(id);
                 self.node.rates.forget(id.as_str());
                 self.node.layers.forget(id.as_str());
-                info!(container = %id.short(), "container removed");
+                let name = removed.as_ref().map_or("", |entry| entry.record.metadata().0);
+                let image = removed.as_ref().map_or("", |entry| entry.record.image_name());
+                info!(container = name, container_id = %id.short(), image, "container removed");
             }
             Err(err) => {
-                error!(container = %id.short(), error = %Chain(&**err), "container could not be removed");
+                error!(container = self.name_of(id), container_id = %id.short(), error = %Chain(&**err), "container could not be removed");
                 for waiter in self.remove_waiters.drain(..) {
                     answer(Some(waiter), Err(Arc::clone(err)));
                 }

@@ -50,7 +50,7 @@ impl Task {
         let Some(entry) = self.containers.get_mut(id) else { return };
         entry.restart = Restart::Waiting { turn };
         entry.waited = Some(wait);
-        info!(container = %id.short(), wait_ms = wait.as_millis(), "container will be restarted");
+        info!(container = self.name_of(id), container_id = %id.short(), wait_ms = wait.as_millis(), "container will be restarted");
         let (due, failed) = (id.clone(), id.clone());
         let panicked = move |_| WorkResult::RestartDue(failed, turn);
         self.work.spawn("wait for the restart", panicked, async move {
@@ -115,7 +115,7 @@ impl Task {
         }
         entry.restart = Restart::No;
         if !goes_on || entry.is_held() || !entry.operation.is_idle() {
-            warn!(container = %id.short(), "container not restarted: it is not the newest attempt, or its pod is going");
+            warn!(container = self.name_of(id), container_id = %id.short(), "container not restarted: it is not the newest attempt, or its pod is going");
             return self.publish();
         }
         self.clear_for_restart(id, None);
@@ -207,7 +207,7 @@ impl Task {
             Err(err) => {
                 let is_quiet = is_cancelled || !has_exited;
                 if !is_quiet {
-                    warn!(container = %id.short(), error = %Chain(&*err), "container not restarted");
+                    warn!(container = self.name_of(id), container_id = %id.short(), error = %Chain(&*err), "container not restarted");
                 }
                 if self.restarts(id) {
                     // However long it ran before: the failure would repeat at once.
@@ -268,9 +268,11 @@ impl Task {
     /// The next run has begun, or could not.
     pub(super) async fn restarted(&mut self, id: &ContainerId, result: Result<()>) {
         match result {
-            Ok(()) => info!(container = %id.short(), "container restarted"),
+            Ok(()) => {
+                info!(container = self.name_of(id), container_id = %id.short(), "container restarted")
+            }
             Err(err) => {
-                warn!(container = %id.short(), error = %Chain(&*err), "container not restarted");
+                warn!(container = self.name_of(id), container_id = %id.short(), error = %Chain(&*err), "container not restarted");
                 self.start_refused(id, &err).await;
                 self.schedule_restart(id);
             }
@@ -375,7 +377,7 @@ impl Task {
             let event = Event::NotStartedAgain { exited: Box::new(previous.state.clone()) };
             self.advance(id, event).await;
         } else {
-            error!(container = %id, "container without an earlier run was to be started again");
+            error!(container = self.name_of(id), container_id = %id.short(), "container without an earlier run was to be started again");
         }
     }
 }

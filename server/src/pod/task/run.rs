@@ -80,7 +80,7 @@ impl Task {
                 self.log_dropped(&container, dropped).await;
             }
             MonitorEvent::Event(monitor::Event::HookFailed { container, why }) => {
-                warn!(container = %container.short(), why, "hooks of a container failed; it goes on without them");
+                warn!(container = self.name_of(&container), container_id = %container.short(), why, "hooks of a container failed; it goes on without them");
             }
             MonitorEvent::Lost => {
                 self.client = None;

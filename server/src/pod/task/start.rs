@@ -131,7 +131,9 @@ impl Start {
     /// Runs the task. A pod that is Building is built; one that is Stopping is torn down.
     pub(crate) fn run(self) {
         let Self { mut task, inbox, starting } = self;
-        let span = tracing::info_span!("pod", pod = %task.id.short());
+        // Not within the call that makes the pod, which ends before it.
+        let (pod, id) = (task.record.full_name(), task.id.short());
+        let span = tracing::error_span!(parent: None, "pod", pod, id);
         let run = async move {
             for id in starting {
                 // No caller of this daemon has requested it.

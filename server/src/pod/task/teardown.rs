@@ -72,7 +72,7 @@ impl Task {
     }
 
     fn logs_to_remove(&self) -> Option<PathBuf> {
-        auto_remove::logs_to_remove(&self.record, &self.node.config.data_dir)
+        auto_remove::logs_to_remove(&self.record, &self.node.config.current().data_dir)
     }
 
     /// Removes the logs of a pod that goes with them.

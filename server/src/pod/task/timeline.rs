@@ -84,7 +84,7 @@ impl Task {
             let end = ending::of_exit(&entry.record, how, *at_ns);
             if let Some(why) = end.diagnosis.as_ref().filter(|_| !end.ordinary) {
                 warn!(
-                    container = %id.short(), kind = why.kind, layer = why.layer.name(), what = why.what,
+                    container = entry.record.metadata().0, container_id = %id.short(), kind = why.kind, layer = why.layer.name(), what = why.what,
                     cause = why.cause, certainty = ?why.certainty, hint = why.fix, "container failed"
                 );
             }

@@ -8,7 +8,7 @@ use super::result::WorkResult;
 use crate::error::Error;
 use std::collections::HashMap;
 use tokio::task::{Id, JoinSet};
-use tracing::error;
+use tracing::{Instrument as _, error};
 
 /// Makes a result of the error that stands for a panic.
 type OnPanic = Box<dyn FnOnce(Error) -> WorkResult + Send + Sync>;
@@ -29,7 +29,7 @@ impl WorkSet {
         on_panic: impl FnOnce(Error) -> WorkResult + Send + Sync + 'static,
         work: impl Future<Output = WorkResult> + Send + 'static,
     ) {
-        let id = self.running.spawn(work).id();
+        let id = self.running.spawn(work.in_current_span()).id();
         self.on_panic.insert(id, (doing, Box::new(on_panic)));
     }
 
