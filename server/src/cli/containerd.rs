@@ -217,7 +217,11 @@ fn translate(file: &Table) -> Translated {
 }
 
 /// The values below this one, by dotted key. An empty table is not a setting.
-pub(super) fn flatten<'value>(value: &'value Value, at: &str, into: &mut Vec<(String, &'value Value)>) {
+pub(super) fn flatten<'value>(
+    value: &'value Value,
+    at: &str,
+    into: &mut Vec<(String, &'value Value)>,
+) {
     let Value::Table(table) = value else {
         into.push((at.to_owned(), value));
         return;

@@ -5,7 +5,7 @@ use crate::{files, run, write};
 use hull_tests::bolt::{self, Value};
 use hull_tests::image::{self, Blob, Packed};
 use hull_tests::layer::Layer;
-use hull_tests::{ExpectExt as _, Node, fixture, paths, shell};
+use hull_tests::{Cri, ExpectExt as _, Node, fixture, paths, shell};
 use std::fs;
 use std::path::Path;
 
@@ -23,8 +23,7 @@ config_path = "/etc/containerd/certs.d:/etc/docker/certs.d"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.kata]
 runtime_type = "io.containerd.kata.v2"
 "#;
-const IMPORTED: &str =
-    "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\nSystemdCgroup = true\n";
+const IMPORTED: &str = "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\nSystemdCgroup = true\n";
 
 /// An image of the database: its name and its target.
 type Named<'i> = (&'i str, &'i Blob);
@@ -68,11 +67,10 @@ fn etc(root: &Path) {
     write(root, "etc/crictl.yaml", "runtime-endpoint: unix:///run/containerd/containerd.sock\n");
 }
 
-#[tokio::test]
-async fn a_node_of_containerd_changes_to_hull_with_its_images() {
-    let node = Node::start().await;
-    let root = node.host_dir().join("peer");
-    let (here, other, cut, wrong) = (marked("here"), marked("other"), marked("cut"), marked("wrong"));
+/// Writes the node's files: an image with two names whose index has another machine's image too, a plain one, one
+/// without its upper layer, and one whose layer is damaged. Returns the first one with the digest of its index.
+fn node_of_containerd(root: &Path) -> (Packed, String) {
+    let [here, other, cut, wrong] = ["here", "other", "cut", "wrong"].map(marked);
     let mut foreign = fixture::busybox_image();
     foreign.arch = "s390x".into();
     let index = image::index(&[&foreign.pack(), &here]);
@@ -81,28 +79,32 @@ async fn a_node_of_containerd_changes_to_hull_with_its_images() {
     blobs.extend(all_blobs(&other));
     blobs.extend(all_blobs(&wrong));
     // As with `discard_unpacked_layers`: its upper layer is not in the content store.
-    blobs.extend(all_blobs(&cut).into_iter().filter(|blob| **blob.bytes != *cut.blobs[2].bytes));
-    let by_digest = format!("registry.invalid/app@{}", index.digest());
+    blobs.extend(all_blobs(&cut).into_iter().filter(|blob| blob.bytes != cut.blobs[2].bytes));
+    let (id, by_digest) = (here.id(), format!("registry.invalid/app@{}", index.digest()));
     let images = [
         ("registry.invalid/app:1", &index),
         ("registry.invalid/app:stable", &index),
         (by_digest.as_str(), &index),
-        (&here.id(), &index),
+        (id.as_str(), &index),
         ("registry.invalid/other:1", &other.manifest),
         ("registry.invalid/cut:1", &cut.manifest),
         ("registry.invalid/wrong:1", &wrong.manifest),
-        ("registry.invalid/pause:1", &other.manifest),
     ];
-    // Two names of one image, one of which is that of the pause program, would leave out both.
-    let images: Vec<Named<'_>> = images.into_iter().filter(|(name, _)| !name.contains("pause")).collect();
-    store(&root, &images, &blobs);
+    store(root, &images, &blobs);
     let hex = wrong.blobs[2].digest().replace("sha256:", "");
     let mut damaged = wrong.blobs[2].bytes.clone();
     let last = damaged.len() - 1;
     damaged[last] ^= 1;
-    write(&root, &format!("{CONTENT}/{hex}"), damaged);
-    etc(&root);
+    write(root, &format!("{CONTENT}/{hex}"), damaged);
+    etc(root);
+    (here, by_digest)
+}
 
+#[tokio::test]
+async fn a_node_of_containerd_changes_to_hull_with_its_images() {
+    let node = Node::start().await;
+    let root = node.host_dir().join("peer");
+    let (here, by_digest) = node_of_containerd(&root);
     let place = root.display().to_string();
     let before = files(&root);
     let words = ["migrate", "--from", "containerd", "--root", &place];
@@ -127,19 +129,24 @@ async fn a_node_of_containerd_changes_to_hull_with_its_images() {
     let after = files(&root);
     assert!(before.iter().all(|(path, bytes)| after[path] == *bytes), "a file was changed");
     let drop_in = root.join("etc/hull/config.toml.d/50-from-containerd.toml");
-    let shown = shell::run(
-        paths::hull(),
-        ["--config", drop_in.to_str().unwrap(), "config", "show"],
-    );
-    let shown = shown.good();
+    let words_of_show = ["--config", drop_in.to_str().unwrap(), "config", "show"];
+    let shown = shell::run(paths::hull(), words_of_show).good();
     for line in ["driver = \"systemd\"", "config_path = \"/etc/containerd/certs.d\""] {
         assert!(shown.contains(line), "{line}: {shown}");
     }
 
-    let cri = node.cri();
+    images_are_there(&node.cri(), &here, &by_digest).await;
+    let again = node.hull(&words).good();
+    assert!(again.contains("50-from-containerd.toml: has this text already"), "{again}");
+    assert!(again.contains("/etc/crictl.yaml.hull: has this text already"), "{again}");
+    assert_eq!(files(&root), after, "a second run changes a file");
+}
+
+/// Pods run on the whole images, which have their names; the others are not there.
+async fn images_are_there(cri: &Cri, here: &Packed, by_digest: &str) {
     let reference = "registry.invalid/app:1";
-    assert_eq!(run(&cri, "app", reference, "cat /mark").await, "here");
-    assert_eq!(run(&cri, "other", "registry.invalid/other:1", "cat /mark").await, "other");
+    assert_eq!(run(cri, "app", reference, "cat /mark").await, "here");
+    assert_eq!(run(cri, "other", "registry.invalid/other:1", "cat /mark").await, "other");
     let status = cri.image_status(reference).await.unwrap().unwrap();
     assert_eq!(status.id, here.id());
     assert_eq!(status.repo_tags, [reference, "registry.invalid/app:stable"]);
@@ -147,11 +154,6 @@ async fn a_node_of_containerd_changes_to_hull_with_its_images() {
     for name in ["registry.invalid/cut:1", "registry.invalid/wrong:1"] {
         assert_eq!(cri.image_status(name).await.unwrap(), None, "{name} is not whole");
     }
-
-    let again = node.hull(&words).good();
-    assert!(again.contains("50-from-containerd.toml: has this text already"), "{again}");
-    assert!(again.contains("/etc/crictl.yaml.hull: has this text already"), "{again}");
-    assert_eq!(files(&root), after, "a second run changes a file");
 }
 
 /// The pause program's image stays, and images are listed for later where no daemon runs.

@@ -79,7 +79,8 @@ fn layer(root: &Path, id: &str, tar: &[u8]) {
     let mut lines = GzEncoder::new(Vec::new(), Compression::fast());
     let mut add = |line: &Value| writeln!(lines, "{line}").or_fail("write the list of a layer");
     let mut from = 0;
-    let segment = |from: usize, to: usize| json!({ "type": 2, "payload": BASE64.encode(&tar[from..to]) });
+    let segment =
+        |from: usize, to: usize| json!({ "type": 2, "payload": BASE64.encode(&tar[from..to]) });
     for entry in tar::Archive::new(tar).entries().unwrap() {
         let entry = entry.unwrap();
         let at = usize::try_from(entry.raw_file_position()).unwrap();

@@ -2,8 +2,8 @@
 //! Odd and hostile files of other runtimes: each ends in an error that names the file, and nothing is written.
 
 use crate::{files, write};
-use hull_tests::shell::{self, Ran};
 use hull_tests::paths;
+use hull_tests::shell::{self, Ran};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -17,26 +17,39 @@ fn odd_files_are_errors_and_nothing_is_written() {
     let long = "x".repeat(2 << 20);
     for (from, name, bytes, why) in [
         ("containerd", "etc/containerd/config.toml", &b"version = 3\n[plugins\n"[..], "line 2"),
-        ("containerd", "etc/containerd/config.toml", b"version = 1\n", "version 1"),
-        ("containerd", "etc/containerd/config.toml", b"\xff\xfe", "not UTF-8"),
+        ("containerd", "etc/containerd/config.toml", &b"version = 1\n"[..], "version 1"),
+        ("containerd", "etc/containerd/config.toml", &b"\xff\xfe"[..], "not UTF-8"),
         ("containerd", "etc/containerd/config.toml", long.as_bytes(), "larger than"),
         (
             "containerd",
             "var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db",
-            b"not a database",
+            &b"not a database"[..],
             "not a bbolt database",
         ),
-        ("crio", "etc/crio/crio.conf", b"a = \n", "crio.conf: line 1"),
-        ("crio", "etc/crio/crio.conf.d/1", b"]", "crio.conf.d/1: line 1"),
-        ("crio", "etc/containers/registries.conf", b"[[registry]\n", "registries.conf: line 1"),
-        ("crio", "var/lib/containers/storage/overlay-images/images.json", b"{}", "images.json"),
-        ("crio", "var/lib/kubelet/config.yaml", b"a: [\n", "config.yaml"),
+        ("crio", "etc/crio/crio.conf", &b"a = \n"[..], "crio.conf: line 1"),
+        ("crio", "etc/crio/crio.conf.d/1", &b"]"[..], "crio.conf.d/1: line 1"),
+        (
+            "crio",
+            "etc/containers/registries.conf",
+            &b"[[registry]\n"[..],
+            "registries.conf: line 1",
+        ),
+        (
+            "crio",
+            "var/lib/containers/storage/overlay-images/images.json",
+            &b"{}"[..],
+            "images.json",
+        ),
+        ("crio", "var/lib/kubelet/config.yaml", &b"a: [\n"[..], "config.yaml"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), name, bytes);
         let ran = migrate(dir.path(), from);
         assert_eq!(ran.code, 1, "{name}: {ran:?}");
-        assert!(ran.stderr.starts_with("error: cannot read ") && ran.stderr.contains(why), "{ran:?}");
+        assert!(
+            ran.stderr.starts_with("error: cannot read ") && ran.stderr.contains(why),
+            "{ran:?}"
+        );
         assert_eq!(files(dir.path()).len(), 1, "{name}: something was written");
     }
 }

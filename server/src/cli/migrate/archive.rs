@@ -39,8 +39,11 @@ impl Archive {
         import: &Import,
         sent: &HashSet<String>,
     ) -> io::Result<Self> {
-        let mut archive =
-            Self { root: Arc::clone(root), pieces: VecDeque::new(), current: Box::new(io::empty()) };
+        let mut archive = Self {
+            root: Arc::clone(root),
+            pieces: VecDeque::new(),
+            current: Box::new(io::empty()),
+        };
         match import {
             Import::Layout { target, name, documents } => {
                 let mut target = target.clone();
@@ -220,11 +223,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("layer"), "12345").unwrap();
         let root = Arc::new(Root::open(dir.path()).unwrap());
-        for (size, path, text) in [
-            (4, "/layer", "more bytes"),
-            (6, "/layer", "1 bytes less"),
-            (1, "/nothing", "nothing"),
-        ] {
+        for (size, path, text) in
+            [(4, "/layer", "more bytes"), (6, "/layer", "1 bytes less"), (1, "/nothing", "nothing")]
+        {
             let image = image(vec![part("layers/1.tar", path, size)]);
             let config = part("config.json", "/layer", 5);
             let import = Import::Saved { tags: vec!["a:1".into()], config };

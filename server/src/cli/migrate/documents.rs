@@ -60,7 +60,9 @@ pub(crate) struct Platform {
 impl Descriptor {
     /// Whether it may be for this machine.
     pub(crate) fn may_be_for(&self, machine: &str) -> bool {
-        self.platform.as_ref().is_none_or(|of| of.architecture.is_empty() || of.architecture == machine)
+        self.platform
+            .as_ref()
+            .is_none_or(|of| of.architecture.is_empty() || of.architecture == machine)
     }
 }
 
@@ -151,7 +153,11 @@ mod tests {
         ];
         assert_eq!(
             names(&all),
-            ["docker.io/library/a:1".to_owned(), "docker.io/library/a:2".to_owned(), digest("r.example/b")]
+            [
+                "docker.io/library/a:1".to_owned(),
+                "docker.io/library/a:2".to_owned(),
+                digest("r.example/b")
+            ]
         );
         assert_eq!(names(&["garbage\n".to_owned()]), [""; 0]);
     }

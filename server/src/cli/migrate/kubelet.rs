@@ -68,7 +68,9 @@ pub(crate) fn read(root: &Root) -> Result<Kubelet> {
             .iter()
             .any(|use_of| text.contains(use_of));
         let lines = text.lines().map(str::trim);
-        for line in lines.filter(|of| of.starts_with("ExecStart=") || of.starts_with("Environment=")) {
+        for line in
+            lines.filter(|of| of.starts_with("ExecStart=") || of.starts_with("Environment="))
+        {
             kubelet.flags(&path, line, &mut configs);
         }
     }
@@ -145,6 +147,9 @@ impl Kubelet {
     }
 
     fn yaml(&mut self, root: &Root, path: &Path, text: &str) -> Result<()> {
+        if text.trim().is_empty() {
+            return Ok(());
+        }
         let parsed: Yaml = serde_saphyr::from_str(text)
             .map_err(|err| root.unusable(path, &err.without_snippet().to_string()))?;
         let place = |key: &str| format!("{} {key}", path.display());
@@ -184,7 +189,10 @@ impl Kubelet {
             (Some(_) | None, Some(_)) | (None, None) => {}
         }
         if self.cgroup_root.is_some() {
-            found.same("cgroupRoot of the kubelet", "the kubelet names the parent cgroup of each pod");
+            found.same(
+                "cgroupRoot of the kubelet",
+                "the kubelet names the parent cgroup of each pod",
+            );
         }
         if let Some(directory) = &self.root_dir {
             let seccomp = Path::new(directory).join("seccomp").display().to_string();
@@ -259,7 +267,10 @@ mod tests {
                 "KUBELET_KUBEADM_ARGS=\"--container-runtime-endpoint=unix:///a --pod-infra-container-image=p\"\n",
             ),
             ("etc/default/kubelet", "KUBELET_EXTRA_ARGS=--root-dir /srv/kubelet --v=2\n"),
-            ("srv/kubelet.yaml", "kind: KubeletConfiguration\ncgroupDriver: systemd\ncgroupRoot: /k\n"),
+            (
+                "srv/kubelet.yaml",
+                "kind: KubeletConfiguration\ncgroupDriver: systemd\ncgroupRoot: /k\n",
+            ),
             ("var/lib/kubelet/instance-config.yaml", "containerRuntimeEndpoint: unix:///b\n"),
             ("etc/crictl.yaml", "runtime-endpoint: unix:///a\ntimeout: 7\n"),
         ]);
@@ -274,7 +285,8 @@ mod tests {
         kubelet.apply(&root, Path::new("/run/hull/hull.sock"), &mut found).unwrap();
         assert_eq!(found.settings["cgroup.driver"].value, "\"systemd\"");
         assert_eq!(found.settings["runtime.seccomp_root"].value, "\"/srv/kubelet/seccomp\"");
-        let text = |name: &str| &found.files.iter().find(|of| of.path.ends_with(name)).unwrap().text;
+        let text =
+            |name: &str| &found.files.iter().find(|of| of.path.ends_with(name)).unwrap().text;
         assert_eq!(
             text("kubelet.env"),
             "KUBELET_EXTRA_ARGS=\"--root-dir /srv/kubelet --v=2 \

@@ -75,7 +75,8 @@ pub(crate) async fn migrate(
     if args.only == Some(Only::Images) {
         return Ok(());
     }
-    let steps = Steps { runtime: args.from, kubelet: &kubelet, socket, placed: &placed, has_images };
+    let steps =
+        Steps { runtime: args.from, kubelet: &kubelet, socket, placed: &placed, has_images };
     output::print(&steps.text())
 }
 

@@ -104,9 +104,7 @@ impl Root {
                 names.push(name.to_owned());
             }
             if names.len() > ENTRIES_MAX {
-                return Err(
-                    self.unusable(path, &format!("it has more than {ENTRIES_MAX} entries"))
-                );
+                return Err(self.unusable(path, &format!("it has more than {ENTRIES_MAX} entries")));
             }
         }
         names.sort();
@@ -173,12 +171,9 @@ mod tests {
         symlink(outside.path().join("secret"), dir.path().join("etc/out")).unwrap();
         symlink("../../../../../../etc/real", dir.path().join("etc/up")).unwrap();
         symlink("/etc/loop", dir.path().join("etc/loop")).unwrap();
-        rustix::fs::mkfifoat(
-            rustix::fs::CWD,
-            dir.path().join("etc/fifo"),
-            Mode::from_raw_mode(0o600),
-        )
-        .unwrap();
+        let fifo = dir.path().join("etc/fifo");
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, fifo, FileType::Fifo, mode, 0).unwrap();
         let root = Root::open(dir.path()).unwrap();
         let text = |name: &str| root.text(Path::new(name));
         for name in ["/etc/real", "/etc/absolute", "/etc/up"] {

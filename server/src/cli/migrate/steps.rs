@@ -28,7 +28,8 @@ impl Steps<'_> {
     /// The commands, in their order.
     pub(crate) fn text(&self) -> String {
         let (name, endpoint) = (self.runtime.name(), self.endpoint());
-        let mut out = String::from("\nThe steps, on this node but for kubectl (NODE is its name):\n\n");
+        let mut out =
+            String::from("\nThe steps, on this node but for kubectl (NODE is its name):\n\n");
         let mut add = |line: &str| {
             // Writing to a String cannot fail.
             let _ = writeln!(out, "  {line}");
@@ -172,7 +173,10 @@ mod tests {
             ..Kubelet::default()
         };
         let with_place = text(&kubelet, &[], true);
-        assert!(with_place.contains("# set to unix:///run/hull/hull.sock: /k.yaml"), "{with_place}");
+        assert!(
+            with_place.contains("# set to unix:///run/hull/hull.sock: /k.yaml"),
+            "{with_place}"
+        );
         assert!(with_place.contains("# set to unix:///old: /k.yaml"), "{with_place}");
         assert!(!with_place.contains("--only images"), "{with_place}");
         kubelet.endpoints.clear();

@@ -50,7 +50,7 @@ impl Reassembled {
     }
 
     /// The bytes of the next entry; `None` at the end.
-    fn next(&mut self) -> io::Result<Option<Box<dyn Read + Send>>> {
+    fn next_entry(&mut self) -> io::Result<Option<Box<dyn Read + Send>>> {
         let mut line = Vec::new();
         let got = (&mut self.lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
         if got == 0 {
@@ -94,7 +94,7 @@ impl Read for Reassembled {
             if got > 0 || buffer.is_empty() {
                 return Ok(got);
             }
-            match self.next()? {
+            match self.next_entry()? {
                 Some(next) => self.current = next,
                 None => return Ok(0),
             }
@@ -167,12 +167,8 @@ mod tests {
             {\"type\":2,\"payload\":\"AAA=\",\"position\":2}\n\
             {\"type\":1,\"name\":\"d/\",\"payload\":null,\"position\":3}\n\
             {\"type\":1,\"name_raw\":\"/2Y=\",\"size\":1,\"position\":4}\n";
-        use std::os::unix::ffi::OsStrExt as _;
-        let odd = std::ffi::OsStr::from_bytes(b"\xfff");
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(odd), "z").unwrap();
-        let without_odd: String = lines.lines().take(4).map(|line| format!("{line}\n")).collect();
-        assert_eq!(read(&without_odd, &[("d/file", "abc")]).unwrap(), b"headabc\0\0");
+        let first: String = lines.lines().take(4).map(|line| format!("{line}\n")).collect();
+        assert_eq!(read(&first, &[("d/file", "abc")]).unwrap(), b"headabc\0\0");
         let missing = read(lines, &[("d/file", "abc")]).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }

@@ -77,7 +77,8 @@ fn resolve(root: &Root, parent: &Path, import: &str) -> Result<Vec<PathBuf>> {
         return Err(root.unusable(parent, &format!("it imports `{import}`, which is not a file")));
     };
     if directory.to_string_lossy().contains(['*', '?', '[']) || name.contains('[') {
-        let why = format!("it imports `{import}`: `*` and `?` are read in the name of a file alone");
+        let why =
+            format!("it imports `{import}`: `*` and `?` are read in the name of a file alone");
         return Err(root.unusable(parent, &why));
     }
     if !name.contains(['*', '?']) {
@@ -154,10 +155,13 @@ mod tests {
     fn odd_files_are_errors_that_name_them() {
         for (files, why) in [
             (&[("config.toml", "version = 3\nx = \n")][..], "config.toml: line 2"),
-            (&[("config.toml", "oom_score = 1\n")], "version 1 of containerd's schema"),
-            (&[("config.toml", "version = 9\n")], "version 9"),
-            (&[("config.toml", "version = 2\nimports = [\"a\"]\n")], "containerd/a: it is not there"),
-            (&[("config.toml", "version = 2\nimports = [\"/a*/b\"]\n")], "imports `/a*/b`"),
+            (&[("config.toml", "oom_score = 1\n")][..], "version 1 of containerd's schema"),
+            (&[("config.toml", "version = 9\n")][..], "version 9"),
+            (
+                &[("config.toml", "version = 2\nimports = [\"a\"]\n")],
+                "containerd/a: it is not there",
+            ),
+            (&[("config.toml", "version = 2\nimports = [\"/a*/b\"]\n")][..], "imports `/a*/b`"),
             (
                 &[("config.toml", "version = 2\nimports = [\"a\"]\n"), ("a", "[[[")],
                 "etc/containerd/a: line 1",

@@ -200,7 +200,10 @@ disable = true
         assert_eq!(found.files.len(), 2, "{:?}", found.files);
         let docker = &found.files.iter().find(|of| of.path.ends_with("docker.io/hosts.toml"));
         let text = &docker.unwrap().text;
-        assert!(text.contains("[host.\"https://mirror.example:5000\"]\nskip_verify = true"), "{text}");
+        assert!(
+            text.contains("[host.\"https://mirror.example:5000\"]\nskip_verify = true"),
+            "{text}"
+        );
         let lost = format!("{:?}", found.lost);
         for part in ["default_runtime_name", "runtimes.kata", ".auth.password"] {
             assert!(lost.contains(part), "{part}: {lost}");

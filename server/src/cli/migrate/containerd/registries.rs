@@ -33,7 +33,8 @@ pub(super) fn translate(root: &Root, file: &Table, found: &mut Findings) -> Resu
                 ("mirrors", Value::Table(of)) => (&mut mirrors, of),
                 ("configs", Value::Table(of)) => (&mut configs, of),
                 ("config_path" | "mirrors" | "configs", _) => {
-                    found.lost(&format!("registry.{key}"), "it has another type than in containerd");
+                    found
+                        .lost(&format!("registry.{key}"), "it has another type than in containerd");
                     continue;
                 }
                 _ => continue,
@@ -72,8 +73,10 @@ fn files(
     configs: &BTreeMap<String, Value>,
     found: &mut Findings,
 ) {
-    let tls: BTreeMap<&str, Tls> =
-        configs.iter().map(|(host, value)| (host.as_str(), of_config(host, value, found))).collect();
+    let tls: BTreeMap<&str, Tls> = configs
+        .iter()
+        .map(|(host, value)| (host.as_str(), of_config(host, value, found)))
+        .collect();
     let with_tls = tls.iter().filter(|(_, tls)| **tls != Tls::default()).map(|(host, _)| *host);
     let hosts: BTreeSet<&str> = mirrors.keys().map(String::as_str).chain(with_tls).collect();
     for host in hosts {

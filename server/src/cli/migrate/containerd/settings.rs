@@ -4,19 +4,19 @@
 //! The settings that `hull containerd` takes over are taken over here by the same code.
 
 use super::super::findings::Findings;
-use super::super::rules::Fate::{
-    Key, Lost, LostIfOn, Milliseconds, Not, Same, Seconds,
-};
+use super::super::rules::Fate::{Key, Lost, LostIfOn, Milliseconds, Not, Same, Seconds};
 use super::super::rules::{Rule, apply};
 use crate::cli::containerd::{CRI_TABLES, flatten, take};
 use toml::{Table, Value};
 
 const NRI: &str = "io.containerd.nri.v1.nri";
-const OWN_FILES: &str = "containerd's own files stay where they are; Hull's are in `data_dir` and `state_dir`";
+const OWN_FILES: &str =
+    "containerd's own files stay where they are; Hull's are in `data_dir` and `state_dir`";
 const OWN_CALLS: &str = "it limits calls between parts of containerd";
 const RUNTIME: &str = "Hull runs containers itself; a pod whose RuntimeClass has this handler is refused: give it \
                        no RuntimeClass, or one with the handler `hull`";
-const SESSIONS: &str = "sessions of exec, attach and port-forward are on loopback, by URLs that work once";
+const SESSIONS: &str =
+    "sessions of exec, attach and port-forward are on loopback, by URLs that work once";
 const NODE_KEYS: &str = "Hull does not decrypt images";
 
 /// Settings outside of plugins.
@@ -38,7 +38,10 @@ const TOP: &[Rule] = &[
     ("oom_score", LostIfOn("set OOMScoreAdjust= in a drop-in of hull.service")),
     ("cgroup.", LostIfOn("set Slice= in a drop-in of hull.service")),
     ("required_plugins", LostIfOn("Hull has no plugins of containerd")),
-    ("disabled_plugins", LostIfOn("Hull has no plugins of containerd; NRI is off with `nri.enable = false`")),
+    (
+        "disabled_plugins",
+        LostIfOn("Hull has no plugins of containerd; NRI is off with `nri.enable = false`"),
+    ),
     ("timeouts.", LostIfOn(OWN_CALLS)),
     ("stream_processors.", Lost(NODE_KEYS)),
     ("proxy_plugins.", Lost("Hull has no remote snapshotters: images are unpacked in `data_dir`")),
@@ -86,22 +89,41 @@ const OF_CRI: &[Rule] = &[
     ("cni.setup_serially", Same("Hull attaches the networks of a pod in their order")),
     ("cni.use_internal_loopback", Same("Hull brings loopback up itself")),
     ("cni.ip_pref", LostIfOn("the order of a pod's addresses is that of the plugin's result")),
-    ("netns_mounts_under_state_dir", LostIfOn("set `network.cni.netns_dir` to a directory below `state_dir`")),
+    (
+        "netns_mounts_under_state_dir",
+        LostIfOn("set `network.cni.netns_dir` to a directory below `state_dir`"),
+    ),
     ("disable_apparmor", LostIfOn("give the pods the AppArmor profile `Unconfined`")),
     ("disable_proc_mount", LostIfOn("pods may request procMount, which the API server grants")),
-    ("disable_hugetlb_controller", Same("Hull sets limits of huge pages where the kernel has them")),
+    (
+        "disable_hugetlb_controller",
+        Same("Hull sets limits of huge pages where the kernel has them"),
+    ),
     ("disable_cgroup", LostIfOn("Hull needs cgroups")),
-    ("device_ownership_from_security_context", LostIfOn("devices keep the owner that they have on the host")),
-    ("ignore_image_defined_volumes", LostIfOn("volumes of an image are directories of the container")),
+    (
+        "device_ownership_from_security_context",
+        LostIfOn("devices keep the owner that they have on the host"),
+    ),
+    (
+        "ignore_image_defined_volumes",
+        LostIfOn("volumes of an image are directories of the container"),
+    ),
     ("ignore_deprecation_warnings", Same("it concerns containerd's own messages")),
-    ("enable_unprivileged_ports", LostIfOn("pods may bind all ports; that is off with the sysctl \
-                                            net.ipv4.ip_unprivileged_port_start=1024 of a pod")),
+    (
+        "enable_unprivileged_ports",
+        LostIfOn(
+            "pods may bind all ports; that is off with the sysctl \
+                                            net.ipv4.ip_unprivileged_port_start=1024 of a pod",
+        ),
+    ),
     ("registry.headers.", Lost("write them as `header` into the hosts.toml of each registry")),
 ];
 
 /// Sorts all settings but those of registries into the lists.
 pub(super) fn translate(file: &Table, found: &mut Findings) {
-    for (key, value) in file.iter().filter(|(key, _)| !matches!(key.as_str(), "version" | "imports")) {
+    for (key, value) in
+        file.iter().filter(|(key, _)| !matches!(key.as_str(), "version" | "imports"))
+    {
         let Some(plugins) = value.as_table().filter(|_| key == "plugins") else {
             let mut leaves = Vec::new();
             flatten(value, key, &mut leaves);

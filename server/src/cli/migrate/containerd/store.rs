@@ -49,11 +49,8 @@ pub(super) fn images(
         found.same("images", format!("there is no {}", path.display()));
         return Ok(());
     };
-    let malformed = |why: Malformed| Error::Peer {
-        what: root.shown(&path),
-        why: why.to_owned(),
-        hint: None,
-    };
+    let malformed =
+        |why: Malformed| Error::Peer { what: root.shown(&path), why: why.to_owned(), hint: None };
     let named = listed(&database, found).map_err(malformed)?;
     let mut by_digest: BTreeMap<String, Vec<Named>> = BTreeMap::new();
     for of in named {
@@ -83,15 +80,16 @@ pub(super) fn images(
     }
     if !pinned.is_empty() {
         let names = pinned.into_iter().map(toml::Value::from).collect();
-        found.set("images with the label of pinned ones", "image.pinned", &toml::Value::Array(names));
+        found.set(
+            "images with the label of pinned ones",
+            "image.pinned",
+            &toml::Value::Array(names),
+        );
     }
     Ok(())
 }
 
-fn listed(
-    database: &Database,
-    found: &mut Findings,
-) -> std::result::Result<Vec<Named>, Malformed> {
+fn listed(database: &Database, found: &mut Findings) -> std::result::Result<Vec<Named>, Malformed> {
     let Some(version) = database.root().bucket("v1")? else { return Ok(Vec::new()) };
     let mut all = Vec::new();
     for (namespace, value) in version.entries()? {
@@ -233,11 +231,7 @@ impl<'r> Search<'r> {
     }
 
     /// The blob with this digest; or why it cannot be used.
-    fn part(
-        &self,
-        digest: &str,
-        size: Option<u64>,
-    ) -> Result<std::result::Result<Part, String>> {
+    fn part(&self, digest: &str, size: Option<u64>) -> Result<std::result::Result<Part, String>> {
         let parsed = Digest::parse(digest).and_then(|of| Some((of.entry()?, of)));
         let Some((entry, parsed)) = parsed else {
             let digest = hull_sys::text::shown(digest, 128);
@@ -331,7 +325,8 @@ mod tests {
         let mut text = index.to_string();
         // Its own size, whose digits change it.
         for _ in 0..3 {
-            text = json!({ "manifests": [{ "digest": digest('a'), "size": text.len() }] }).to_string();
+            text =
+                json!({ "manifests": [{ "digest": digest('a'), "size": text.len() }] }).to_string();
         }
         assert!(searched(&[('a', text)], 'a').is_err());
     }

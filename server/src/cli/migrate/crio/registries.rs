@@ -31,14 +31,19 @@ pub(super) fn translate(root: &Root, found: &mut Findings) -> Result<()> {
     for path in std::iter::once(PathBuf::from(FILE)).chain(drop_ins) {
         let Some(mut file) = read(root, &path)? else { continue };
         found.sources.push(path.display().to_string());
-        if let Some(Value::Array(all)) = file.remove("registry") {
-            for of in all.into_iter().filter_map(|of| of.try_into::<Table>().ok()) {
-                let prefix = string(&of, "prefix").or_else(|| string(&of, "location"));
-                match prefix {
-                    // A later file replaces the registry of an earlier one.
-                    Some(prefix) => drop(tables.insert(prefix, of)),
-                    None => found.lost("registry", "it has neither `prefix` nor `location`"),
-                }
+        let all = match file.remove("registry") {
+            Some(Value::Array(all)) => all,
+            other => other.into_iter().collect(),
+        };
+        for of in all {
+            let Value::Table(of) = of else {
+                found.lost("registry", "it is not a table");
+                continue;
+            };
+            // A later file replaces the registry of an earlier one.
+            match string(&of, "prefix").or_else(|| string(&of, "location")) {
+                Some(prefix) => drop(tables.insert(prefix, of)),
+                None => found.lost("registry", "it has neither `prefix` nor `location`"),
             }
         }
         merge(&mut others, file);
@@ -83,11 +88,17 @@ fn beside(others: &Table, found: &mut Findings) {
                 found.same(&name, "Hull completes short names with docker.io");
             }
             "unqualified-search-registries" => {
-                found.lost(&name, "Hull completes short names with docker.io alone: write names in full");
+                found.lost(
+                    &name,
+                    "Hull completes short names with docker.io alone: write names in full",
+                );
             }
             "short-name-mode" => found.same(&name, "Hull asks no questions about short names"),
             "credential-helpers" => {
-                found.lost(&name, "name helpers as `credHelpers` in the file of `image.docker_config`");
+                found.lost(
+                    &name,
+                    "name helpers as `credHelpers` in the file of `image.docker_config`",
+                );
             }
             _ if key.starts_with("aliases.") => {
                 found.lost(&name, "Hull has no aliases: write the name in full");
@@ -143,7 +154,8 @@ fn of_table(
         found.lost(&format!("{name}.blocked"), why);
     }
     for key in table.keys() {
-        let known = ["prefix", "location", "insecure", "blocked", "mirror", "mirror-by-digest-only"];
+        let known =
+            ["prefix", "location", "insecure", "blocked", "mirror", "mirror-by-digest-only"];
         if !known.contains(&key.as_str()) {
             found.lost(&format!("{name}.{key}"), "hosts.toml has no such setting");
         }
@@ -288,7 +300,10 @@ location = "w.example"
         assert!(docker.contains(first) && docker.contains(second), "{docker}");
         let quay = text(&found, "quay.io");
         assert!(quay.contains("capabilities = [\"pull\"]"), "{quay}");
-        assert!(quay.contains("ca = [\"/etc/containers/certs.d/quay-mirror.example/ca.crt\"]"), "{quay}");
+        assert!(
+            quay.contains("ca = [\"/etc/containers/certs.d/quay-mirror.example/ca.crt\"]"),
+            "{quay}"
+        );
         assert!(quay.contains("client = [["), "{quay}");
         let old = text(&found, "old.example");
         assert!(
@@ -297,7 +312,9 @@ location = "w.example"
         );
         assert!(text(&found, "quay-mirror.example").contains("ca = ["));
         let lost = format!("{:?}", found.lost);
-        for part in ["*.wild.example", "blocked", "tags alone", "unqualified-search", "aliases.alpine"] {
+        for part in
+            ["*.wild.example", "blocked", "tags alone", "unqualified-search", "aliases.alpine"]
+        {
             assert!(lost.contains(part), "{part}: {lost}");
         }
         assert!(found.settings.contains_key("image.config_path"));

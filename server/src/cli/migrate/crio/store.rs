@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! overlay-images/images.json          id, names, digest, top layer
-//! overlay-images/<id>/                manifest, =<base64 of `sha256:<id>`> (the config), =<base64 of `manifest-<digest>`>
+//! overlay-images/<id>/                manifest, =<base64 of `sha256:<id>`> (the config), the same of `manifest-<digest>`
 //! overlay-layers/layers.json          id, parent, digest and size of the archive
 //! overlay-layers/<id>.tar-split.gz    headers of the archive; the content of its files is in overlay/<id>/diff
 //! ```
@@ -73,7 +73,8 @@ pub(super) fn images(root: &Root, place: &Path, pause: &str, found: &mut Finding
         let names = documents::names(&all);
         let shown = names.first().or(all.first()).unwrap_or(&image.id).clone();
         let is_pause = |name: &String| {
-            name.strip_prefix(pause).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '@']))
+            name.strip_prefix(pause)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '@']))
         };
         if all.iter().any(is_pause) {
             found.same(&shown, "Hull has a pause program of its own");
@@ -195,7 +196,8 @@ impl Store<'_> {
         }
         chain.reverse();
         if chain.len() != diff_ids.len() {
-            let why = format!("it has {} layers, and {} are in the store", diff_ids.len(), chain.len());
+            let why =
+                format!("it has {} layers, and {} are in the store", diff_ids.len(), chain.len());
             return Ok(Err(why));
         }
         let mut parts = Vec::new();
@@ -246,7 +248,8 @@ mod tests {
         let image = dir.path().join("s/overlay-images").join(ID);
         std::fs::create_dir_all(&image).unwrap();
         std::fs::create_dir_all(dir.path().join("s/overlay-layers")).unwrap();
-        let write = |path: &str, text: &str| std::fs::write(dir.path().join("s").join(path), text).unwrap();
+        let write =
+            |path: &str, text: &str| std::fs::write(dir.path().join("s").join(path), text).unwrap();
         write("overlay-images/images.json", images);
         write("overlay-layers/layers.json", layers);
         write("overlay-layers/top.tar-split.gz", "");
