@@ -158,12 +158,12 @@ mod tests {
             (&[("config.toml", "oom_score = 1\n")][..], "version 1 of containerd's schema"),
             (&[("config.toml", "version = 9\n")][..], "version 9"),
             (
-                &[("config.toml", "version = 2\nimports = [\"a\"]\n")],
+                &[("config.toml", "version = 2\nimports = [\"a\"]\n")][..],
                 "containerd/a: it is not there",
             ),
             (&[("config.toml", "version = 2\nimports = [\"/a*/b\"]\n")][..], "imports `/a*/b`"),
             (
-                &[("config.toml", "version = 2\nimports = [\"a\"]\n"), ("a", "[[[")],
+                &[("config.toml", "version = 2\nimports = [\"a\"]\n"), ("a", "[[[")][..],
                 "etc/containerd/a: line 1",
             ),
         ] {

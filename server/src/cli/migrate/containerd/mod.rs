@@ -212,6 +212,15 @@ disable = true
     }
 
     #[test]
+    fn the_default_directory_of_registries_is_used_if_it_has_files() {
+        let (dir, root) = node("version = 3\n");
+        let directory = dir.path().join("etc/docker/certs.d/r.example");
+        std::fs::create_dir_all(directory).unwrap();
+        let found = read(&root).unwrap();
+        assert_eq!(found.settings["image.config_path"].value, "\"/etc/docker/certs.d\"");
+    }
+
+    #[test]
     fn a_node_without_a_file_has_defaults() {
         let dir = tempfile::tempdir().unwrap();
         let found = read(&Root::open(dir.path()).unwrap()).unwrap();

@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use toml::{Table, Value};
 
+const KEY: &str = "registry.config_path";
+/// The directories of files if nothing else is set.
+const DIRECTORIES: &str = "/etc/containerd/certs.d:/etc/docker/certs.d";
 const FROM: &str = "containerd's registry.mirrors and registry.configs";
 const CREDENTIALS: &str = "credentials are not copied: give pods an imagePullSecret, or name a file with them by \
                            `image.docker_config`";
@@ -23,11 +26,12 @@ const CREDENTIALS: &str = "credentials are not copied: give pods an imagePullSec
 /// A directory cannot be listed.
 pub(super) fn translate(root: &Root, file: &Table, found: &mut Findings) -> Result<()> {
     let (mut mirrors, mut configs) = (BTreeMap::new(), BTreeMap::new());
+    let mut configured = None;
     for registry in cri_tables(file).filter_map(|of| of.get("registry")?.as_table()) {
         for (key, value) in registry {
             let into = match (key.as_str(), value) {
                 ("config_path", Value::String(path)) => {
-                    directory(root, path, found)?;
+                    configured = Some(path.clone());
                     continue;
                 }
                 ("mirrors", Value::Table(of)) => (&mut mirrors, of),
@@ -42,13 +46,18 @@ pub(super) fn translate(root: &Root, file: &Table, found: &mut Findings) -> Resu
             into.0.extend(into.1.iter().map(|(host, value)| (host.clone(), value.clone())));
         }
     }
+    match configured.filter(|path| !path.is_empty()) {
+        Some(path) => directory(root, &path, found)?,
+        // Without any setting of registries containerd reads these.
+        None if mirrors.is_empty() && configs.is_empty() => directory(root, DIRECTORIES, found)?,
+        None => found.same(KEY, "it has no value"),
+    }
     files(&mirrors, &configs, found);
     Ok(())
 }
 
 /// Takes the first directory that has files; containerd tries several.
 fn directory(root: &Root, path: &str, found: &mut Findings) -> Result<()> {
-    const KEY: &str = "registry.config_path";
     let mut taken = false;
     for directory in path.split(':').filter(|of| !of.is_empty()) {
         let is_there = !root.names(Path::new(directory))?.is_empty();

@@ -15,6 +15,7 @@ const OWN_FILES: &str =
 const OWN_CALLS: &str = "it limits calls between parts of containerd";
 const RUNTIME: &str = "Hull runs containers itself; a pod whose RuntimeClass has this handler is refused: give it \
                        no RuntimeClass, or one with the handler `hull`";
+const RUNC: &str = "Hull runs containers itself";
 const SESSIONS: &str =
     "sessions of exec, attach and port-forward are on loopback, by URLs that work once";
 const NODE_KEYS: &str = "Hull does not decrypt images";
@@ -62,6 +63,10 @@ const OF_NRI: &[Rule] = &[
 const OF_CRI: &[Rule] = &[
     ("unset_seccomp_profile", Key("runtime.default_seccomp")),
     ("drain_exec_sync_io_timeout", Seconds("runtime.exec_drain_s")),
+    ("enable_criu", LostIfOn("Hull has no checkpoints yet")),
+    ("disable_pause_image_pull", Same("Hull has a pause program of its own")),
+    ("runtime_platforms.", Lost("Hull pulls images for this machine")),
+    ("stats_retention_period", Same("Hull reads usage when it is requested")),
     ("stats_collect_period", Same("Hull reads usage when it is requested")),
     ("disable_snapshot_annotations", Same("only remote snapshotters read them")),
     ("use_local_image_pull", Same("pulls are Hull's own")),
@@ -78,8 +83,8 @@ const OF_CRI: &[Rule] = &[
     ("stream_idle_timeout", Same("Hull ends sessions whose client does not answer")),
     ("enable_tls_streaming", LostIfOn(SESSIONS)),
     ("x509_key_pair_streaming.", LostIfOn(SESSIONS)),
-    ("containerd.runtimes.runc.options.", LostIfOn(RUNTIME)),
-    ("containerd.runtimes.runc.", LostIfOn(RUNTIME)),
+    ("containerd.runtimes.runc.sandboxer", Same(RUNC)),
+    ("containerd.runtimes.runc.", LostIfOn(RUNC)),
     ("containerd.runtimes.", Lost(RUNTIME)),
     ("containerd.default_runtime_name", Lost(RUNTIME)),
     ("containerd.snapshotter", Lost("Hull's layers are stacked by overlayfs")),
