@@ -36,6 +36,8 @@ pub(crate) struct Kubelet {
     pub(crate) cgroup_driver: Option<String>,
     pub(crate) cgroup_root: Option<String>,
     pub(crate) root_dir: Option<String>,
+    /// A directory with parts of its configuration.
+    pub(crate) config_dir: Option<PathBuf>,
     /// Whether its images come from another endpoint, which then has to change as well.
     pub(crate) has_image_endpoint: bool,
     /// Whether a unit passes the variable of further flags on.
@@ -83,6 +85,11 @@ pub(crate) fn read(root: &Root) -> Result<Kubelet> {
             }
             kubelet.flags(path, value, &mut configs);
         }
+    }
+    if let Some(directory) = kubelet.config_dir.clone() {
+        let names = root.names(&directory)?;
+        configs
+            .extend(names.iter().filter(|of| of.ends_with(".conf")).map(|of| directory.join(of)));
     }
     for path in configs {
         if let Some(text) = root.text(&path)? {
@@ -138,6 +145,7 @@ impl Kubelet {
                 "cgroup-driver" => self.cgroup_driver = Some(value),
                 "cgroup-root" => self.cgroup_root = Some(value),
                 "root-dir" => self.root_dir = Some(value),
+                "config-dir" => self.config_dir = Some(value.into()),
                 "config" if !configs.iter().any(|of| *of == Path::new(&value)) => {
                     configs.push(value.into());
                 }
@@ -216,7 +224,8 @@ impl Kubelet {
 }
 
 /// The flags whose value may be the next word.
-const FLAGS: [&str; 6] = [
+const FLAGS: [&str; 7] = [
+    "config-dir",
     "container-runtime-endpoint",
     "image-service-endpoint",
     "cgroup-driver",

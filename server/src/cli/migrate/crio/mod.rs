@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reads a CRI-O: crio.conf and its drop-ins, registries.conf, the images of containers/storage.
 
+mod beside;
 mod registries;
 mod settings;
 mod store;
@@ -37,6 +38,7 @@ pub(crate) fn read(root: &Root) -> Result<Findings> {
     }
     settings::translate(&file, &mut found);
     registries::translate(root, &mut found)?;
+    beside::note(root, &file, &mut found)?;
     let place = graph_root(root, &file, &mut found)?;
     let pause = text(&file, &["crio", "image", "pause_image"]).unwrap_or(PAUSE);
     store::images(root, &place, pause, &mut found)?;
