@@ -91,7 +91,8 @@ pub(crate) fn read(root: &Root) -> Result<Kubelet> {
         configs
             .extend(names.iter().filter(|of| of.ends_with(".conf")).map(|of| directory.join(of)));
     }
-    for path in configs {
+    // The last one wins, so it is read first.
+    for path in configs.into_iter().rev() {
         if let Some(text) = root.text(&path)? {
             kubelet.yaml(root, &path, &text)?;
         }
@@ -168,7 +169,7 @@ impl Kubelet {
             self.has_image_endpoint = true;
             self.endpoints.push((place("imageServiceEndpoint"), endpoint));
         }
-        // Flags win over files.
+        // Flags win over files, and files that were read before over this one.
         let set = |of: &mut Option<String>, value: Option<String>| {
             *of = of.take().or(value.filter(|value| !value.is_empty()));
         };
@@ -275,11 +276,15 @@ mod tests {
                 "var/lib/kubelet/kubeadm-flags.env",
                 "KUBELET_KUBEADM_ARGS=\"--container-runtime-endpoint=unix:///a --pod-infra-container-image=p\"\n",
             ),
-            ("etc/default/kubelet", "KUBELET_EXTRA_ARGS=--root-dir /srv/kubelet --v=2\n"),
+            (
+                "etc/default/kubelet",
+                "KUBELET_EXTRA_ARGS=--root-dir /srv/kubelet --config-dir=/srv/d\n",
+            ),
             (
                 "srv/kubelet.yaml",
-                "kind: KubeletConfiguration\ncgroupDriver: systemd\ncgroupRoot: /k\n",
+                "kind: KubeletConfiguration\ncgroupDriver: systemd\ncgroupRoot: /first\n",
             ),
+            ("srv/d/90-root.conf", "cgroupRoot: /k\n"),
             ("var/lib/kubelet/instance-config.yaml", "containerRuntimeEndpoint: unix:///b\n"),
             ("etc/crictl.yaml", "runtime-endpoint: unix:///a\ntimeout: 7\n"),
         ]);
@@ -298,7 +303,7 @@ mod tests {
             |name: &str| &found.files.iter().find(|of| of.path.ends_with(name)).unwrap().text;
         assert_eq!(
             text("kubelet.env"),
-            "KUBELET_EXTRA_ARGS=\"--root-dir /srv/kubelet --v=2 \
+            "KUBELET_EXTRA_ARGS=\"--root-dir /srv/kubelet --config-dir=/srv/d \
              --container-runtime-endpoint=unix:///run/hull/hull.sock\"\n"
         );
         assert_eq!(
