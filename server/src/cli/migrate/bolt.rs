@@ -16,6 +16,7 @@
 
 use super::super::error::{Error, Result};
 use super::root::Root;
+use std::io::Read as _;
 use std::path::Path;
 
 /// Largest database, in bytes: 100000 images have 100 MiB.
@@ -90,8 +91,7 @@ impl Database {
         for _ in 0..READS_MAX {
             let Some(bytes) = root.bytes(path, BYTES_MAX)? else { return Ok(None) };
             let database = Self::of(bytes).map_err(malformed)?;
-            let again = root.bytes(path, BYTES_MAX)?.unwrap_or_default();
-            if newest(&again) == Some(database.meta) {
+            if newest(&start(root, path)?) == Some(database.meta) {
                 return Ok(Some(database));
             }
         }
@@ -197,6 +197,16 @@ impl<'d> Bucket<'d> {
         };
         Ok(Value::Bucket(Self { database: self.database, at }))
     }
+}
+
+/// The bytes up to the end of the second meta page, of whatever size.
+fn start(root: &Root, path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some((file, _)) = root.file(path)? {
+        let read = file.take(2 << PAGE_SIZES.end()).read_to_end(&mut bytes);
+        read.map_err(Error::io(format!("read {}", root.shown(path))))?;
+    }
+    Ok(bytes)
 }
 
 /// The valid meta page with the last transaction.
