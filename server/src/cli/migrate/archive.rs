@@ -51,23 +51,23 @@ impl Archive {
                     target["annotations"] = json!({ "io.containerd.image.name": name });
                 }
                 let index = json!({ "schemaVersion": 2, "manifests": [target] });
-                archive.bytes("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-                archive.bytes("index.json", index.to_string().as_bytes())?;
+                archive.push_bytes("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+                archive.push_bytes("index.json", index.to_string().as_bytes())?;
                 for part in documents {
-                    archive.stored(part)?;
+                    archive.push_stored(part)?;
                 }
             }
             Import::Saved { tags, config } => {
                 let layers: Vec<&str> = image.layers.iter().map(|of| of.entry.as_str()).collect();
                 let of = json!([{ "Config": config.entry, "RepoTags": tags, "Layers": layers }]);
-                archive.bytes("manifest.json", of.to_string().as_bytes())?;
-                archive.stored(config)?;
+                archive.push_bytes("manifest.json", of.to_string().as_bytes())?;
+                archive.push_stored(config)?;
             }
         }
         let mut there = HashSet::new();
         for layer in &image.layers {
             if !sent.contains(&layer.entry) && there.insert(layer.entry.as_str()) {
-                archive.stored(layer)?;
+                archive.push_stored(layer)?;
             }
         }
         // The end of an archive.
@@ -75,7 +75,7 @@ impl Archive {
         Ok(archive)
     }
 
-    fn bytes(&mut self, entry: &str, bytes: &[u8]) -> io::Result<()> {
+    fn push_bytes(&mut self, entry: &str, bytes: &[u8]) -> io::Result<()> {
         let mut whole = header(entry, bytes.len() as u64)?;
         whole.extend_from_slice(bytes);
         whole.resize(whole.len() + padding(bytes.len() as u64), 0);
@@ -83,7 +83,7 @@ impl Archive {
         Ok(())
     }
 
-    fn stored(&mut self, part: &Part) -> io::Result<()> {
+    fn push_stored(&mut self, part: &Part) -> io::Result<()> {
         self.pieces.push_back(Piece::Bytes(header(&part.entry, part.size)?));
         self.pieces.push_back(Piece::Stored(part.clone()));
         self.pieces.push_back(Piece::Bytes(vec![0; padding(part.size)]));
