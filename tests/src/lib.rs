@@ -8,6 +8,7 @@
 //! A helper that cannot do its part panics with what it tried: in a test that is the report.
 
 pub mod book;
+pub mod bolt;
 pub mod bundle;
 pub mod calls;
 pub mod corpus;

@@ -112,6 +112,7 @@ pub(crate) const VERBS: &[Verb] = &[
     verb(Node, "config", &[], &["containerd config"]),
     verb(Node, "reload", &[], &[]),
     verb(Node, "log-level", &[], &[]),
+    verb(Node, "migrate", &[], &[]),
     verb(Node, "audit", &[], &[]),
     verb(Node, "completion", &[], &["crictl completion", "kubectl completion"]),
     verb(Node, "schema", &[], &[]),
