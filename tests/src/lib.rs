@@ -7,8 +7,8 @@
 //!
 //! A helper that cannot do its part panics with what it tried: in a test that is the report.
 
-pub mod book;
 pub mod bolt;
+pub mod book;
 pub mod bundle;
 pub mod calls;
 pub mod corpus;

@@ -206,7 +206,10 @@ async fn the_image_of_the_installer_is_reproducible_and_runs() {
     let ran = run(&["/bin/sh", "/hull/installer", "help"]);
     assert!(ran.code == 1 && ran.stderr.contains("the commands are run, ready"), "{ran:?}");
     let ran = run(&["/bin/sh", "-c", "ls /hull; [ -x /hull/hull ] && echo executable"]);
-    assert_eq!(ran.stdout, "hull\nhull.service\nhull.socket\ninstaller\nmodules.conf\nexecutable\n");
+    assert_eq!(
+        ran.stdout,
+        "hull\nhull.service\nhull.socket\ninstaller\nmodules.conf\nexecutable\n"
+    );
     // What the installer calls is there, also where it is not a part of the shell.
     let ran = run(&[
         "/bin/sh",

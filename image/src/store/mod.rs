@@ -47,7 +47,6 @@ use crate::error::{Cause, Error};
 use crate::limits::Work;
 use crate::manifest::platform::Machine;
 use crate::reference::Reference;
-use crate::registry::Clients;
 use crate::types::{Config, DiskCapacity, FsUsage, Image, Imports, LayerQuota, Problem, Verified};
 use blocking::blocking;
 use hull_sys as sys;

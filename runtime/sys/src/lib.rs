@@ -58,8 +58,8 @@ pub use security::{
     join_session_keyring, personality, sched_setattr, set_mempolicy, setrlimit,
 };
 pub use signals::{
-    Reaped, block_all_signals, block_signals, controlling_terminal, exit_on_signals, next_ended,
-    next_signal, pidfd_send_signal, reap, reap_any, reset_signals, signals_by_descriptor,
+    Reaped, block_all_signals, block_signals, controlling_terminal, exit_on_signals,
+    ignore_terminal_stops, next_ended, next_signal, pidfd_send_signal, reap, reap_any, reset_signals, signals_by_descriptor,
 };
 pub use socket_path::{SocketFile, SocketPathError, listen_at};
 pub use spawn::{inherited, spawn_program};

@@ -83,6 +83,8 @@ pub fn reset_signals() -> Result<()> {
 pub fn block_all_signals() -> Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)
         .map_err(of("rt_sigprocmask(SIG_SETMASK, all)"))
+}
+
 /// Ignores the signals by which a terminal stops processes in its background (SIGTTIN, SIGTTOU). With a handler, the
 /// call that the signal interrupts would be begun again for ever. An exec keeps them ignored.
 pub fn ignore_terminal_stops() -> Result<()> {

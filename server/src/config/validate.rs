@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which values settings may have beyond their types. Pure.
 
-use super::logs::{self, Logs};
 use super::log_filter::Filter;
+use super::logs::{self, Logs};
 use super::settings::{Cgroup, Config, Driver, Image, Log, Network, Nri, Runtime};
 use super::shown::without_account;
 use super::size::LAYER_MIN;

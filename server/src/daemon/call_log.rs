@@ -149,10 +149,11 @@ mod tests {
     async fn a_call_is_under_way_until_its_answer_or_until_its_caller_is_gone() {
         let log = CallLog::default();
         let (send, wait) = oneshot::channel::<()>();
-        let mut service = log.layer(service_fn(|request: Request<oneshot::Receiver<()>>| async move {
-            let _sent = request.into_body().await;
-            Ok::<_, Infallible>(Response::new(()))
-        }));
+        let mut service =
+            log.layer(service_fn(|request: Request<oneshot::Receiver<()>>| async move {
+                let _sent = request.into_body().await;
+                Ok::<_, Infallible>(Response::new(()))
+            }));
         let request = |wait| Request::builder().uri("/a.B/StopContainer").body(wait).unwrap();
         let first = service.call(request(wait));
         let (_never, wait) = oneshot::channel::<()>();
