@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use hull_plan::{IdMap, IdMaps};
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, Spec};
 
 /// Writes the maps of the joined user namespace, if there is one, into the spec. As with runc, a spec that has them
 /// too (containerd and CRI-O write both) must have the same.
@@ -13,7 +13,7 @@ pub(crate) fn fill_in(spec: &mut Spec) -> Result<()> {
     let path = user.and_then(|of| of.path().as_ref()).filter(|path| !path.as_os_str().is_empty());
     let Some(path) = path.map(|path| path.to_string_lossy().into_owned()) else { return Ok(()) };
     let IdMaps { uids, gids } = hull_init::maps_of_namespace(&path).map_err(Error::call)?;
-    let (uids, gids) = (mappings(&uids), mappings(&gids));
+    let (uids, gids) = (mappings(&uids)?, mappings(&gids)?);
     for (field, given, real) in [
         ("linux.uidMappings", linux.uid_mappings(), &uids),
         ("linux.gidMappings", linux.gid_mappings(), &gids),
@@ -28,11 +28,14 @@ pub(crate) fn fill_in(spec: &mut Spec) -> Result<()> {
     Ok(())
 }
 
-fn mappings(maps: &[IdMap]) -> Vec<LinuxIdMapping> {
+fn mappings(maps: &[IdMap]) -> Result<Vec<LinuxIdMapping>> {
     let one = |map: &IdMap| {
-        let mut one = LinuxIdMapping::default();
-        one.set_container_id(map.container_id).set_host_id(map.host_id).set_size(map.length);
-        one
+        LinuxIdMappingBuilder::default()
+            .container_id(map.container_id)
+            .host_id(map.host_id)
+            .size(map.length)
+            .build()
+            .map_err(|err| Error::BadValue { value: err.to_string(), what: "a map of ids" })
     };
     maps.iter().map(one).collect()
 }
