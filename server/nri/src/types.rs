@@ -34,7 +34,7 @@ impl LiveTimeouts {
         *self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes them.
+    /// Changes the time limits of the calls that begin from now on.
     pub fn set(&self, timeouts: Timeouts) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = timeouts;
     }
