@@ -65,10 +65,19 @@ pub(crate) async fn taken_in(
     file: &Path,
     name: Option<&str>,
 ) -> Result<admin::ImportResponse> {
-    let archive = open(file)?;
-    let (sender, chunks) = mpsc::channel(AHEAD);
     let name = name.unwrap_or_default().to_owned();
-    let shown = file.display().to_string();
+    sent(client, open(file)?, file.display().to_string(), name).await
+}
+
+/// Streams an archive to the daemon, and returns what was imported. `shown` names it in errors; `name` is for an image
+/// without one.
+pub(super) async fn sent(
+    client: &mut Client,
+    archive: Box<dyn Read + Send>,
+    shown: String,
+    name: String,
+) -> Result<admin::ImportResponse> {
+    let (sender, chunks) = mpsc::channel(AHEAD);
     let (done, mut read) = oneshot::channel();
     // A plain thread, which ends with this program: stdin may block when the daemon has refused the archive already.
     let reader = move || {

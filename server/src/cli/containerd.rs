@@ -34,7 +34,7 @@ const FILE: &str = "/etc/containerd/config.toml";
 /// The socket, unless the command line or a file names another.
 pub(super) const SOCKET: &str = "/run/containerd/containerd.sock";
 /// The tables of containerd's CRI plugin: of version 2 of the schema, and the two of versions 3 and 4.
-const CRI_TABLES: [&str; 3] =
+pub(super) const CRI_TABLES: [&str; 3] =
     ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"];
 /// Settings of the CRI plugin that have a counterpart in Hull of the same type.
 const SAME: [(&str, &str); 6] = [
@@ -217,7 +217,11 @@ fn translate(file: &Table) -> Translated {
 }
 
 /// The values below this one, by dotted key. An empty table is not a setting.
-fn flatten<'value>(value: &'value Value, at: &str, into: &mut Vec<(String, &'value Value)>) {
+pub(super) fn flatten<'value>(
+    value: &'value Value,
+    at: &str,
+    into: &mut Vec<(String, &'value Value)>,
+) {
     let Value::Table(table) = value else {
         into.push((at.to_owned(), value));
         return;
@@ -229,7 +233,7 @@ fn flatten<'value>(value: &'value Value, at: &str, into: &mut Vec<(String, &'val
 }
 
 /// Adds the setting of Hull that corresponds to this one of the CRI plugin. False if none does.
-fn take(key: &str, value: &Value, set: &mut Vec<String>) -> bool {
+pub(super) fn take(key: &str, value: &Value, set: &mut Vec<String>) -> bool {
     if NEEDLESS.contains(&key) || SATISFIED.contains(&(key, value.to_string().as_str())) {
         return true;
     }

@@ -72,6 +72,9 @@ pub(crate) enum Error {
     BadFile { path: PathBuf, why: String },
     #[error("read {what} of {} as a pod manifest: {why}", path.display())]
     BadManifest { path: PathBuf, what: String, why: String, hint: Option<String> },
+    /// A file of another program.
+    #[error("read {what}: {why}")]
+    Peer { what: String, why: String, hint: Option<String> },
     #[error("{operation} container `{name}`: it does not run")]
     Stopped { operation: &'static str, name: String },
     /// It ran, and has exited.
@@ -180,7 +183,7 @@ impl Error {
                 "name another file, or remove it if it is of an earlier container: rm {}",
                 path.display()
             )),
-            Self::BadManifest { hint, .. } => hint.clone(),
+            Self::BadManifest { hint, .. } | Self::Peer { hint, .. } => hint.clone(),
             Self::Stopped { .. } | Self::NotRunning { .. } => {
                 Some("`hull ps -a` lists exited containers with their exit codes".into())
             }

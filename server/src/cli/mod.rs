@@ -42,6 +42,7 @@ mod login;
 mod logline;
 mod logs;
 mod man;
+mod migrate;
 mod names;
 mod objects;
 mod output;
@@ -227,6 +228,10 @@ async fn plain(cli: &Cli) -> Result<()> {
         Command::Stats(args) => stats::stats(connect(cli).await?, args, false).await,
         Command::Audit(args) => audit::audit(connect(cli).await?, &socket(cli)?, args).await,
         Command::Config(args) => show_config(cli, args.what).await,
+        Command::Migrate(args) => {
+            let socket = migrated_socket(cli, args)?;
+            migrate::migrate(async || connect(cli).await, &socket, args).await
+        }
         Command::Completion(args) => output::raw(&complete::script(args.shell)),
         Command::Schema(args) => schemas::print(args.command.as_deref()),
         Command::Complete { words } => complete::names(async || connect(cli).await, words).await,
@@ -281,6 +286,16 @@ async fn connect_as_ctr(cli: &Cli, address: Option<PathBuf>) -> Result<Client> {
 fn socket(cli: &Cli) -> Result<PathBuf> {
     if let Some(socket) = &cli.socket {
         return Ok(socket.clone());
+    }
+    let loaded =
+        config::load(cli.config.as_deref(), &[]).map_err(|source| Error::Config { source })?;
+    Ok(loaded.config.socket)
+}
+
+/// The socket that a kubelet is pointed at: that of this machine's configuration, or the default for another root.
+fn migrated_socket(cli: &Cli, args: &args::migrate::Migrate) -> Result<PathBuf> {
+    if args.root != Path::new("/") {
+        return Ok(Config::default().socket);
     }
     let loaded =
         config::load(cli.config.as_deref(), &[]).map_err(|source| Error::Config { source })?;

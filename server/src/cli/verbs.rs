@@ -110,6 +110,7 @@ pub(crate) const VERBS: &[Verb] = &[
     verb(Node, "info", &[], &["docker info", "nerdctl info", "podman info", "crictl info"]),
     verb(Node, "version", &[], &["docker version", "nerdctl version", "crictl version"]),
     verb(Node, "config", &[], &["containerd config"]),
+    verb(Node, "migrate", &[], &[]),
     verb(Node, "audit", &[], &[]),
     verb(Node, "completion", &[], &["crictl completion", "kubectl completion"]),
     verb(Node, "schema", &[], &[]),

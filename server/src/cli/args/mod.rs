@@ -7,6 +7,7 @@ pub(crate) mod diagnose;
 pub(crate) mod images;
 mod inspect;
 mod logs;
+pub(crate) mod migrate;
 mod node;
 pub(crate) mod place;
 pub(crate) mod pods;
@@ -197,6 +198,9 @@ namespaces and snapshotters have no meaning here and are ignored; `--address` na
     Check(Check),
     /// Print the default or the current configuration
     Config(ConfigArgs),
+    /// Take over the configuration and the images of containerd or CRI-O, and print the steps to change the node
+    #[command(after_help = migrate::HELP)]
+    Migrate(migrate::Migrate),
     /// Print a completion script for a shell
     #[command(
         after_help = "Examples:\n  hull completion bash > /etc/bash_completion.d/hull\n  hull completion zsh > /usr/local/share/zsh/site-functions/_hull\n  hull completion fish > ~/.config/fish/completions/hull.fish\n\nNames of containers, pods and images come from the daemon."
