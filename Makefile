@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: nightly zoo cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean oci-interop
+.PHONY: nightly zoo cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images migrate-containerd deb install uninstall clean oci-interop
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -199,6 +199,9 @@ baselines: setup ## Build or install the runtimes that `make bench` compares wit
 # IMAGES is the number of images; ADVERSARY_SEED repeats a run with others.
 compare-images: setup ## Pull 300 images with Hull and with containerd, and compare their trees; needs `make baselines`
 	@IMAGES=$(or $(IMAGES),300) TESTS_MUST_RUN=1 cargo test -p hull-image --test containerd -- --nocapture
+
+migrate-containerd: build ## Change a node with images of a real containerd to Hull; needs `make baselines`
+	@TESTS_MUST_RUN=1 cargo test -p hull-tests --test migrate_containerd -- --nocapture
 
 bench-oci: build ## Measure `hull oci` beside runc and crun, if they are installed
 	@cargo build --release -p hull-tests --bin oci_bench

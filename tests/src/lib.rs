@@ -7,6 +7,7 @@
 //!
 //! A helper that cannot do its part panics with what it tried: in a test that is the report.
 
+pub mod bolt;
 pub mod bundle;
 pub mod calls;
 pub mod corpus;
