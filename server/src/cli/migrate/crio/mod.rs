@@ -159,7 +159,6 @@ stats_collection_period = 0
                 "image.docker_config = \"/var/lib/kubelet/config.json\"",
                 "image.pinned = [\"quay.io/a/b:1\"]",
                 "network.cni.bin_dirs = [\"/opt/cni/bin/\"]",
-                "network.cni.conf_dir = \"/etc/cni/net.d/\"",
                 "runtime.default_ulimits = [\"nofile=1024:2048\"]",
             ]
         );
