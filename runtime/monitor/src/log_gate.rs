@@ -6,7 +6,7 @@
 //!                                            └ counts                                └ after a line that says how much
 //! ```
 //!
-//! The rule: only whole lines are dropped, and whoever reads the log sees where. A line whose first pieces are in the
+//! The rule: only whole lines are dropped, and readers of the log see where. A line whose first pieces are in the
 //! log already is ended there.
 
 use crate::log_buffer::HEAD;
