@@ -150,8 +150,9 @@ fn fault(words: &[String], partly: bool) -> Option<String> {
     (!is_help && !(partly && (lacks || stands_for_any))).then(|| err.to_string())
 }
 
+/// Whether a value stands for any other; it is empty where an option has none.
 fn is_placeholder(word: &str) -> bool {
-    !word.is_empty() && word.chars().all(|c| c.is_ascii_uppercase() || "_:[]".contains(c))
+    word.chars().all(|c| c.is_ascii_uppercase() || "_:[]".contains(c))
 }
 
 #[test]
@@ -219,12 +220,15 @@ fn the_settings_of_the_docs_are_there() {
     assert!(blocks > 2, "{blocks} blocks");
 }
 
+/// Files of the kernel whose names look like settings.
+const KERNEL_FILES: [&str; 3] = ["cgroup.freeze", "cgroup.max.depth", "cgroup.max.descendants"];
+
 /// Whether a name in code is one of a setting, of a table of them, or of neither, like a file's.
 fn is_setting(name: &str) -> Option<bool> {
     let (section, rest) = name.split_once('.')?;
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.';
     let is_section = KEYS.iter().any(|key| key.name.starts_with(&format!("{section}.")));
-    let is_file = ["md", "rs", "toml", "json"].contains(&rest);
+    let is_file = ["md", "rs", "toml", "json"].contains(&rest) || KERNEL_FILES.contains(&name);
     (is_section && !is_file && rest.chars().all(is_name)).then(|| {
         let table = format!("{name}.");
         KEYS.iter().any(|key| key.name == name || key.name.starts_with(&table))
@@ -262,6 +266,7 @@ fn commands_are_found_in_lines_of_a_shell_and_wrong_ones_are_reported() {
     assert_eq!(fault(&words("hull ps --all"), false), None);
     assert_eq!(fault(&words("hull stop -t SECONDS POD"), true), None);
     assert_eq!(fault(&words("hull run --rm …"), false), None);
+    assert_eq!(fault(&words("hull run --restart"), true), None);
     for wrong in ["hull ps --everything", "hull no-such-command", "hull run", "hull stop -t x y"] {
         assert!(fault(&words(wrong), false).is_some(), "{wrong}");
     }
@@ -270,5 +275,7 @@ fn commands_are_found_in_lines_of_a_shell_and_wrong_ones_are_reported() {
     }
     assert_eq!(is_setting("image.no_such"), Some(false));
     assert_eq!(is_setting("network.cni"), Some(true));
-    assert_eq!((is_setting("network.md"), is_setting("memory.events")), (None, None));
+    for other in ["network.md", "memory.events", "cgroup.freeze"] {
+        assert_eq!(is_setting(other), None, "{other}");
+    }
 }

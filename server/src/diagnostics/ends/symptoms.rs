@@ -128,7 +128,7 @@ const PROGRAMS: &[Printed] = &[
         "",
         user,
     ),
-    ("/app: /lib/libc.so.6: version `GLIBC_2.38' not found (required by /app)", "", app),
+    ("/app: symbol lookup error: /app: undefined symbol: SSL_new", "", app),
     ("sh: /app: Exec format error", "", app),
     ("open /dev/fuse: operation not permitted", "", app),
     ("open /dev/nvidia0: no such device or address", "", app),

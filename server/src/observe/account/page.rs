@@ -82,7 +82,11 @@ fn ends(page: &mut String) {
     let intro = "Exit codes above 128 are 128 and the number of the signal.";
     table(page, "## A container was killed by a signal", intro, &head, &rows(symptoms::signals()));
     table(page, "## A container ended with a code", "", &head, &rows(symptoms::ends()));
-    let _ = writeln!(page, "\n## A container failed, and its log ends with an error\n\n{PRINTED}");
+    let _ = writeln!(
+        page,
+        "\n## A container failed, and its log ends with an error\n\n{}",
+        PRINTED.trim_end()
+    );
     let head = ["The log ends with", "Layer", "Cause", "What helps"];
     for (heading, all) in symptoms::printed() {
         let rows: Vec<_> = all.iter().map(|of| row(of, format!("`{}`", of.seen))).collect();

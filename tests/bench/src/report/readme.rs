@@ -66,7 +66,7 @@ fn numbers(text: &str) -> Vec<&str> {
     parts.filter(|part| part.starts_with(|c: char| c.is_ascii_digit())).collect()
 }
 
-/// What a cell has wrong.
+/// The faults of a cell, as sentences.
 fn faults(all: &[Results], figures: &Figures, label: &str, cell: &str) -> Vec<String> {
     let (values, ratios) = cell.split_once('(').unwrap_or((cell, ""));
     let (values, ratios) = (numbers(values), numbers(ratios));

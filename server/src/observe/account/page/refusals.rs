@@ -20,13 +20,12 @@ fn specs() -> Vec<crate::oci_spec::Error> {
         E::NoCapability { name: "NET_ADMN".into() },
         E::CapabilityOfNode { name: "CAP_SYS_MODULE".into() },
         E::NoDevice { path: "/dev/fuse".into(), source: absent() },
-        E::NoUserNamespaces { why: "its kernel cannot map the ids of /dev/shm".into() },
         E::UnmappedId { field: "run_as_user", id: 100_000, ids: 65_536 },
         E::NoAppArmorProfile { name: "own-profile".into() },
         E::ReadProfile { path: "profiles/own.json".into(), source: absent() },
         E::RecursiveReadOnly { path: "/data".into(), why: "the mount is not read-only" },
-        E::ImageVolume { path: "/models".into(), why: "it is not read-only" },
-        E::NoTarget { target: "app".into(), why: "it does not run" },
+        E::ImageVolume { path: "/models".into(), why: "it must be read-only" },
+        E::NoTarget { target: "app".into(), why: "it is not running" },
     ]
 }
 
@@ -39,13 +38,13 @@ fn verbs() -> Vec<crate::error::Error> {
             path: "/data".into(),
             wanted: "Bidirectional",
             mount: "/var/data".into(),
-            is: "private",
+            is: "a private mount",
         },
         E::LogFile { path: "/var/log/pods/x/app/0.log".into(), what: "a symbolic link" },
         E::ExecTimeout { limit: Duration::from_secs(1), throttled_percent: None },
         E::ExecTimeout { limit: Duration::from_secs(1), throttled_percent: Some(80) },
         E::LaunchTimeout { doing: "start the container", waited: Duration::from_secs(120) },
-        E::Storage { doing: "make the volume's directory", directory: "/mnt/nfs".into() },
+        E::Storage { doing: "look for a volume", directory: "/mnt/nfs".into() },
         E::Unkillable {
             container: "web".into(),
             waited: Duration::from_secs(30),
