@@ -39,6 +39,7 @@ pub use error::{Cause, Error, ErrorKind, Object, Unreachable};
 pub use layer::progress::WaitReason;
 pub use limits::Limits;
 pub use reference::Reference;
+pub use registry::{BreakerStates, HostFigures, PullFigures};
 pub use store::{Measure, Progress, ProgressState, Rootfs, Spool, Store};
 pub use types::{
     Config, DiskCapacity, FsUsage, Image, Imported, Imports, Left, Platform, Problem, Registry,

@@ -45,7 +45,7 @@ use crate::limits::Work;
 use crate::manifest::platform::Machine;
 use crate::policy::Policy;
 use crate::reference::Reference;
-use crate::registry::Clients;
+use crate::registry::{Clients, PullFigures};
 use crate::types::{Config, DiskCapacity, FsUsage, Image, Imports, Problem, Verified};
 use blocking::blocking;
 use hull_sys as sys;
@@ -210,6 +210,12 @@ impl Store {
     ) -> Result<Arc<Image>, Error> {
         self.check_writable()?;
         self.parts.puller.join(reference, auth, progress).await
+    }
+
+    /// What pulls have done since the store was opened, in numbers.
+    #[must_use]
+    pub fn pull_figures(&self) -> PullFigures {
+        self.parts.puller.figures()
     }
 
     /// An unnamed file beside the layers, to receive an archive that is to be imported.

@@ -20,12 +20,13 @@ use crate::manifest::platform::Machine;
 use crate::manifest::{self, Descriptor, Found, Search, Step, Way};
 use crate::policy::{self, Policy, Rule};
 use crate::reference::Reference;
-use crate::registry::{Clients, Session};
+use crate::registry::{Clients, PullFigures, PullStage, Session};
 use crate::types::Image;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
 /// Identifies a pull: name and credentials.
@@ -90,6 +91,12 @@ impl Puller {
         outcome.ok().and_then(|outcome| outcome.clone()).unwrap_or_else(|| Err(broken()))
     }
 
+    /// What pulls have done so far.
+    pub(super) fn figures(&self) -> PullFigures {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).len();
+        self.clients.figures(running as u64)
+    }
+
     fn join_or_start(self: &Arc<Self>, key: &Key, auth: Option<&Auth>) -> Running {
         let mut pulls = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         // A pull whose task ended without a result cannot be joined.
@@ -135,8 +142,10 @@ impl Puller {
         let watch = Arc::clone(&progress.watch);
         let session = Session::new(Arc::clone(&self.clients), reference, auth, watch)?;
         let session = Arc::new(session);
-        let found = self.resolve(&session, reference).await?;
-        let Found { manifest, text, config, digests, platform } = found;
+        let began = Instant::now();
+        let found = self.resolve(&session, reference).await;
+        self.clients.counters.stage(PullStage::Resolve, began.elapsed());
+        let Found { manifest, text, config, digests, platform } = found?;
         if let Some((policy, Rule::Signed(keys))) = self.rule(reference) {
             let found = policy::signed(&session, &digests, keys).await?;
             found.map_err(|why| {
@@ -155,7 +164,9 @@ impl Puller {
         }
         let expected: Vec<_> = manifest.layers.iter().zip(config.diff_ids).collect();
         self.has_room(&expected)?;
+        let began = Instant::now();
         let made = self.layers(&session, expected, progress).await;
+        self.clients.counters.stage(PullStage::Layers, began.elapsed());
         let made = made.map_err(|cause| self.how_much(cause, progress))?;
         let ready = CompleteImage {
             id: manifest.config.digest,
@@ -168,7 +179,9 @@ impl Puller {
         let layers = Arc::clone(&self.layers);
         progress.watch.waits_for(WaitReason::Sync);
         let (work, _guard) = Work::guarded();
+        let began = Instant::now();
         let recorded = blocking(move || commit(&layers, vec![ready], &work)).await;
+        self.clients.counters.stage(PullStage::Record, began.elapsed());
         let recorded = recorded.map_err(|cause| self.how_much(cause, progress))?;
         recorded.into_iter().next().ok_or_else(ended)
     }

@@ -21,6 +21,7 @@ mod args;
 mod attached;
 mod capabilities;
 mod conf;
+mod counters;
 pub(crate) mod error;
 mod gc;
 mod in_flight;
@@ -35,6 +36,7 @@ mod template;
 mod version;
 
 pub use conf::InvalidFile;
+pub use counters::CallFigures;
 pub use error::{Call, Error};
 pub use invoke::Error as InvokeError;
 pub use pin::{pins, unpin};
@@ -133,6 +135,12 @@ impl Cni {
             gc_next: AtomicUsize::new(0),
             config,
         })
+    }
+
+    /// The calls of plugins so far, by command.
+    #[must_use]
+    pub fn plugin_calls(&self) -> [CallFigures; 6] {
+        self.plugins.figures()
     }
 
     /// Attaches the pod to the networks and returns the addresses of eth0, in the plugins' order.

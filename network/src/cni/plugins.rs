@@ -2,6 +2,7 @@
 //! Finds the plugins' programs, queries their supported versions, and calls them.
 
 use super::conf::{Network, Plugin};
+use super::counters::{CallFigures, Counters};
 use super::error::{Call, Error, NO_EXECUTE_BIT};
 use super::in_flight::InFlightCall;
 use super::invoke::{self, describe_exit, stderr_suffix};
@@ -29,11 +30,18 @@ pub(super) struct Plugins {
     deadline: Duration,
     /// The versions that a program supports, valid while its file is unchanged.
     supported: Mutex<HashMap<PathBuf, (State, Vec<String>)>>,
+    counters: Counters,
 }
 
 impl Plugins {
     pub(super) fn new(dirs: Vec<PathBuf>, deadline: Duration) -> Self {
-        Self { dirs, deadline, supported: Mutex::new(HashMap::new()) }
+        let (supported, counters) = Default::default();
+        Self { dirs, deadline, supported, counters }
+    }
+
+    /// The calls of plugins so far.
+    pub(super) fn figures(&self) -> [CallFigures; 6] {
+        self.counters.figures()
     }
 
     /// The time limit for a call.
@@ -88,7 +96,8 @@ impl Plugins {
         // Any version will do; take the newest that the network's configuration supports.
         let version = network.versions.last().copied().unwrap_or(Version::V1_0_0);
         let input = serde_json::json!({"cniVersion": version.text()}).to_string();
-        let answer = run(&call, &program, &env, memfd_input(&call, input.as_bytes())?, deadline)?;
+        let input = memfd_input(&call, input.as_bytes())?;
+        let answer = self.run(&call, &program, &env, input, deadline)?;
         let versions = protocol::versions(&answer).map_err(|why| Error::BadAnswer { call, why })?;
         if let Some(state) = state {
             let mut supported = self.supported.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,10 +122,25 @@ impl Plugins {
         let is_survey = matches!(verb, Verb::Status | Verb::Gc);
         let deadline = if is_survey { self.survey_deadline() } else { self.deadline };
         let Some(target) = target else {
-            return run(&call, &program, &env, memfd_input(&call, &input)?, deadline);
+            return self.run(&call, &program, &env, memfd_input(&call, &input)?, deadline);
         };
         let (_in_flight, input) = InFlightCall::begin(target.call.to_owned(), &input)?;
-        run(&call, &program, &env, input, deadline)
+        self.run(&call, &program, &env, input, deadline)
+    }
+
+    /// Runs a program, and counts the call.
+    fn run(
+        &self,
+        call: &Call,
+        program: &Path,
+        env: &[(&'static str, String)],
+        input: File,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, Error> {
+        let began = Instant::now();
+        let done = run(call, program, env, input, deadline);
+        self.counters.count(call.verb, done.is_ok(), began.elapsed());
+        done
     }
 
     /// Calls ADD and parses its result.
