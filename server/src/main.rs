@@ -16,6 +16,7 @@ mod embedded;
 mod error;
 mod history;
 mod limits;
+mod metrics;
 mod monitors;
 mod node;
 mod nri;

@@ -4,6 +4,7 @@
 use crate::limits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// All settings of the configuration, section by section.
@@ -14,6 +15,7 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) log: Log,
+    pub(crate) metrics: Metrics,
     pub(crate) cgroup: Cgroup,
     pub(crate) network: Network,
     pub(crate) runtime: Runtime,
@@ -27,6 +29,20 @@ pub(crate) struct Config {
 pub(crate) struct Log {
     pub(crate) level: String,
     pub(crate) format: LogFormat,
+}
+
+/// The section `[metrics]` of the file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Metrics {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) address: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_key: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_ca: Option<PathBuf>,
 }
 
 /// Format of a log line.
@@ -185,6 +201,7 @@ impl Default for Config {
             data_dir: "/var/lib/hull".into(),
             socket: "/run/hull/hull.sock".into(),
             log: Log::default(),
+            metrics: Metrics::default(),
             cgroup: Cgroup::default(),
             network: Network::default(),
             runtime: Runtime::default(),

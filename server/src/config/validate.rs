@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which values settings may have beyond their types. Pure.
 
-use super::settings::{Cgroup, Config, Driver, Image, Log, Network, Nri, Runtime};
+use super::settings::{Cgroup, Config, Driver, Image, Log, Metrics, Network, Nri, Runtime};
 use super::shown::without_account;
 use crate::limits::ulimits::Ulimit;
 use crate::systemd::names;
@@ -44,6 +44,7 @@ pub(super) fn validate(config: &Config) -> Result<(), Invalid> {
     network(&config.network)?;
     nri(&config.nri)?;
     log(&config.log)?;
+    metrics(&config.metrics)?;
     image(&config.image)
 }
 
@@ -162,6 +163,36 @@ fn log(log: &Log) -> Result<(), Invalid> {
         return Ok(());
     }
     Err(("log.level", format!("`{}` is none of {}", log.level, levels.join(", "))))
+}
+
+/// All of TLS or nothing of it; and nothing of it only where no other machine can connect.
+fn metrics(metrics: &Metrics) -> Result<(), Invalid> {
+    let files = [
+        ("metrics.tls_cert", &metrics.tls_cert),
+        ("metrics.tls_key", &metrics.tls_key),
+        ("metrics.client_ca", &metrics.client_ca),
+    ];
+    for (key, file) in files {
+        absolute(key, file)?;
+    }
+    let given = files.iter().filter(|(_, file)| file.is_some()).count();
+    if let Some((key, _)) = files.iter().find(|(_, file)| file.is_none() && given > 0) {
+        return Err((key, "it is not set, and TLS needs all of tls_cert, tls_key and client_ca".into()));
+    }
+    match metrics.address {
+        None if given > 0 => Err((
+            "metrics.address",
+            "it is not set, so that the files of TLS have no effect; set it, or remove them".into(),
+        )),
+        Some(address) if given == 0 && !address.ip().is_loopback() => Err((
+            "metrics.address",
+            format!(
+                "other machines reach {address}: set tls_cert, tls_key and client_ca, or an address of loopback such as 127.0.0.1:{}",
+                address.port()
+            ),
+        )),
+        None | Some(_) => Ok(()),
+    }
 }
 
 fn image(image: &Image) -> Result<(), Invalid> {

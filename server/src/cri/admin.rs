@@ -9,7 +9,9 @@ use super::pulls;
 use super::service::Cri;
 use super::status;
 use crate::container::{State, control};
+use crate::error::Error;
 use crate::limits::call_memory::Received;
+use crate::observe::scrape;
 use crate::pod::Command;
 use crate::storage::blocking;
 use hull_image::{Auth, Imported, Left, Progress, ProgressState, Reference, Verified};
@@ -268,6 +270,16 @@ impl Hull for Cri {
     ) -> Result<Response<api::LoadResponse>, Status> {
         let load = diagnose::load(&self.node).await?;
         Ok(Response::new(api::LoadResponse { load }))
+    }
+
+    async fn metrics(
+        &self,
+        _request: Request<api::MetricsRequest>,
+    ) -> Result<Response<api::MetricsResponse>, Status> {
+        let node = Arc::clone(&self.node);
+        let text = blocking(move || scrape::text(&node, "command")).await;
+        let text = text.map_err(|err| status::of(Error::Internal { what: err.to_string() }))?;
+        Ok(Response::new(api::MetricsResponse { text }))
     }
 
     async fn doctor(

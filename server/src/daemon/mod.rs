@@ -7,6 +7,8 @@ mod connection;
 mod directories;
 mod gc;
 mod in_flight;
+mod measured;
+mod metrics_server;
 mod network_claim;
 mod run;
 mod service;

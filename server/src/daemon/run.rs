@@ -6,6 +6,8 @@ use super::connection::Connection;
 use super::directories;
 use super::gc;
 use super::in_flight::InFlight;
+use super::measured::Measured;
+use super::metrics_server::{self, MetricsServer};
 use super::network_claim;
 use super::service::{self, Service};
 use super::socket;
@@ -19,6 +21,7 @@ use crate::container::plans::Plans;
 use crate::cri::Cri;
 use crate::error::{Chain, Error as VerbError};
 use crate::history::History;
+use crate::metrics::Metrics;
 use crate::monitors::{self, Monitors};
 use crate::node::{Node, PodCidr, Shared};
 use crate::nri;
@@ -34,9 +37,11 @@ use hull_proto::containerd::tasks::tasks_server::TasksServer;
 use hull_proto::containerd::version::version_server::VersionServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
 use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
+use hull_sys::SocketFile;
 use rustix::fd::{AsFd as _, OwnedFd};
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
@@ -72,6 +77,8 @@ pub(crate) enum Error {
     Backlog { source: io::Error },
     #[error("listen on loopback for exec and port-forward")]
     Streaming { source: io::Error },
+    #[error(transparent)]
+    Metrics { source: metrics_server::Error },
     #[error("open the image store")]
     Images { source: hull_image::Error },
     #[error("open the pod network")]
@@ -102,6 +109,7 @@ impl Error {
             Self::Directory { source } => source.hint(),
             Self::Socket { source } => source.hint(),
             Self::Directories { source } => source.hint(),
+            Self::Metrics { source } => source.hint(),
             Self::Images { source } => source.hint(),
             Self::Network { source } => source.hint(),
             Self::NetworkClaim { source } => source.hint(),
@@ -163,18 +171,15 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let _claim = claim.map_err(|source| Error::NetworkClaim { source })?;
     let socket = config.socket.clone();
     // Bound before the recovery: callers wait in the backlog instead of failing.
-    let handed = service::handed_listener();
-    let listening = match handed {
-        // systemd's own stays where it is: the next daemon is handed it.
-        Some(handed) => socket::adopt(handed, &socket).map(|listener| (listener, None)),
-        None => socket::listen(&socket).map(|(listener, file)| (listener, Some(file))),
-    };
-    let (listener, own_socket) = listening.map_err(|source| Error::Socket { source })?;
+    let (listener, own_socket) = listen(&socket).map_err(|source| Error::Socket { source })?;
     // Kept open to the end: while calls in progress are finished, new callers wait in the backlog.
     let backlog = listener.as_fd().try_clone_to_owned();
     let backlog = backlog.map_err(|source| Error::Backlog { source })?;
     let (plugins, plugin_host) = hull_nri::prepare();
+    let metrics = MetricsServer::listen(&config).await;
+    let metrics = metrics.map_err(|source| Error::Metrics { source })?;
     let node = Arc::new(open(config, apparmor, plugins)?);
+    let metrics_socket = metrics.start(&node);
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
     timelines::resume(&node);
     gc::start(&node);
@@ -205,6 +210,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let calls = InFlight::new();
     let budget = Budgeted(Arc::clone(&node.call_memory));
     let serving = Server::builder()
+        .layer(Measured(Arc::clone(&node.metrics)))
         .layer(calls.clone())
         .layer(DeadlineLayer)
         .layer(budget)
@@ -214,13 +220,22 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
         served = serving => served.map_err(|source| Error::Serve { source }),
         () = drained(requested, &calls) => Ok(()),
     };
-    if let Some(file) = &own_socket {
+    for file in own_socket.iter().chain([&metrics_socket]) {
         socket::remove(file);
     }
     drop(backlog);
     blocking(move || history.write()).await;
     info!("ended; pods go on running");
     served
+}
+
+/// Listens where the configuration says, or takes over what systemd listens on, whose file stays where it is: the next
+/// daemon is handed it.
+fn listen(path: &Path) -> Result<(UnixListener, Option<SocketFile>), socket::Error> {
+    match service::handed_listener() {
+        Some(handed) => socket::adopt(handed, path).map(|listener| (listener, None)),
+        None => socket::listen(path).map(|(listener, file)| (listener, Some(file))),
+    }
 }
 
 /// The connections of clients, as they come.
@@ -288,6 +303,7 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
     if let Err(why) = &user_namespaces {
         warn!(why, "pods cannot have user namespaces on this node");
     }
+    let metrics = Arc::new(Metrics::default());
     let node = Node::new(Shared {
         images: Arc::new(images),
         network,
@@ -302,7 +318,8 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
         plans: Plans::open(config.state_dir.join("plans")).map_err(directories)?,
         bundles: Bundles::open(config.state_dir.join("bundles")).map_err(directories)?,
         settings: settings_store,
-        history: History::open(config.state_dir.join("history")),
+        history: History::open(config.state_dir.join("history"), Arc::clone(&metrics)),
+        metrics,
         plugins,
         config,
     });

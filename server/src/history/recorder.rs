@@ -3,8 +3,9 @@
 
 use super::ended::Ended;
 use super::present::{Entry, Origin, Present};
-use super::timeline::{End, FailedExec, Kind, Timeline};
+use super::timeline::{End, FailedExec, Kind, OpenStage, Timeline};
 use crate::error::Chain;
+use crate::metrics::Metrics;
 use crate::records::{Error, Store};
 use crate::storage::blocking;
 use hull_sys::time::now_ns;
@@ -31,6 +32,7 @@ pub(crate) struct History {
     writing: Mutex<()>,
     /// How many pulls this daemon has begun.
     pulls: AtomicU64,
+    metrics: Arc<Metrics>,
     /// `None` where the directory cannot be used: then nothing is written, and what is gone is forgotten.
     disk: Option<Disk>,
 }
@@ -63,7 +65,8 @@ impl Disk {
 
 impl History {
     /// The timelines in the directory `dir`. One that cannot be used is logged, and keeps no daemon from starting.
-    pub(crate) fn open(dir: PathBuf) -> Self {
+    /// Stages that end are counted in `metrics`.
+    pub(crate) fn open(dir: PathBuf, metrics: Arc<Metrics>) -> Self {
         let (disk, timelines) = match Disk::open(dir) {
             Ok((disk, timelines)) => (Some(disk), timelines),
             Err(err) => {
@@ -86,6 +89,7 @@ impl History {
             changed: Notify::new(),
             writing: Mutex::new(()),
             pulls: AtomicU64::new(0),
+            metrics,
             disk,
         }
     }
@@ -121,7 +125,11 @@ impl History {
 
     /// Ends a stage. `error` is empty if it succeeded.
     pub(crate) fn end_stage(&self, id: &str, name: &str, error: String) {
-        self.change(id, |of| of.end_stage(name, now_ns(), error));
+        let mut ended = None;
+        self.change(id, |of| ended = of.end_stage(name, now_ns(), error));
+        if let Some(of) = ended {
+            self.metrics.ended(of.part_of, of.name, of.took, of.failed);
+        }
     }
 
     /// Sets how it ended.
@@ -181,6 +189,13 @@ impl History {
     /// The timelines of what is there.
     pub(crate) fn all_present(&self) -> Vec<Timeline> {
         self.present().named().map(|entry| entry.timeline.clone()).collect()
+    }
+
+    /// The stages that go on.
+    pub(crate) fn open_stages(&self) -> Vec<OpenStage> {
+        let mut present = self.present();
+        let open = present.named().filter(|entry| entry.timeline.gone_ns.is_none());
+        open.flat_map(|entry| entry.timeline.open_stages()).collect()
     }
 
     /// All timelines, also of what is gone. Reads the disk.
@@ -282,6 +297,10 @@ pub(crate) async fn timed<T, E: std::error::Error>(
 mod tests {
     use super::*;
 
+    fn opened(dir: PathBuf) -> History {
+        History::open(dir, Arc::default())
+    }
+
     fn pod(id: &str) -> Timeline {
         Timeline { id: id.into(), pod: id.into(), pod_name: "web".into(), ..Timeline::default() }
     }
@@ -294,13 +313,13 @@ mod tests {
     #[tokio::test]
     async fn the_next_daemon_goes_on_with_a_timeline() {
         let dir = tempfile::tempdir().unwrap();
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         history.begin(pod("a"));
         history.resume(Vec::new());
         let failed = async { Err::<(), _>(std::io::Error::other("no address")) };
         timed(&history, "a", ("start pod", "network"), failed).await.unwrap_err();
         history.write();
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         history.resume(vec![pod("a")]);
         let known = history.of("a").unwrap();
         assert_eq!(known.stages[0].error, "no address");
@@ -312,7 +331,7 @@ mod tests {
     fn a_container_that_is_started_again_goes_on_with_its_timeline_also_if_that_was_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let end = |reason: &str| Some(End { reason: reason.into(), ..End::default() });
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         history.begin(pod("a"));
         history.resume(Vec::new());
         history.begin_stage("a", "", "start container");
@@ -323,7 +342,7 @@ mod tests {
         assert_eq!((again.end, again.previous_end, again.attempt), (None, end("Error"), 1));
         assert!(again.stages.is_empty());
         // The last daemon was killed before it wrote that.
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         let recorded = Timeline { attempt: 1, previous_end: end("Error"), ..pod("a") };
         history.resume(vec![recorded]);
         let known = history.of("a").unwrap();
@@ -334,7 +353,7 @@ mod tests {
     fn what_is_gone_is_only_on_disk() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("history");
-        let history = History::open(path.clone());
+        let history = opened(path.clone());
         history.begin(pod("a"));
         history.begin(pod("b"));
         history.write();
@@ -343,7 +362,7 @@ mod tests {
         assert!(history.of("a").is_none() && history.of("b").is_some());
         assert_eq!((files(&path), files(&path.join("ended"))), (1, 1));
         assert_eq!(history.all().unwrap().len(), 2);
-        let history = History::open(path.clone());
+        let history = opened(path.clone());
         history.resume(Vec::new());
         history.write();
         assert_eq!((files(&path), files(&path.join("ended"))), (0, 2), "gone while no daemon ran");
@@ -357,7 +376,7 @@ mod tests {
     #[test]
     fn missing_timelines_are_rebuilt_from_records() {
         let dir = tempfile::tempdir().unwrap();
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         let end = |reason: &str| Some(End { reason: reason.into(), ..End::default() });
         history.begin(pod("new"));
         history.begin_stage("stops", "", "stop pod");
@@ -382,7 +401,7 @@ mod tests {
         assert_eq!(ids, ["exits", "goes", "new", "silent", "stops"]);
         assert!(all.iter().all(|of| of.pod_name == "web"));
         // The next one has them, and an end that was recorded last.
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         history.resume(vec![pod("new"), recorded("stops", "x"), pod("exits"), pod("silent")]);
         assert_eq!(history.of("exits").unwrap().end, end("Error"));
         assert!(history.of("new").unwrap().end.is_none());
@@ -391,7 +410,7 @@ mod tests {
     #[test]
     fn what_goes_is_found_at_every_moment() {
         let dir = tempfile::tempdir().unwrap();
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         let mut looks = 0_u32;
         for round in 0..40 {
             let id = format!("pod{round}");
@@ -417,7 +436,7 @@ mod tests {
     #[test]
     fn what_changes_while_it_is_written_as_gone_is_written_again() {
         let dir = tempfile::tempdir().unwrap();
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         history.begin(pod("a"));
         history.resume(Vec::new());
         history.gone("a");
@@ -434,7 +453,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("history");
         std::fs::write(&path, "a file").unwrap();
-        let history = History::open(path);
+        let history = opened(path);
         history.begin(pod("a"));
         history.begin(pod("b"));
         history.gone("b");
@@ -446,7 +465,7 @@ mod tests {
     #[test]
     fn pulls_of_one_image_have_timelines_of_their_own_and_few_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         let (one, two) = (history.begin_pull("app:1", "", ""), history.begin_pull("app:1", "", ""));
         assert_ne!(one, two);
         history.gone(&one);
@@ -458,7 +477,7 @@ mod tests {
         }
         let kept = history.all().unwrap().len();
         assert!(kept < 20, "{kept}");
-        let next = History::open(dir.path().join("history"));
+        let next = opened(dir.path().join("history"));
         let end = next.of(&two).unwrap().end.unwrap();
         assert_eq!(end.diagnosis.unwrap().what, INTERRUPTED);
     }

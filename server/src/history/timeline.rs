@@ -82,6 +82,25 @@ pub(crate) struct Stage {
     pub(crate) began: Option<Instant>,
 }
 
+/// A stage that has ended, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EndedStage {
+    /// The stage that it is a part of; empty for a verb of CRI.
+    pub(super) part_of: &'static str,
+    pub(super) name: &'static str,
+    pub(super) took: Duration,
+    pub(super) failed: bool,
+}
+
+/// A stage that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpenStage {
+    /// The stage that it is a part of; empty for a verb of CRI.
+    pub(crate) part_of: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) age: Duration,
+}
+
 /// How something ended.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -148,10 +167,16 @@ impl Timeline {
         });
     }
 
-    /// Ends the newest stage of this name that goes on. `error` is empty if it succeeded.
-    pub(super) fn end_stage(&mut self, name: &str, now_ns: i64, error: String) {
+    /// Ends the newest stage of this name that goes on. `error` is empty if it succeeded. Returns the stage that has
+    /// ended, if this daemon began it.
+    pub(super) fn end_stage(
+        &mut self,
+        name: &str,
+        now_ns: i64,
+        error: String,
+    ) -> Option<EndedStage> {
         let open = self.stages.iter_mut().rev().find(|of| of.took_us.is_none() && of.name == name);
-        let Some(stage) = open else { return };
+        let stage = open?;
         // One that an earlier daemon began has only the time of day.
         let of_day = || {
             Duration::from_nanos(u64::try_from(now_ns.saturating_sub(stage.began_ns)).unwrap_or(0))
@@ -160,14 +185,24 @@ impl Timeline {
         stage.took_us = Some(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         stage.error = error;
         bound(&mut stage.error, MESSAGE_BYTES_MAX);
+        let (part_of, name) = stage.constants()?;
+        Some(EndedStage { part_of, name, took, failed: !stage.error.is_empty() })
     }
 
     /// Ends all stages that go on, for this reason.
     pub(super) fn end_all_stages(&mut self, now_ns: i64, error: &str) {
         while let Some(open) = self.stages.iter().rev().find(|of| of.took_us.is_none()) {
             let name = open.name.clone();
-            self.end_stage(&name, now_ns, error.to_owned());
+            let _of_an_earlier_daemon = self.end_stage(&name, now_ns, error.to_owned());
         }
+    }
+
+    /// The stages that go on. A part of an operation that has ended was given up, and is none of them.
+    pub(super) fn open_stages(&self) -> Vec<OpenStage> {
+        let open: Vec<_> = self.stages.iter().filter_map(Stage::open).collect();
+        let goes_on = |name| open.iter().any(|of| of.part_of.is_empty() && of.name == name);
+        let is_current = |of: &&OpenStage| of.part_of.is_empty() || goes_on(of.part_of);
+        open.iter().filter(is_current).copied().collect()
     }
 
     /// Sets the end.
@@ -213,6 +248,20 @@ impl Timeline {
 }
 
 impl Stage {
+    /// What it is a part of, and its name, if this daemon began it: then both are constants of the program.
+    fn constants(&self) -> Option<(&'static str, &'static str)> {
+        match (&self.part_of, &self.name) {
+            (Cow::Borrowed(part_of), Cow::Borrowed(name)) => Some((*part_of, *name)),
+            _ => None,
+        }
+    }
+
+    /// The stage as one that goes on, if it does and this daemon began it.
+    fn open(&self) -> Option<OpenStage> {
+        let (part_of, name) = self.constants().filter(|_| self.took_us.is_none())?;
+        Some(OpenStage { part_of, name, age: self.began?.elapsed() })
+    }
+
     /// Its end, in nanoseconds since the epoch; `now_ns` while it goes on.
     pub(crate) fn end_ns(&self, now_ns: i64) -> i64 {
         self.took_us.map_or(now_ns, |took| {

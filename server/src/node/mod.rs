@@ -10,6 +10,7 @@
 //! <state_dir>/rootfs                empty; where every container's root is mounted in its own
 //!                                   mount namespace, so that the host has no such mount
 //! <state_dir>/network               addresses given out
+//! <state_dir>/metrics.sock          the daemon's own metrics
 //! <state_dir>/history               timelines of what is there, and of what is gone
 //! <data_dir>/                       images, layers, writable layers
 //! ```
@@ -28,6 +29,7 @@ use crate::container::plans::Plans;
 use crate::diagnostics::denials::Denials;
 use crate::history::History;
 use crate::limits::call_memory::Budget;
+use crate::metrics::Metrics;
 use crate::monitors::Monitors;
 use crate::observe::events::Events;
 use crate::observe::stats::{Layers, Rates};
@@ -63,6 +65,8 @@ pub(crate) struct Node {
     pub(crate) settings: Store,
     /// Timelines of pods, containers and images, for people who ask.
     pub(crate) history: Arc<History>,
+    /// What this daemon has counted.
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) plugins: hull_nri::Plugins,
     /// Pods can have user namespaces; or why not.
     pub(crate) user_namespaces: Result<(), String>,
@@ -98,6 +102,7 @@ pub(crate) struct Shared {
     pub(crate) bundles: Bundles,
     pub(crate) settings: Store,
     pub(crate) history: History,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) plugins: hull_nri::Plugins,
     pub(crate) user_namespaces: Result<(), String>,
 }
@@ -131,6 +136,7 @@ impl Node {
             bundles,
             settings,
             history,
+            metrics,
             plugins,
             user_namespaces,
         } = shared;
@@ -157,6 +163,7 @@ impl Node {
             bundles,
             settings,
             history: Arc::new(history),
+            metrics,
             plugins,
             user_namespaces,
             registry: Registry::default(),

@@ -105,12 +105,16 @@ pub(super) fn evict(node: &Node, plugin: &str, evictions: Vec<ContainerEviction>
             continue;
         };
         info!(plugin, container = %id.short(), reason, "evicting a container for a plugin");
+        let metrics = Arc::clone(&node.metrics);
         tokio::spawn(async move {
             let grace_s = EVICTION_GRACE_S;
             let stopped =
                 pod.request(|reply| Command::Stop { id: id.clone(), grace_s, reply }).await;
-            if let Err(err) = stopped {
-                warn!(container = %id.short(), error = %Chain(&*err), "container not evicted");
+            match stopped {
+                Ok(()) => metrics.evictions.count(&[]),
+                Err(err) => {
+                    warn!(container = %id.short(), error = %Chain(&*err), "container not evicted");
+                }
             }
         });
     }

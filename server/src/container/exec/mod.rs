@@ -165,9 +165,12 @@ async fn launch(
     let encoded = hull_plan::encode(&process);
     // From here on a caller that goes away takes the process with it.
     let mut kill = KillOnDrop { client: client.clone(), exec: Some(exec) };
+    let began = Instant::now();
     let started = client.exec(id.clone(), exec, encoded, streams, fds);
     let waited = node.launch_max();
-    let Ok(started) = timeout(waited, started).await else {
+    let started = timeout(waited, started).await;
+    count(node, began.elapsed(), matches!(started, Ok(Ok(_))));
+    let Ok(started) = started else {
         return Err(Arc::new(Error::LaunchTimeout { doing: DOING, waited }));
     };
     // One that hangs may launch it later.
@@ -193,6 +196,12 @@ async fn launch(
         }
         Err(source) => Err(Arc::new(Error::Monitor { doing: DOING, source })),
     }
+}
+
+/// Counts a launch.
+fn count(node: &Node, took: Duration, succeeded: bool) {
+    node.metrics.execs.count(&[if succeeded { "success" } else { "error" }]);
+    node.metrics.ended("exec", "launch", took, !succeeded);
 }
 
 /// The snapshot of a container that must be running for `verb`.

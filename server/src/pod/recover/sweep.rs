@@ -42,7 +42,9 @@ pub(super) async fn sweep(
             Ok(id) if !pods.contains(id.as_str()) => {
                 let node = Arc::clone(node);
                 work.spawn(async move {
-                    sweep_pod(&node, &id).await;
+                    node.metrics.leak("pod");
+                    let removed = sweep_pod(&node, &id).await;
+                    node.metrics.leak_removed("pod", removed);
                 });
             }
             _ => {}
@@ -70,15 +72,19 @@ pub(super) async fn sweep(
             && !containers.contains(id.as_str())
         {
             warn!(container = %id, "writable layer without a container swept");
-            remove_container(node, &id).await;
+            node.metrics.leak("writable layer");
+            let removed = remove_container(node, &id).await;
+            node.metrics.leak_removed("writable layer", removed);
         }
     }
     for id in node.bundles.left(containers) {
         warn!(container = %id, "hooks without a container swept");
+        node.metrics.leak("hooks");
         let node = Arc::clone(node);
         // Its poststop hooks may take their time.
         work.spawn(async move {
-            remove_hooks(&node, &id).await;
+            let removed = remove_hooks(&node, &id).await;
+            node.metrics.leak_removed("hooks", removed);
         });
     }
     let (shared, known) = (Arc::clone(node), containers.clone());
@@ -90,6 +96,7 @@ pub(super) async fn sweep(
 /// A container whose pod has no record, and what its pod had beside it.
 async fn sweep_orphan(node: &Arc<Node>, id: &ContainerId, record: &ContainerRecord) {
     warn!(container = %id, "container without a pod swept");
+    node.metrics.leak("container");
     let above = record.cgroup.rsplit_once('/').filter(|(_, name)| *name == id.as_str());
     if let Some((pod, _)) = above {
         clear(node, record, pod).await;
@@ -99,13 +106,17 @@ async fn sweep_orphan(node: &Arc<Node>, id: &ContainerId, record: &ContainerReco
             clear(node, &pause, pod).await;
         }
     }
-    remove_container(node, id).await;
+    let removed = remove_container(node, id).await;
+    node.metrics.leak_removed("container", removed);
 }
 
 async fn sweep_network(node: &Arc<Node>, id: String) {
     info!(pod = %id, "network of a pod that has none any more swept");
+    node.metrics.leak("network");
     let shared = Arc::clone(node);
-    if let Err(err) = blocking(move || shared.network.release(&id)).await {
+    let released = blocking(move || shared.network.release(&id)).await;
+    node.metrics.leak_removed("network", released.is_ok());
+    if let Err(err) = released {
         error!(error = %Chain(&err), "left network not taken away");
     }
 }
@@ -156,10 +167,13 @@ fn sweep_cgroups(node: &Arc<Node>, pods: &BTreeSet<String>, work: &mut JoinSet<(
             continue;
         }
         warn!(cgroup = %name, "cgroup without a pod swept");
+        node.metrics.leak("pod cgroup");
         let (shared, path) = (Arc::clone(node), format!("{parent}/{name}"));
         work.spawn(async move {
-            let cleared = blocking(move || clear_cgroup(&shared.cgroups, &path, &path));
-            if let Err(err) = cleared.await {
+            let metrics = Arc::clone(&shared.metrics);
+            let cleared = blocking(move || clear_cgroup(&shared.cgroups, &path, &path)).await;
+            metrics.leak_removed("pod cgroup", cleared.is_ok());
+            if let Err(err) = cleared {
                 error!(error = %Chain(&err), "left cgroup not cleared");
             }
         });

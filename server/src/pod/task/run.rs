@@ -83,6 +83,7 @@ impl Task {
                 self.client = None;
                 if self.record.state.is_ready() {
                     warn!("monitor is gone; ending what it left");
+                    self.node.metrics.monitors_lost.count(&[]);
                     self.lost_sandbox().await;
                 }
             }
