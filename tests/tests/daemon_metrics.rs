@@ -47,7 +47,11 @@ impl Scrape {
     fn rose(&self, before: &Self, series: &[(&str, f64)]) {
         for (series, by) in series {
             let rose = self.value(series) - before.value(series);
-            assert!((rose - by).abs() < 0.001, "{series} rose by {rose}, not by {by}:\n{}", self.text);
+            assert!(
+                (rose - by).abs() < 0.001,
+                "{series} rose by {rose}, not by {by}:\n{}",
+                self.text
+            );
         }
     }
 }
@@ -201,11 +205,9 @@ async fn only_root_may_connect_and_only_the_metrics_are_served() {
     let socket = node.state_dir().join("metrics.sock");
     let mode = fs::metadata(&socket).or_fail("find the socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    for (request, code) in [
-        ("GET / HTTP/1.1", "404"),
-        ("POST /metrics HTTP/1.1", "405"),
-        ("nonsense", "400"),
-    ] {
+    for (request, code) in
+        [("GET / HTTP/1.1", "404"), ("POST /metrics HTTP/1.1", "405"), ("nonsense", "400")]
+    {
         let mut stream = UnixStream::connect(&socket).or_fail("connect");
         write!(stream, "{request}\r\nHost: hull\r\n\r\n").or_fail("send a request");
         let mut text = String::new();

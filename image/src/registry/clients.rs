@@ -49,7 +49,7 @@ impl Clients {
         Self { settings, built, tokens, breakers, counters }
     }
 
-    /// What pulls have done so far; `running` of them go on.
+    /// The figures of pulls so far; `running` of them go on.
     pub(crate) fn figures(&self, running: u64) -> PullFigures {
         self.counters.figures(self.breakers.states(), running)
     }

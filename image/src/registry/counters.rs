@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What pulls have done since the store was opened, in numbers, for metrics. Counting costs one atomic addition, and
+//! The figures of pulls since the store was opened, for metrics. Counting costs one atomic addition, and
 //! no name of a host or an image is kept.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,7 +45,7 @@ pub struct HostFigures {
     pub failed: u64,
 }
 
-/// What pulls have done since the store was opened, and what they do now.
+/// The figures of pulls since the store was opened, and of those in progress.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PullFigures {
     /// Registries themselves.

@@ -212,7 +212,7 @@ impl Store {
         self.parts.puller.join(reference, auth, progress).await
     }
 
-    /// What pulls have done since the store was opened, in numbers.
+    /// The figures of pulls since the store was opened.
     #[must_use]
     pub fn pull_figures(&self) -> PullFigures {
         self.parts.puller.figures()

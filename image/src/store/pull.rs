@@ -91,7 +91,7 @@ impl Puller {
         outcome.ok().and_then(|outcome| outcome.clone()).unwrap_or_else(|| Err(broken()))
     }
 
-    /// What pulls have done so far.
+    /// The figures of pulls so far.
     pub(super) fn figures(&self) -> PullFigures {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).len();
         self.clients.figures(running as u64)

@@ -138,7 +138,6 @@ impl Cni {
     }
 
     /// The calls of plugins so far, by command.
-    #[must_use]
     pub fn plugin_calls(&self) -> [CallFigures; 6] {
         self.plugins.figures()
     }
@@ -318,8 +317,7 @@ impl Cni {
         Ok(Collected::Done(gc::collect(&self.plugins, &networks, &self.gc_next, valid)))
     }
 
-    /// Sets the pod subnets that the kubelet reported: they are passed to plugins that declare `ipRanges`
-    /// and filled into the template.
+    /// Sets the kubelet's pod subnets, for the template and for plugins that declare `ipRanges`.
     ///
     /// # Errors
     /// When the template cannot be read or filled in, or the configuration cannot be written.

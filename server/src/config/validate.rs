@@ -176,8 +176,11 @@ fn metrics(metrics: &Metrics) -> Result<(), Invalid> {
         absolute(key, file)?;
     }
     let given = files.iter().filter(|(_, file)| file.is_some()).count();
-    if let Some((key, _)) = files.iter().find(|(_, file)| file.is_none() && given > 0) {
-        return Err((key, "it is not set, and TLS needs all of tls_cert, tls_key and client_ca".into()));
+    if let Some((key, _)) = files.into_iter().find(|(_, file)| file.is_none() && given > 0) {
+        return Err((
+            key,
+            "it is not set, and TLS needs all of tls_cert, tls_key and client_ca".into(),
+        ));
     }
     match metrics.address {
         None if given > 0 => Err((

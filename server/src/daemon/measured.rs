@@ -23,7 +23,7 @@ use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Request, Response};
 use tower::{Layer, Service};
 
-/// What calls of unknown methods are counted as.
+/// The method that calls of unknown methods are counted as.
 const UNKNOWN: Method = Method { path: "", interface: "unknown", name: "unknown" };
 /// The header with the code of an answer that is only an error: gRPC over HTTP/2, trailers only.
 const CODE: &str = "grpc-status";
@@ -141,7 +141,8 @@ mod tests {
         let refuse = service_fn(|_: Request<()>| async {
             Ok::<_, Infallible>(status::of(Error::NoImage { image: "x".into() }).into_http())
         });
-        let answer = Measured(Arc::clone(&metrics)).layer(refuse).call(request(PATH)).await.unwrap();
+        let answer =
+            Measured(Arc::clone(&metrics)).layer(refuse).call(request(PATH)).await.unwrap();
         assert_eq!(answer.headers().get(CODE).unwrap(), "5");
         assert!(answer.headers().get(status::CAUSE_HEADER).is_none());
         let text = text(&metrics);
@@ -164,15 +165,17 @@ mod tests {
         drop(call);
         let text = text(&metrics);
         assert!(text.contains(&in_flight(0)), "{text}");
-        let left = format!("hull_grpc_errors_total{{{labels},code=\"CANCELLED\",cause=\"client\"}} 1");
+        let left =
+            format!("hull_grpc_errors_total{{{labels},code=\"CANCELLED\",cause=\"client\"}} 1");
         assert!(text.contains(&left), "{text}");
     }
 
     #[tokio::test]
     async fn a_call_that_succeeds_is_no_error() {
         let metrics = Arc::new(Metrics::default());
-        let fine =
-            service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
+        let fine = service_fn(|_: Request<()>| async {
+            Ok::<_, Infallible>(Response::new(Body::empty()))
+        });
         let answered = Measured(Arc::clone(&metrics)).layer(fine).call(request(PATH)).await;
         assert!(answered.is_ok());
         assert!(!text(&metrics).contains("hull_grpc_errors_total{"));

@@ -248,7 +248,7 @@ impl Timeline {
 }
 
 impl Stage {
-    /// What it is a part of, and its name, if this daemon began it: then both are constants of the program.
+    /// The stage that it is a part of, and its name, if this daemon began it: then both are constants of the program.
     fn constants(&self) -> Option<(&'static str, &'static str)> {
         match (&self.part_of, &self.name) {
             (Cow::Borrowed(part_of), Cow::Borrowed(name)) => Some((*part_of, *name)),

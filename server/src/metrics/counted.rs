@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use std::fmt;
 use std::time::Duration;
 
-/// What this daemon has counted since it started.
+/// The counts of this daemon since it started.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,

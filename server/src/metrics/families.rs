@@ -2,7 +2,7 @@
 //! Counters, histograms and values of metrics from the table, in the registry of prometheus-client.
 
 use super::table::{Kind, Known};
-use prometheus_client::encoding::{EncodeLabel as _, EncodeLabelSet, LabelSetEncoder};
+use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -42,7 +42,7 @@ impl Labels {
 impl EncodeLabelSet for Labels {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
         for label in self.keys.iter().copied().zip(self.values) {
-            label.encode(encoder.encode_label())?;
+            EncodeLabel::encode(&label, encoder.encode_label())?;
         }
         Ok(())
     }
@@ -68,7 +68,8 @@ pub(crate) struct Counters {
 impl Counters {
     /// Registers the metric. One without labels is 0 until something is counted, so that its first increase is seen.
     pub(super) fn register(registry: &mut Registry, known: Known) -> Self {
-        let (plain, family) = (Counter::default(), Family::default());
+        let plain: Counter = Counter::default();
+        let family: Family<Labels, Counter> = Family::default();
         let name = registered_name(&known);
         if known.labels.is_empty() {
             registry.register(name, known.help, plain.clone());
@@ -124,7 +125,7 @@ pub(crate) struct Levels {
 
 impl Levels {
     pub(super) fn register(registry: &mut Registry, known: Known) -> Self {
-        let family = Family::default();
+        let family: Family<Labels, Gauge> = Family::default();
         registry.register(registered_name(&known), known.help, family.clone());
         Self { known, family }
     }
@@ -162,7 +163,8 @@ impl Scraped {
         known: Known,
         values: impl IntoIterator<Item = ([&'static str; N], f64)>,
     ) {
-        let labeled = values.into_iter().map(|(labels, value)| (Labels::new(&known, &labels), value));
+        let labeled =
+            values.into_iter().map(|(labels, value)| (Labels::new(&known, &labels), value));
         let name = registered_name(&known);
         match known.kind {
             Kind::Counter => {

@@ -98,12 +98,8 @@ fn page() -> String {
     for Known { name, kind, labels, help } in ALL {
         let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            out,
-            "| `{name}` | {} | {} | {help}. |",
-            kind_name(*kind),
-            labels.join(", ")
-        );
+        let _ =
+            writeln!(out, "| `{name}` | {} | {} | {help}. |", kind_name(*kind), labels.join(", "));
     }
     out
 }
@@ -199,7 +195,10 @@ fn alerts_use_metrics_that_exist_and_say_what_to_do() {
         assert!(name.starts_with("Hull") && names.insert(name), "{name}");
         check_expression(name, expr);
         assert!(["critical", "warning", "info"].contains(&labels.severity.as_str()), "{name}");
-        assert!(waits.as_deref().is_none_or(|time| time.ends_with(['m', 's'])), "{name}: {waits:?}");
+        assert!(
+            waits.as_deref().is_none_or(|time| time.ends_with(['m', 's'])),
+            "{name}: {waits:?}"
+        );
         let Annotations { summary, description, runbook } = annotations;
         for text in [summary, description, runbook] {
             assert!(text.ends_with('.') && text.len() > 20, "{name}: {text}");
@@ -267,12 +266,13 @@ fn the_board_uses_metrics_that_exist_and_its_panels_do_not_overlap() {
 
 #[test]
 fn an_expression_with_an_unknown_metric_or_label_is_found() {
-    let refused = |expr: &'static str| {
-        std::panic::catch_unwind(|| check_expression("test", expr)).is_err()
-    };
+    let refused =
+        |expr: &'static str| std::panic::catch_unwind(|| check_expression("test", expr)).is_err();
     assert!(refused("rate(hull_no_such_metric_total[5m])"));
     assert!(refused("hull_pods{phase=\"ready\"}"));
     assert!(refused("hull_operation_seconds > 1"), "a histogram has no series of its own name");
     assert!(refused("up == 0"));
-    assert!(!refused("sum by (le) (rate(hull_operation_seconds_bucket{operation=~\"start .*\"}[5m]))"));
+    assert!(!refused(
+        "sum by (le) (rate(hull_operation_seconds_bucket{operation=~\"start .*\"}[5m]))"
+    ));
 }

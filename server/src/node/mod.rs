@@ -65,7 +65,7 @@ pub(crate) struct Node {
     pub(crate) settings: Store,
     /// Timelines of pods, containers and images, for people who ask.
     pub(crate) history: Arc<History>,
-    /// What this daemon has counted.
+    /// The counts of this daemon.
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) plugins: hull_nri::Plugins,
     /// Pods can have user namespaces; or why not.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the daemon's own process uses, from /proc. `proc_pid_status(5)`, `proc_pid_stat(5)`, `proc_pid_limits(5)`.
+//! The resources of the daemon's own process, from /proc. `proc_pid_status(5)`, `proc_pid_stat(5)`, `proc_pid_limits(5)`.
 
 use std::fs;
 use std::time::Duration;

@@ -104,28 +104,22 @@ fn pulls(scraped: &mut Scraped, figures: &PullFigures) {
     });
     scraped.all(table::PULL_OBJECTS, objects);
     scraped.one(table::PULL_RETRIES, float(figures.retries));
-    let stages = [
-        ("resolve", figures.resolving),
-        ("layers", figures.layers),
-        ("record", figures.recording),
-    ];
+    let stages =
+        [("resolve", figures.resolving), ("layers", figures.layers), ("record", figures.recording)];
     let stages = stages.map(|(stage, took)| ([stage], took.as_secs_f64()));
     scraped.all(table::PULL_STAGE_SECONDS, stages);
     scraped.one(table::PULLS_IN_PROGRESS, float(figures.running));
-    let states = [
-        ("closed", breakers.closed),
-        ("half_open", breakers.half_open),
-        ("open", breakers.open),
-    ];
+    let states =
+        [("closed", breakers.closed), ("half_open", breakers.half_open), ("open", breakers.open)];
     scraped.all(table::BREAKERS, states.map(|(state, hosts)| ([state], float(hosts))));
 }
 
 fn plugins(scraped: &mut Scraped, node: &Node) {
     scraped.one(table::NRI_PLUGINS, float(node.plugins.connected() as u64));
     let calls = node.plugins.calls();
-    let results = calls.iter().flat_map(|of| {
-        [([of.method, "success"], of.succeeded), ([of.method, "error"], of.failed)]
-    });
+    let results = calls
+        .iter()
+        .flat_map(|of| [([of.method, "success"], of.succeeded), ([of.method, "error"], of.failed)]);
     scraped.all(table::NRI_CALLS, results.map(|(labels, count)| (labels, float(count))));
     let times = calls.iter().map(|of| ([of.method], of.took.as_secs_f64()));
     scraped.all(table::NRI_CALL_SECONDS, times);

@@ -6,7 +6,7 @@
 //! metrics.address             by setting; with TLS and certificates of clients, or on loopback
 //! ```
 //!
-//! The rule: whoever connects costs the daemon little. There is one answer per connection, within [`CONNECTION_MAX`];
+//! The rule: a client costs the daemon little. There is one answer per connection, within [`CONNECTION_MAX`];
 //! connections are limited for each of the two listeners, so that clients of TCP cannot keep others from the socket.
 
 mod tls;
@@ -38,7 +38,7 @@ use tracing::{debug, info, warn};
 const SOCKET: &str = "metrics.sock";
 /// The path of the metrics.
 const PATH: &str = "/metrics";
-/// What the text is: OpenMetrics 1.0.
+/// The type of the text: OpenMetrics 1.0.
 const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 /// Most connections at a time, of each listener.

@@ -96,13 +96,9 @@ impl Files {
 }
 
 /// The certificates of a file, at least one.
-fn certificates(
-    key: &'static str,
-    path: &PathBuf,
-) -> Result<Vec<CertificateDer<'static>>, Error> {
+fn certificates(key: &'static str, path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
     let failed = |source| Error::Read { key, path: path.clone(), source };
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(failed)?.collect();
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(failed)?.collect();
     let found = found.map_err(failed)?;
     if found.is_empty() {
         return Err(Error::Empty { key, path: path.clone() });
