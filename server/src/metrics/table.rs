@@ -30,6 +30,7 @@ macro_rules! table {
             };
         )*
         /// All metrics, in the order in which they are documented.
+        #[cfg(test)]
         pub(crate) const ALL: &[Known] = &[$($ident),*];
     };
 }

@@ -160,7 +160,7 @@ fn check_expression(place: &str, expr: &str) {
         let rest = &expr[at..];
         let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(rest.len());
         let name = &rest[..end];
-        let family = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(*part));
         let known = ALL.iter().find(|known| match known.kind {
             Kind::Histogram => Some(known.name) == family,
             Kind::Counter | Kind::Gauge => known.name == name,
