@@ -333,6 +333,23 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_that_was_given_up_or_begun_by_another_daemon_does_not_count_as_open() {
+        let names = |of: &Timeline| of.open_stages().iter().map(|of| of.name).collect::<Vec<_>>();
+        let mut timeline = Timeline::default();
+        timeline.begin_stage("", "start pod", 1);
+        timeline.begin_stage("start pod", "network", 2);
+        assert_eq!(names(&timeline), ["start pod", "network"]);
+        let ended = timeline.end_stage("start pod", 3, "no address".into()).unwrap();
+        assert_eq!((ended.part_of, ended.name, ended.failed), ("", "start pod", true));
+        assert!(names(&timeline).is_empty(), "its part was given up");
+        timeline.begin_stage("", "stop pod", 4);
+        let text = serde_json::to_string(&timeline).unwrap();
+        let mut back: Timeline = serde_json::from_str(&text).unwrap();
+        assert!(names(&back).is_empty());
+        assert_eq!(back.end_stage("stop pod", 5, String::new()), None, "it is not counted");
+    }
+
+    #[test]
     fn a_stage_of_an_earlier_daemon_ends_by_the_time_of_day() {
         let mut timeline = Timeline::default();
         timeline.begin_stage("", "stop", 1_000_000);
