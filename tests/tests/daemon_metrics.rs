@@ -4,9 +4,10 @@
 
 use hull_tests::cri::{resources, shell as shell_container};
 use hull_tests::eventually::eventually;
+use hull_tests::scrape::{REQUEST, Scrape, ask};
 use hull_tests::shell::{self, Ran};
 use hull_tests::{ExpectExt as _, Node, fixture, paths};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -15,63 +16,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: hull\r\n\r\n";
 /// Takes memory until it is killed.
 const HUNGRY: &str = "x=a; while true; do x=$x$x$x$x; done";
-
-/// The values of a scrape by series, as `name{label="value"}`.
-#[derive(Debug)]
-struct Scrape {
-    text: String,
-    values: BTreeMap<String, f64>,
-}
-
-impl Scrape {
-    fn of(text: String) -> Self {
-        assert!(text.ends_with("# EOF\n"), "{text}");
-        let samples = text.lines().filter(|line| !line.starts_with('#'));
-        let value = |line: &str| {
-            let (series, value) = line.rsplit_once(' ').or_fail(format!("read {line}"));
-            (series.to_owned(), value.parse().or_fail(format!("read {line}")))
-        };
-        let values = samples.map(value).collect();
-        Self { text, values }
-    }
-
-    /// The value of a series; 0 if it is not there yet.
-    fn value(&self, series: &str) -> f64 {
-        self.values.get(series).copied().unwrap_or(0.0)
-    }
-
-    /// Fails unless every series has risen by that much since `before`.
-    fn rose(&self, before: &Self, series: &[(&str, f64)]) {
-        for (series, by) in series {
-            let rose = self.value(series) - before.value(series);
-            assert!(
-                (rose - by).abs() < 0.001,
-                "{series} rose by {rose}, not by {by}:\n{}",
-                self.text
-            );
-        }
-    }
-}
-
-/// Sends the request to any stream, and returns head and body of the response.
-fn ask(mut stream: impl std::io::Read + std::io::Write) -> (String, String) {
-    stream.write_all(REQUEST).or_fail("send the request");
-    let mut text = String::new();
-    let _bytes = stream.read_to_string(&mut text).or_fail("read the response");
-    let (head, body) = text.split_once("\r\n\r\n").or_fail(format!("read {text}"));
-    (head.to_owned(), body.to_owned())
-}
-
-fn scrape(node: &Node) -> Scrape {
-    let socket = node.state_dir().join("metrics.sock");
-    let (head, body) = ask(UnixStream::connect(&socket).or_fail("connect to the socket"));
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
-    Scrape::of(body)
-}
 
 /// Adds settings to the node's configuration, and starts its daemon again.
 async fn configure(node: &mut Node, more: &str) {
@@ -86,7 +32,7 @@ async fn what_happens_is_counted_once_and_by_no_name() {
     let node = Node::start().await;
     let (cri, pod, image) = node.pod("counted-pod").await;
     let idle = cri.run_idle(&pod, "counted-container", &image).await;
-    let before = scrape(&node);
+    let before = Scrape::of(&node);
     assert!((before.value("hull_pods{state=\"ready\"}") - 1.0).abs() < 0.001, "{}", before.text);
 
     let missing = format!("{}/tests/is-not-there:1", fixture::registry().host);
@@ -101,7 +47,7 @@ async fn what_happens_is_counted_once_and_by_no_name() {
     let other = cri.run_pod("another-pod").await.or_fail("run a second pod");
     cri.stop_pod(&other).await.or_fail("stop it");
 
-    let after = scrape(&node);
+    let after = Scrape::of(&node);
     after.rose(
         &before,
         &[
@@ -183,7 +129,7 @@ async fn a_lost_monitor_and_a_leak_are_counted() {
     nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGKILL).or_fail("kill it");
     let node_ref = &node;
     eventually("the lost monitor is counted", || async move {
-        let lost = scrape(node_ref).value("hull_monitors_lost_total");
+        let lost = Scrape::of(node_ref).value("hull_monitors_lost_total");
         if (lost - 1.0).abs() < 0.001 { Ok(()) } else { Err(format!("{lost} are lost")) }
     })
     .await;
@@ -191,7 +137,7 @@ async fn a_lost_monitor_and_a_leak_are_counted() {
     let leak = node.state_dir().join("run").join("f".repeat(64));
     fs::create_dir(&leak).or_fail("make a directory without a pod");
     node.restart().await;
-    let found = scrape(&node);
+    let found = Scrape::of(&node);
     for series in ["hull_leaks_found_total", "hull_leaks_removed_total"] {
         let count = found.value(&format!("{series}{{kind=\"pod\"}}"));
         assert!((count - 1.0).abs() < 0.001, "{series}: {count}");
@@ -219,7 +165,7 @@ async fn only_root_may_connect_and_only_the_metrics_are_served() {
     configure(&mut node, &format!("[metrics]\naddress = \"{address}\"\n")).await;
     let (head, body) = ask(TcpStream::connect(&address).or_fail("connect over TCP"));
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    assert!(Scrape::of(body).value("hull_scrapes_total{by=\"tcp\"}") > 0.0);
+    assert!(Scrape::parse(body).value("hull_scrapes_total{by=\"tcp\"}") > 0.0);
     node.terminate();
     assert!(!socket.try_exists().or_fail("look for the socket"), "it goes with the daemon");
     node.start_again().await;
@@ -281,7 +227,7 @@ async fn over_tcp_a_client_needs_a_certificate_of_the_ca() {
         file("ca.pem")
     );
     configure(&mut node, &settings).await;
-    let by_tls = |node: &Node| scrape(node).value("hull_scrapes_total{by=\"tls\"}");
+    let by_tls = |node: &Node| Scrape::of(node).value("hull_scrapes_total{by=\"tls\"}");
 
     let answered = ask_by_tls(&dir, &address, Some("client"));
     assert!(answered.stdout.starts_with("HTTP/1.1 200"), "{answered:?}");
