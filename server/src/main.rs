@@ -27,6 +27,7 @@ mod records;
 mod storage;
 mod streaming;
 mod systemd;
+mod tracer;
 
 use std::ffi::OsString;
 use std::io::Write as _;

@@ -71,6 +71,15 @@ pub(crate) const KEYS: &[Key] = &[
         "\"/etc/hull/metrics-ca.crt\"",
         "PEM file with the certificates of the CAs whose clients may read metrics. A client without a certificate of one of them is refused.",
     ),
+    unset(
+        "tracing.endpoint",
+        "\"http://127.0.0.1:4317\"",
+        "Address of a collector of OpenTelemetry (OTLP over gRPC, without TLS) that gets spans of verbs and their stages, in the traces of the kubelet's calls. Default: no traces.",
+    ),
+    key(
+        "tracing.sample_percent",
+        "Share of the calls without a trace of their own that are traced, in percent: 0 to 100. The caller decides on calls that have one.",
+    ),
     key(
         "cgroup.driver",
         "Driver that creates the cgroups of pods. `cgroupfs`: Hull creates them itself; `systemd`: Hull creates one scope per pod in the slice that the kubelet names; `auto`: `systemd` where systemd is the init and cgroups are v2, else `cgroupfs`. The kubelet adopts the driver from the runtime.",

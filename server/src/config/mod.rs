@@ -31,4 +31,6 @@ pub(crate) use origin::Origin;
 pub(crate) use reference::default_file;
 #[cfg(test)]
 pub(crate) use settings::Network;
-pub(crate) use settings::{Cgroup, Config, DefaultSeccomp, Driver, Log, LogFormat, NetworkMode};
+pub(crate) use settings::{
+    Cgroup, Config, DefaultSeccomp, Driver, Log, LogFormat, Metrics, NetworkMode, Tracing,
+};

@@ -16,6 +16,7 @@ pub(crate) struct Config {
     pub(crate) socket: PathBuf,
     pub(crate) log: Log,
     pub(crate) metrics: Metrics,
+    pub(crate) tracing: Tracing,
     pub(crate) cgroup: Cgroup,
     pub(crate) network: Network,
     pub(crate) runtime: Runtime,
@@ -43,6 +44,15 @@ pub(crate) struct Metrics {
     pub(crate) tls_key: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client_ca: Option<PathBuf>,
+}
+
+/// The section `[tracing]` of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tracing {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoint: Option<String>,
+    pub(crate) sample_percent: u64,
 }
 
 /// Format of a log line.
@@ -202,6 +212,7 @@ impl Default for Config {
             socket: "/run/hull/hull.sock".into(),
             log: Log::default(),
             metrics: Metrics::default(),
+            tracing: Tracing::default(),
             cgroup: Cgroup::default(),
             network: Network::default(),
             runtime: Runtime::default(),
@@ -214,6 +225,12 @@ impl Default for Config {
 impl Default for Log {
     fn default() -> Self {
         Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Self { endpoint: None, sample_percent: 1 }
     }
 }
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which values settings may have beyond their types. Pure.
 
-use super::settings::{Cgroup, Config, Driver, Image, Log, Metrics, Network, Nri, Runtime};
+use super::settings::{
+    Cgroup, Config, Driver, Image, Log, Metrics, Network, Nri, Runtime, Tracing,
+};
 use super::shown::without_account;
 use crate::limits::ulimits::Ulimit;
 use crate::systemd::names;
@@ -45,6 +47,7 @@ pub(super) fn validate(config: &Config) -> Result<(), Invalid> {
     nri(&config.nri)?;
     log(&config.log)?;
     metrics(&config.metrics)?;
+    tracing(&config.tracing)?;
     image(&config.image)
 }
 
@@ -196,6 +199,22 @@ fn metrics(metrics: &Metrics) -> Result<(), Invalid> {
         )),
         None | Some(_) => Ok(()),
     }
+}
+
+fn tracing(tracing: &Tracing) -> Result<(), Invalid> {
+    if let Some(endpoint) = &tracing.endpoint {
+        let host = endpoint.strip_prefix("http://").and_then(|rest| rest.split('/').next());
+        if host.is_none_or(str::is_empty) {
+            let endpoint = shown(without_account(endpoint), SHOWN_BYTES);
+            let why = format!("`{endpoint}` is not an address such as http://127.0.0.1:4317");
+            return Err(("tracing.endpoint", why));
+        }
+    }
+    if tracing.sample_percent > 100 {
+        let why = format!("{} is not within 0 to 100", tracing.sample_percent);
+        return Err(("tracing.sample_percent", why));
+    }
+    Ok(())
 }
 
 fn image(image: &Image) -> Result<(), Invalid> {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Measures every call: its time, and its error by code and cause.
+//! Measures every call: its time, its error by code and cause, and its span if it is traced.
 //!
 //! ```text
 //! caller ─▶ MeasuredService ─▶ time limit, memory ─▶ verb ─▶ status: code, and its cause in a header
@@ -12,6 +12,7 @@
 
 use crate::cri::status;
 use crate::metrics::Metrics;
+use crate::tracer::{self, Ended, Span, Tracer};
 use hull_proto::{METHODS, Method};
 use std::future::Future;
 use std::pin::Pin;
@@ -30,13 +31,16 @@ const CODE: &str = "grpc-status";
 
 /// Measures the calls of every service that it is laid around.
 #[derive(Debug, Clone)]
-pub(crate) struct Measured(pub(crate) Arc<Metrics>);
+pub(crate) struct Measured {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tracer: Arc<Tracer>,
+}
 
 impl<S> Layer<S> for Measured {
     type Service = MeasuredService<S>;
 
     fn layer(&self, inner: S) -> MeasuredService<S> {
-        MeasuredService { inner, metrics: Arc::clone(&self.0) }
+        MeasuredService { inner, by: self.clone() }
     }
 }
 
@@ -44,7 +48,7 @@ impl<S> Layer<S> for Measured {
 #[derive(Debug, Clone)]
 pub(crate) struct MeasuredService<S> {
     inner: S,
-    metrics: Arc<Metrics>,
+    by: Measured,
 }
 
 impl<S, B> Service<Request<B>> for MeasuredService<S>
@@ -61,10 +65,11 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let call = Call::begin(&self.metrics, method(request.uri().path()));
+        let span = self.by.tracer.call(request.headers());
+        let call = Call::begin(&self.by, method(request.uri().path()), span);
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let mut answer = answer.await?;
+            let mut answer = tracer::within(span.map(|span| span.place), answer).await?;
             call.answered(answer.headers_mut());
             Ok(answer)
         })
@@ -77,21 +82,23 @@ fn method(path: &str) -> Method {
 
 /// A call that has no answer yet. If it is dropped, its caller has left.
 struct Call {
-    metrics: Arc<Metrics>,
+    by: Measured,
     method: Method,
+    span: Option<Span>,
     began: Instant,
     outcome: Option<(&'static str, &'static str)>,
     _in_flight: crate::metrics::Level,
 }
 
 impl Call {
-    fn begin(metrics: &Arc<Metrics>, method: Method) -> Self {
+    fn begin(by: &Measured, method: Method, span: Option<Span>) -> Self {
         Self {
-            metrics: Arc::clone(metrics),
+            by: by.clone(),
             method,
+            span,
             began: Instant::now(),
             outcome: Some(("CANCELLED", "client")),
-            _in_flight: metrics.calls_in_flight.enter(&[method.interface, method.name]),
+            _in_flight: by.metrics.calls_in_flight.enter(&[method.interface, method.name]),
         }
     }
 
@@ -109,9 +116,21 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let Method { interface, name, .. } = self.method;
-        self.metrics.call_seconds.observe(&[interface, name], self.began.elapsed());
+        let took = self.began.elapsed();
+        self.by.metrics.call_seconds.observe(&[interface, name], took);
+        if let Some(span) = self.span {
+            let error = self.outcome.map(|(code, cause)| format!("{code} ({cause})"));
+            self.by.tracer.ended(Ended {
+                span,
+                name: self.method.path.trim_start_matches('/').to_owned(),
+                is_call: true,
+                took,
+                error: error.unwrap_or_default(),
+                attributes: vec![("rpc.system", "grpc".to_owned())],
+            });
+        }
         if let Some((code, cause)) = self.outcome {
-            self.metrics.call_errors.count(&[interface, name, code, cause]);
+            self.by.metrics.call_errors.count(&[interface, name, code, cause]);
         }
     }
 }
@@ -127,6 +146,10 @@ mod tests {
 
     const PATH: &str = "/runtime.v1.RuntimeService/StartContainer";
 
+    fn measured(metrics: &Arc<Metrics>) -> Measured {
+        Measured { metrics: Arc::clone(metrics), tracer: Arc::default() }
+    }
+
     fn text(metrics: &Metrics) -> String {
         metrics.text(&Scraped::default()).unwrap()
     }
@@ -141,8 +164,7 @@ mod tests {
         let refuse = service_fn(|_: Request<()>| async {
             Ok::<_, Infallible>(status::of(Error::NoImage { image: "x".into() }).into_http())
         });
-        let answer =
-            Measured(Arc::clone(&metrics)).layer(refuse).call(request(PATH)).await.unwrap();
+        let answer = measured(&metrics).layer(refuse).call(request(PATH)).await.unwrap();
         assert_eq!(answer.headers().get(CODE).unwrap(), "5");
         assert!(answer.headers().get(status::CAUSE_HEADER).is_none());
         let text = text(&metrics);
@@ -158,7 +180,7 @@ mod tests {
         let never = service_fn(|_: Request<()>| {
             std::future::pending::<Result<Response<Body>, Infallible>>()
         });
-        let call = Measured(Arc::clone(&metrics)).layer(never).call(request("/unknown.v1.X/Y"));
+        let call = measured(&metrics).layer(never).call(request("/unknown.v1.X/Y"));
         let labels = "interface=\"unknown\",verb=\"unknown\"";
         let in_flight = |count| format!("hull_grpc_calls_in_flight{{{labels}}} {count}");
         assert!(text(&metrics).contains(&in_flight(1)));
@@ -176,7 +198,7 @@ mod tests {
         let fine = service_fn(|_: Request<()>| async {
             Ok::<_, Infallible>(Response::new(Body::empty()))
         });
-        let answered = Measured(Arc::clone(&metrics)).layer(fine).call(request(PATH)).await;
+        let answered = measured(&metrics).layer(fine).call(request(PATH)).await;
         assert!(answered.is_ok());
         assert!(!text(&metrics).contains("hull_grpc_errors_total{"));
     }

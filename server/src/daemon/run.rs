@@ -30,6 +30,7 @@ use crate::pod::recover;
 use crate::records::{self, Store};
 use crate::storage::blocking;
 use crate::streaming::Streaming;
+use crate::tracer::{self, Tracer};
 use hull_network::Network;
 use hull_proto::admin::hull_server::HullServer;
 use hull_proto::containerd::containers::containers_server::ContainersServer;
@@ -79,6 +80,8 @@ pub(crate) enum Error {
     Streaming { source: io::Error },
     #[error(transparent)]
     Metrics { source: metrics_server::Error },
+    #[error(transparent)]
+    Tracing { source: tracer::Error },
     #[error("open the image store")]
     Images { source: hull_image::Error },
     #[error("open the pod network")]
@@ -116,6 +119,9 @@ impl Error {
             Self::Cgroups { source } => source.hint(),
             Self::Driver { source } => source.hint(),
             Self::Recover { source } => source.hint(),
+            Self::Tracing { .. } => {
+                Some("set `tracing.endpoint` to an address such as http://127.0.0.1:4317".into())
+            }
             Self::Threads { .. }
             | Self::Backlog { .. }
             | Self::Streaming { .. }
@@ -183,7 +189,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
     timelines::resume(&node);
     gc::start(&node);
-    let history = Arc::clone(&node.history);
+    let (history, tracer) = (Arc::clone(&node.history), Arc::clone(&node.tracer));
     // The first thing that they receive is the list of what runs.
     nri::start(&node, plugin_host);
     info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
@@ -210,7 +216,7 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
     let calls = InFlight::new();
     let budget = Budgeted(Arc::clone(&node.call_memory));
     let serving = Server::builder()
-        .layer(Measured(Arc::clone(&node.metrics)))
+        .layer(Measured { metrics: Arc::clone(&node.metrics), tracer: Arc::clone(&node.tracer) })
         .layer(calls.clone())
         .layer(DeadlineLayer)
         .layer(budget)
@@ -224,7 +230,11 @@ async fn run(config: Config, apparmor: AppArmor) -> Result<(), Error> {
         socket::remove(file);
     }
     drop(backlog);
-    blocking(move || history.write()).await;
+    blocking(move || {
+        history.write();
+        tracer.finish();
+    })
+    .await;
     info!("ended; pods go on running");
     served
 }
@@ -303,7 +313,9 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
     if let Err(why) = &user_namespaces {
         warn!(why, "pods cannot have user namespaces on this node");
     }
-    let metrics = Arc::new(Metrics::default());
+    let (metrics, history) = (Arc::new(Metrics::default()), config.state_dir.join("history"));
+    let tracer = Tracer::start(&config.tracing).map_err(|source| Error::Tracing { source })?;
+    let tracer = Arc::new(tracer);
     let node = Node::new(Shared {
         images: Arc::new(images),
         network,
@@ -318,8 +330,9 @@ fn open(config: Config, apparmor: AppArmor, plugins: hull_nri::Plugins) -> Resul
         plans: Plans::open(config.state_dir.join("plans")).map_err(directories)?,
         bundles: Bundles::open(config.state_dir.join("bundles")).map_err(directories)?,
         settings: settings_store,
-        history: History::open(config.state_dir.join("history"), Arc::clone(&metrics)),
+        history: History::open(history, Arc::clone(&metrics), Arc::clone(&tracer)),
         metrics,
+        tracer,
         plugins,
         config,
     });

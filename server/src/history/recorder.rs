@@ -8,6 +8,7 @@ use crate::error::Chain;
 use crate::metrics::Metrics;
 use crate::records::{Error, Store};
 use crate::storage::blocking;
+use crate::tracer::{self, Tracer};
 use hull_sys::time::now_ns;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +34,7 @@ pub(crate) struct History {
     /// How many pulls this daemon has begun.
     pulls: AtomicU64,
     metrics: Arc<Metrics>,
+    tracer: Arc<Tracer>,
     /// `None` where the directory cannot be used: then nothing is written, and what is gone is forgotten.
     disk: Option<Disk>,
 }
@@ -65,8 +67,8 @@ impl Disk {
 
 impl History {
     /// The timelines in the directory `dir`. One that cannot be used is logged, and keeps no daemon from starting.
-    /// Stages that end are counted in `metrics`.
-    pub(crate) fn open(dir: PathBuf, metrics: Arc<Metrics>) -> Self {
+    /// Stages that end are counted in `metrics`, and are spans of `tracer`.
+    pub(crate) fn open(dir: PathBuf, metrics: Arc<Metrics>, tracer: Arc<Tracer>) -> Self {
         let (disk, timelines) = match Disk::open(dir) {
             Ok((disk, timelines)) => (Some(disk), timelines),
             Err(err) => {
@@ -90,6 +92,7 @@ impl History {
             writing: Mutex::new(()),
             pulls: AtomicU64::new(0),
             metrics,
+            tracer,
             disk,
         }
     }
@@ -120,15 +123,22 @@ impl History {
 
     /// Begins a stage, a part of the stage `part_of`, which is empty for a verb.
     pub(crate) fn begin_stage(&self, id: &str, part_of: &'static str, name: &'static str) {
-        self.change(id, |of| of.begin_stage(part_of, name, now_ns()));
+        self.change(id, |of| {
+            of.begin_stage(part_of, name, now_ns());
+            of.trace_newest((part_of, name), tracer::current());
+        });
     }
 
     /// Ends a stage. `error` is empty if it succeeded.
     pub(crate) fn end_stage(&self, id: &str, name: &str, error: String) {
         let mut ended = None;
-        self.change(id, |of| ended = of.end_stage(name, now_ns(), error));
-        if let Some(of) = ended {
+        self.change(id, |of| {
+            let stage = of.end_stage(name, now_ns(), error);
+            ended = stage.map(|stage| (stage, of.traced(&stage)));
+        });
+        if let Some((of, traced)) = ended {
             self.metrics.ended(of.part_of, of.name, of.took, of.failed);
+            traced.into_iter().for_each(|span| self.tracer.ended(span));
         }
     }
 
@@ -298,7 +308,7 @@ mod tests {
     use super::*;
 
     fn opened(dir: PathBuf) -> History {
-        History::open(dir, Arc::default())
+        History::open(dir, Arc::default(), Arc::default())
     }
 
     fn pod(id: &str) -> Timeline {

@@ -3,6 +3,7 @@
 //!
 //! Every text in it is escaped and shortened when it is added, so a timeline has a largest size, and can be printed.
 
+use crate::tracer::{Ended, Span, SpanPlace};
 use hull_plan::{Certainty, Diagnosis, LastLines, Layer};
 use hull_sys::text::shown;
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,9 @@ pub(crate) struct Stage {
     /// Of the monotonic clock, for the duration.
     #[serde(skip)]
     pub(crate) began: Option<Instant>,
+    /// Its span, if it is traced.
+    #[serde(skip)]
+    pub(crate) span: Option<Span>,
 }
 
 /// A stage that has ended, for metrics.
@@ -90,6 +94,7 @@ pub(super) struct EndedStage {
     pub(super) name: &'static str,
     pub(super) took: Duration,
     pub(super) failed: bool,
+    pub(super) span: Option<Span>,
 }
 
 /// A stage that goes on.
@@ -164,7 +169,44 @@ impl Timeline {
             took_us: None,
             error: String::new(),
             began: Some(Instant::now()),
+            span: None,
         });
+    }
+
+    /// Makes the stage that has just begun a span: of the operation that it is a part of, or below `current`.
+    pub(super) fn trace_newest(
+        &mut self,
+        (part_of, name): (&'static str, &'static str),
+        current: Option<SpanPlace>,
+    ) {
+        let is_whole = |of: &&Stage| of.took_us.is_none() && of.name == part_of;
+        let whole = || self.stages.iter().rev().find(is_whole)?.span.map(|span| span.place);
+        let parent = if part_of.is_empty() { current } else { whole() };
+        let newest = self.stages.last_mut();
+        let is_new = |of: &&mut Stage| of.name == name && of.took_us.is_none() && of.span.is_none();
+        let newest = newest.filter(is_new);
+        if let (Some(parent), Some(newest)) = (parent, newest) {
+            newest.span = Some(Span::below(parent));
+        }
+    }
+
+    /// The span of a stage that has ended, with the names of its object.
+    pub(super) fn traced(&self, ended: &EndedStage) -> Option<Ended> {
+        let span = ended.span?;
+        let stage = self.stages.iter().rev().find(|of| of.span == Some(span));
+        Some(Ended {
+            span,
+            name: ended.name.to_owned(),
+            is_call: false,
+            took: ended.took,
+            error: stage.map(|of| of.error.clone()).unwrap_or_default(),
+            attributes: vec![
+                ("k8s.namespace.name", self.namespace.clone()),
+                ("k8s.pod.name", self.pod_name.clone()),
+                ("k8s.container.name", self.name.clone()),
+                ("container.image.name", self.image.clone()),
+            ],
+        })
     }
 
     /// Ends the newest stage of this name that goes on. `error` is empty if it succeeded. Returns the stage that has
@@ -186,7 +228,8 @@ impl Timeline {
         stage.error = error;
         bound(&mut stage.error, MESSAGE_BYTES_MAX);
         let (part_of, name) = stage.constants()?;
-        Some(EndedStage { part_of, name, took, failed: !stage.error.is_empty() })
+        let (failed, span) = (!stage.error.is_empty(), stage.span);
+        Some(EndedStage { part_of, name, took, failed, span })
     }
 
     /// Ends all stages that go on, for this reason.

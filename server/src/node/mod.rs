@@ -36,6 +36,7 @@ use crate::observe::stats::{Layers, Rates};
 use crate::pod::driver::Driver;
 use crate::pod::registry::Registry;
 use crate::records::Store;
+use crate::tracer::Tracer;
 use hull_proto::id::PodId;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -67,6 +68,8 @@ pub(crate) struct Node {
     pub(crate) history: Arc<History>,
     /// The counts of this daemon.
     pub(crate) metrics: Arc<Metrics>,
+    /// Traces of calls and stages, if they are recorded.
+    pub(crate) tracer: Arc<Tracer>,
     pub(crate) plugins: hull_nri::Plugins,
     /// Pods can have user namespaces; or why not.
     pub(crate) user_namespaces: Result<(), String>,
@@ -103,6 +106,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Store,
     pub(crate) history: History,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tracer: Arc<Tracer>,
     pub(crate) plugins: hull_nri::Plugins,
     pub(crate) user_namespaces: Result<(), String>,
 }
@@ -137,6 +141,7 @@ impl Node {
             settings,
             history,
             metrics,
+            tracer,
             plugins,
             user_namespaces,
         } = shared;
@@ -164,6 +169,7 @@ impl Node {
             settings,
             history: Arc::new(history),
             metrics,
+            tracer,
             plugins,
             user_namespaces,
             registry: Registry::default(),
