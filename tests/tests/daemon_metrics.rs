@@ -187,7 +187,8 @@ done
 "#;
 
 fn certificates(dir: &Path) {
-    shell::finish(Command::new("sh").args(["-c", CERTIFICATES]).current_dir(dir)).good();
+    let _made =
+        shell::finish(Command::new("sh").args(["-c", CERTIFICATES]).current_dir(dir)).good();
 }
 
 /// Asks by TLS, with the certificate of this name or without one.
