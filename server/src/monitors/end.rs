@@ -36,10 +36,19 @@ pub(crate) fn running(run_dir: &Path) -> Vec<PodId> {
     here.map(|of| of.pod).collect()
 }
 
-/// The processes of the monitors that listen below `run_dir`. Blocks.
-pub(super) fn monitors_of(run_dir: &Path) -> Vec<i32> {
-    let here = listening().into_iter().filter(|of| of.socket.starts_with(run_dir));
-    here.map(|of| of.pid).collect()
+/// The processes of the monitors of these pods. Blocks.
+pub(super) fn monitors_of(pods: &BTreeSet<PodId>) -> Vec<i32> {
+    let is_of = |pid: &i32| monitored(*pid).is_some_and(|pod| pods.contains(&pod));
+    numbers().into_iter().filter(is_of).collect()
+}
+
+/// The pod whose monitor a process is, by its command line: `proc_pid_cmdline(5)`.
+fn monitored(pid: i32) -> Option<PodId> {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut arguments = arguments.split(|byte| *byte == 0);
+    let is_monitor = arguments.next() == Some(b"hull-monitor");
+    let pod = PodId::parse(std::str::from_utf8(arguments.next()?).ok()?).ok();
+    pod.filter(|_| is_monitor && is_root_here(pid))
 }
 
 /// The pods of other daemons: their monitors run, and listen elsewhere than below `run_dir`. Blocks.
@@ -50,7 +59,6 @@ pub(crate) fn elsewhere(run_dir: &Path) -> BTreeSet<PodId> {
 
 /// A monitor that runs.
 struct Listening {
-    pid: i32,
     pod: PodId,
     socket: PathBuf,
 }
@@ -64,14 +72,10 @@ fn listening() -> Vec<Listening> {
         line.split_whitespace().nth(7).map(PathBuf::from)
     };
     let listening = |pid: i32| {
-        let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let mut arguments = arguments.split(|byte| *byte == 0);
-        let is_monitor = arguments.next() == Some(b"hull-monitor");
-        let pod = PodId::parse(std::str::from_utf8(arguments.next()?).ok()?).ok();
-        let pod = pod.filter(|_| is_monitor && is_root_here(pid))?;
+        let pod = monitored(pid)?;
         let socket = fs::read_link(format!("/proc/{pid}/fd/{LISTEN_FD}")).ok()?;
         let inode = socket.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
-        Some(Listening { pid, pod, socket: path_of(&inode)? })
+        Some(Listening { pod, socket: path_of(&inode)? })
     };
     numbers().into_iter().filter_map(listening).collect()
 }

@@ -2,8 +2,9 @@
 //! The memory of the monitors that run.
 
 use super::end::monitors_of;
+use hull_proto::id::PodId;
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 /// The monitors of a daemon together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -13,11 +14,10 @@ pub(crate) struct MonitorMemory {
     pub(crate) bytes: u64,
 }
 
-/// Reads the memory of the monitors that listen below `run_dir`. One that ends meanwhile counts without its memory.
-/// Blocks.
-pub(crate) fn memory(run_dir: &Path) -> MonitorMemory {
+/// Reads the memory of the monitors of these pods. One that ends meanwhile counts without its memory. Blocks.
+pub(crate) fn memory(pods: &BTreeSet<PodId>) -> MonitorMemory {
     let mut all = MonitorMemory::default();
-    for pid in monitors_of(run_dir) {
+    for pid in monitors_of(pods) {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
         all.count += 1;
         all.bytes = all.bytes.saturating_add(pss_bytes(&rollup).unwrap_or(0));

@@ -142,7 +142,8 @@ fn processes(scraped: &mut Scraped, node: &Node) {
     scraped.some(table::THREADS, own.threads.map(float));
     scraped.some(table::CPU_SECONDS, own.cpu.map(|cpu| cpu.as_secs_f64()));
     scraped.one(table::START_TIME, node.metrics.started_s());
-    let running = monitors::memory(&node.run_dir());
+    let pods = node.registry.views().iter().map(|view| view.id.clone()).collect();
+    let running = monitors::memory(&pods);
     scraped.one(table::MONITORS, float(running.count));
     scraped.one(table::MONITORS_MEMORY, float(running.bytes));
 }
