@@ -48,7 +48,7 @@ pub struct HostFigures {
 /// The figures of pulls since the store was opened, and of those in progress.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PullFigures {
-    /// Registries themselves.
+    /// The figures of registries themselves.
     pub registries: HostFigures,
     /// Mirrors of registries.
     pub mirrors: HostFigures,

@@ -41,7 +41,7 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    /// All causes.
+    /// All causes, in the order of their definitions.
     pub(crate) const ALL: [Self; 15] = [
         Self::Request,
         Self::State,

@@ -108,6 +108,12 @@ impl Metrics {
         }
     }
 
+    /// Counts a leak that was found, and whether it was removed.
+    pub(crate) fn swept(&self, kind: &'static str, removed: bool) {
+        self.leak(kind);
+        self.leak_removed(kind, removed);
+    }
+
     /// All of it as OpenMetrics text, with the values that were read for this answer.
     pub(crate) fn text(&self, scraped: &Scraped) -> Result<String, fmt::Error> {
         let mut text = String::new();

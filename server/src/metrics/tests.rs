@@ -23,7 +23,7 @@ fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-/// <https://prometheus.io/docs/practices/naming/>
+/// The rules: <https://prometheus.io/docs/practices/naming/>.
 #[test]
 fn names_follow_the_rules_of_prometheus_and_are_there_once() {
     let mut families = BTreeSet::new();

@@ -42,9 +42,8 @@ pub(super) async fn sweep(
             Ok(id) if !pods.contains(id.as_str()) => {
                 let node = Arc::clone(node);
                 work.spawn(async move {
-                    node.metrics.leak("pod");
                     let removed = sweep_pod(&node, &id).await;
-                    node.metrics.leak_removed("pod", removed);
+                    node.metrics.swept("pod", removed);
                 });
             }
             _ => {}
@@ -72,19 +71,17 @@ pub(super) async fn sweep(
             && !containers.contains(id.as_str())
         {
             warn!(container = %id, "writable layer without a container swept");
-            node.metrics.leak("writable layer");
             let removed = remove_container(node, &id).await;
-            node.metrics.leak_removed("writable layer", removed);
+            node.metrics.swept("writable layer", removed);
         }
     }
     for id in node.bundles.left(containers) {
         warn!(container = %id, "hooks without a container swept");
-        node.metrics.leak("hooks");
         let node = Arc::clone(node);
         // Its poststop hooks may take their time.
         work.spawn(async move {
             let removed = remove_hooks(&node, &id).await;
-            node.metrics.leak_removed("hooks", removed);
+            node.metrics.swept("hooks", removed);
         });
     }
     let (shared, known) = (Arc::clone(node), containers.clone());
