@@ -3,6 +3,8 @@
 
 #![allow(clippy::print_stdout, reason = "how a build script speaks to cargo")]
 
+use prost_types::FileDescriptorSet;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut compiler = protox::Compiler::new(["cri"])?;
     compiler.open_files(["runtime_v1.proto", "hull_v1.proto"])?;
     std::fs::write(out.join("interface.bin"), compiler.encode_file_descriptor_set())?;
+    let mut methods = methods(&compiler.file_descriptor_set())?;
     tonic_prost_build::configure()
         // A verb that is not written yet answers UNIMPLEMENTED.
         .generate_default_stubs(true)
@@ -29,15 +32,39 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Their Debug would print passwords: lib.rs writes one that does not.
         .skip_debug([".runtime.v1.AuthConfig", ".hull.v1.PullRequest", ".hull.v1.VerifyRequest"])
         .compile_fds(compiler.file_descriptor_set())?;
-    containerd()
+    methods.push_str(&containerd()?);
+    std::fs::write(out.join("methods.rs"), format!("&[\n{methods}]"))?;
+    Ok(())
 }
 
-/// The methods of containerd that cAdvisor calls.
-fn containerd() -> Result<(), Box<dyn std::error::Error>> {
+/// The methods of all services, each as a line of Rust: path, interface and name.
+fn methods(set: &FileDescriptorSet) -> Result<String, std::fmt::Error> {
+    let mut lines = String::new();
+    for file in &set.file {
+        let interface = match file.package() {
+            "runtime.v1" => "cri",
+            "hull.v1" => "hull",
+            _ => "containerd",
+        };
+        for service in &file.service {
+            for method in &service.method {
+                let (package, service, name) = (file.package(), service.name(), method.name());
+                writeln!(
+                    lines,
+                    "Method {{ path: \"/{package}.{service}/{name}\", interface: \"{interface}\", name: \"{name}\" }},"
+                )?;
+            }
+        }
+    }
+    Ok(lines)
+}
+
+/// The methods of containerd that cAdvisor calls. Returns their list.
+fn containerd() -> Result<String, Box<dyn std::error::Error>> {
     let mut compiler = protox::Compiler::new(["containerd"])?;
     compiler.open_files(["version_v1.proto", "containers_v1.proto", "tasks_v1.proto"])?;
     tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
-    Ok(())
+    Ok(methods(&compiler.file_descriptor_set())?)
 }
 
 /// The messages of the plugins' interface. Its services are not gRPC.

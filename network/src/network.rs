@@ -339,6 +339,12 @@ impl Network {
         }
     }
 
+    /// The calls of CNI plugins so far, by command.
+    #[must_use]
+    pub fn plugin_calls(&self) -> [cni::CallFigures; 6] {
+        self.cni.plugin_calls()
+    }
+
     /// Runs the garbage collection of CNI plugins, also for pods that have named a CNI network where new pods get
     /// another; the built-in network needs none. Blocks.
     ///

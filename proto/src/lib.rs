@@ -121,3 +121,19 @@ pub mod ttrpc {
 /// The descriptor set of both interfaces, encoded.
 #[cfg(feature = "cri")]
 pub const INTERFACE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/interface.bin"));
+
+/// A method of a gRPC service.
+#[cfg(feature = "cri")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Method {
+    /// The path of its calls, as in `/runtime.v1.RuntimeService/Version`.
+    pub path: &'static str,
+    /// The interface that it belongs to: `cri`, `hull` or `containerd`.
+    pub interface: &'static str,
+    /// Its name, as in `Version`.
+    pub name: &'static str,
+}
+
+/// The methods of all services.
+#[cfg(feature = "cri")]
+pub const METHODS: &[Method] = include!(concat!(env!("OUT_DIR"), "/methods.rs"));

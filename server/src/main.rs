@@ -18,6 +18,7 @@ mod embedded;
 mod error;
 mod history;
 mod limits;
+mod metrics;
 mod monitors;
 mod node;
 mod nri;
@@ -28,6 +29,7 @@ mod records;
 mod storage;
 mod streaming;
 mod systemd;
+mod tracer;
 
 use std::ffi::OsString;
 use std::io::Write as _;

@@ -32,6 +32,7 @@ pub mod process;
 pub mod random;
 pub mod registry;
 pub mod rust_source;
+pub mod scrape;
 pub mod session;
 pub mod shell;
 pub mod storage;

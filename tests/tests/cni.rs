@@ -5,6 +5,7 @@
 use hull_proto::cri::{PodSandboxConfig, PodSandboxState, PortMapping, Protocol, StatusRequest};
 use hull_tests::cri::shell;
 use hull_tests::host::Names;
+use hull_tests::scrape::Scrape;
 use hull_tests::shell::{names, run};
 use hull_tests::{Cri, ExpectExt as _, Node, eventually, fixture, paths};
 use std::fs;
@@ -219,6 +220,12 @@ async fn a_plugin_that_will_not_let_go_is_asked_until_it_does() {
     assert!(err.message().contains("`watched` (DEL) of network `pods`"), "{}", err.message());
     assert!(err.message().contains("the agent is away"), "{}", err.message());
     assert_eq!(given(&node).len(), 1, "its address is not given out again");
+    let metrics = Scrape::of(&node);
+    for called in ["command=\"ADD\",result=\"success\"", "command=\"DEL\",result=\"error\""] {
+        let count = metrics.value(&format!("hull_cni_calls_total{{{called}}}"));
+        assert!(count >= 1.0, "{called}: {count}");
+    }
+    assert!(metrics.value("hull_cni_call_seconds_total{command=\"ADD\"}") > 0.0);
     // A restart does not make it forgotten either.
     node.restart().await;
     assert_eq!(given(&node).len(), 1);

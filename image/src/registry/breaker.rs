@@ -9,6 +9,7 @@
 //! The rule: a mirror that is dead costs one request per period, not one per layer; the period is longer than what
 //! that request cost. The last endpoint is requested even when its breaker is open: there is no other.
 
+use super::counters::BreakerStates;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -56,6 +57,23 @@ impl Breakers {
             hosts.clear();
         }
         change(hosts.entry(host.to_owned()).or_default())
+    }
+
+    /// The number of hosts by the state of their breakers.
+    pub(super) fn states(&self) -> BreakerStates {
+        let now = Instant::now();
+        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut states = BreakerStates::default();
+        for breaker in hosts.values() {
+            if breaker.is_open(now) {
+                states.open += 1;
+            } else if breaker.failures > 0 {
+                states.half_open += 1;
+            } else {
+                states.closed += 1;
+            }
+        }
+        states
     }
 
     /// Whether the breaker of the host is open.
@@ -110,8 +128,10 @@ mod tests {
         assert_eq!(breakers.failed("a", Duration::ZERO), Some(FIRST));
         assert_eq!(breakers.failed("a", Duration::ZERO), None, "it is open already");
         assert!(breakers.is_open("a") && !breakers.is_open("b"));
+        assert_eq!(breakers.states(), BreakerStates { closed: 1, open: 1, half_open: 0 });
         breakers.answered("a");
         assert!(!breakers.is_open("a"));
+        assert_eq!(breakers.states(), BreakerStates { closed: 2, open: 0, half_open: 0 });
         breakers.asks_to_wait("a", Duration::from_secs(30), 503);
         breakers.asks_to_wait("a", Duration::from_secs(1), 429);
         breakers.asks_to_wait("b", Duration::MAX, 429);

@@ -7,6 +7,7 @@
 
 use super::breaker::Breakers;
 use super::client::{self, Key};
+use super::counters::{Counters, PullFigures};
 use super::directory;
 use super::endpoint::Endpoint;
 use super::hosts::{Host, Trust};
@@ -30,6 +31,7 @@ pub(crate) struct Clients {
     built: Mutex<HashMap<Key, reqwest::Client>>,
     pub(super) tokens: Tokens,
     pub(super) breakers: Breakers,
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl fmt::Debug for Clients {
@@ -43,8 +45,18 @@ impl Clients {
         for of in &mut settings.registries {
             of.host = normal_or_lower(&of.host);
         }
-        let (built, tokens, breakers) = Default::default();
-        Self { settings, built, tokens, breakers }
+        let (built, tokens, breakers, counters) = Default::default();
+        Self { settings, built, tokens, breakers, counters }
+    }
+
+    /// The clients for other settings, which go on counting where these are.
+    pub(crate) fn with(&self, settings: Remote) -> Self {
+        Self { counters: Arc::clone(&self.counters), ..Self::new(settings) }
+    }
+
+    /// The figures of pulls so far; `running` of them go on.
+    pub(crate) fn figures(&self, running: u64) -> PullFigures {
+        self.counters.figures(self.breakers.states(), running)
     }
 
     /// How long a connection may receive nothing before it counts as stalled.

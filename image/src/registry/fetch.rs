@@ -198,6 +198,7 @@ impl Session {
             let ended = self.layer_of(endpoint, patience, &mut stream, watch).await;
             let is_too_long = matches!(ended, Err(Cause::WrongSize { .. }));
             let has_progress = stream.received > before;
+            self.requests.received(endpoint, stream.received.saturating_sub(before));
             if before == 0 && (has_progress || is_too_long) {
                 sources.push(endpoint.api.clone());
             }

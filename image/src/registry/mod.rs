@@ -6,6 +6,7 @@
 //! clients            endpoints of a registry, in order; client, tls: their HTTP clients
 //! certificate        whether a certificate in a CA file is a CA's
 //! breaker            hosts that are not requested for a while
+//! counters           what pulls have done, in numbers
 //! transport, failure one request with its redirects; the classes of failures
 //! request            authentication: challenge, token
 //! retry, retry_after which failed requests are sent again, and after which pause
@@ -24,6 +25,7 @@ mod certificate;
 mod challenge;
 mod client;
 mod clients;
+mod counters;
 mod directory;
 mod encoding;
 mod endpoint;
@@ -44,6 +46,8 @@ mod transport;
 #[cfg(feature = "fuzz")]
 pub(crate) use challenge::parse as parse_challenge;
 pub(crate) use clients::Clients;
+pub(crate) use counters::PullStage;
+pub use counters::{BreakerStates, HostFigures, PullFigures};
 pub(crate) use fetch::Session;
 #[cfg(feature = "fuzz")]
 pub(crate) use hosts::parse as parse_hosts;

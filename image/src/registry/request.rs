@@ -8,6 +8,7 @@
 
 use super::challenge;
 use super::clients::Clients;
+use super::counters::HostKind;
 use super::endpoint::Endpoint;
 use super::retry::{self, Failed, Patience, Retry};
 use super::token::{TokenKey, TokenRequest, basic, secret};
@@ -66,7 +67,14 @@ impl Requests {
         endpoint: &Endpoint,
         watch: &LayerProgress,
     ) -> Result<(), Cause> {
-        retry.wait(failed, took, &endpoint.host, &self.clients.breakers, watch).await
+        retry.wait(failed, took, &endpoint.host, &self.clients.breakers, watch).await?;
+        self.clients.counters.retried();
+        Ok(())
+    }
+
+    /// Counts bytes of a layer that an endpoint has sent.
+    pub(super) fn received(&self, endpoint: &Endpoint, bytes: u64) {
+        self.clients.counters.received(kind(endpoint), bytes);
     }
 
     /// Whether the host failed a moment ago.
@@ -135,7 +143,8 @@ impl Requests {
         }
     }
 
-    /// Updates the circuit breaker of a host by the end of a request that took `took`.
+    /// Counts an object that was requested, and updates the circuit breaker of its host by the end of a request that took
+    /// `took`.
     pub(super) fn count(
         &self,
         endpoint: &Endpoint,
@@ -143,6 +152,7 @@ impl Requests {
         took: Duration,
         has_alternatives: bool,
     ) {
+        self.clients.counters.requested(kind(endpoint), cause.is_none());
         let breakers = &self.clients.breakers;
         let has_failed = |cause: &&Cause| {
             cause.is_transient() || matches!(cause, Cause::Unreachable { .. } | Cause::Page { .. })
@@ -168,6 +178,11 @@ impl Requests {
         }
         Ok(url)
     }
+}
+
+/// Whether an endpoint is the registry itself.
+fn kind(endpoint: &Endpoint) -> HostKind {
+    if endpoint.is_registry { HostKind::Registry } else { HostKind::Mirror }
 }
 
 /// Answers the challenge of a 401 with the best available credentials.

@@ -48,6 +48,7 @@ use crate::limits::Work;
 use crate::manifest::platform::Machine;
 use crate::reference::Reference;
 use crate::types::{Config, DiskCapacity, FsUsage, Image, Imports, LayerQuota, Problem, Verified};
+use crate::registry::PullFigures;
 use blocking::blocking;
 use hull_sys as sys;
 use import::Importer;
@@ -220,6 +221,12 @@ impl Store {
     ) -> Result<Arc<Image>, Error> {
         self.check_writable()?;
         self.parts.puller.join(reference, auth, progress).await
+    }
+
+    /// The figures of pulls since the store was opened.
+    #[must_use]
+    pub fn pull_figures(&self) -> PullFigures {
+        self.parts.puller.figures()
     }
 
     /// An unnamed file beside the layers, to receive an archive that is to be imported.

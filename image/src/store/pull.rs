@@ -21,11 +21,12 @@ use crate::manifest::platform::Machine;
 use crate::manifest::{self, Descriptor, Found, Search, Step, Way};
 use crate::policy::{self, Rule};
 use crate::reference::Reference;
-use crate::registry::Session;
+use crate::registry::{PullFigures, PullStage, Session};
 use crate::types::Image;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument as _;
 
@@ -87,6 +88,12 @@ impl Puller {
         outcome.ok().and_then(|outcome| outcome.clone()).unwrap_or_else(|| Err(broken()))
     }
 
+    /// The figures of pulls so far.
+    pub(super) fn figures(&self) -> PullFigures {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).len();
+        self.settings.current().clients.figures(running as u64)
+    }
+
     fn join_or_start(self: &Arc<Self>, key: &Key, auth: Option<&Auth>) -> Running {
         let mut pulls = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         // A pull whose task ended without a result cannot be joined.
@@ -136,8 +143,11 @@ impl Puller {
         let watch = Arc::clone(&progress.watch);
         let session = Session::new(Arc::clone(&settings.clients), reference, auth, watch)?;
         let session = Arc::new(session);
-        let found = self.resolve(&session, reference).await?;
-        let Found { manifest, text, config, digests, platform } = found;
+        let counters = &settings.clients.counters;
+        let began = Instant::now();
+        let found = self.resolve(&session, reference).await;
+        counters.stage(PullStage::Resolve, began.elapsed());
+        let Found { manifest, text, config, digests, platform } = found?;
         if let Some((policy, Rule::Signed(keys))) = settings.rule(reference) {
             let found = policy::signed(&session, &digests, keys).await?;
             found.map_err(|why| {
@@ -156,7 +166,9 @@ impl Puller {
         }
         let expected: Vec<_> = manifest.layers.iter().zip(config.diff_ids).collect();
         self.has_room(&expected)?;
+        let began = Instant::now();
         let made = self.layers((&session, settings.concurrent_layers), expected, progress).await;
+        counters.stage(PullStage::Layers, began.elapsed());
         let made = made.map_err(|cause| self.how_much(cause, progress))?;
         let ready = CompleteImage {
             id: manifest.config.digest,
@@ -169,7 +181,9 @@ impl Puller {
         let layers = Arc::clone(&self.layers);
         progress.watch.waits_for(WaitReason::Sync);
         let (work, _guard) = Work::guarded();
+        let began = Instant::now();
         let recorded = blocking(move || commit(&layers, vec![ready], &work)).await;
+        counters.stage(PullStage::Record, began.elapsed());
         let recorded = recorded.map_err(|cause| self.how_much(cause, progress))?;
         recorded.into_iter().next().ok_or_else(ended)
     }

@@ -30,8 +30,9 @@ impl Settings {
     /// The settings of `config`. Connections, tokens and breakers of `before` are kept if its registries are the same.
     pub(super) fn of(config: &Config, before: Option<&Self>) -> Result<Self, Error> {
         let policy = config.policy.as_deref().map(Policy::read).transpose()?.map(Arc::new);
-        let clients = match before.filter(|before| before.remote == config.remote) {
-            Some(before) => Arc::clone(&before.clients),
+        let clients = match before {
+            Some(before) if before.remote == config.remote => Arc::clone(&before.clients),
+            Some(before) => Arc::new(before.clients.with(config.remote.clone())),
             None => Arc::new(Clients::new(config.remote.clone())),
         };
         Ok(Self {

@@ -22,6 +22,7 @@ mod attached;
 mod capabilities;
 mod conf;
 mod config;
+mod counters;
 pub(crate) mod error;
 mod gc;
 mod in_flight;
@@ -37,6 +38,7 @@ mod version;
 
 pub use conf::InvalidFile;
 pub use config::Config;
+pub use counters::CallFigures;
 pub use error::{Call, Error};
 pub use invoke::Error as InvokeError;
 pub use pin::{pins, unpin};
@@ -116,6 +118,11 @@ impl Cni {
             gc_next: AtomicUsize::new(0),
             config,
         })
+    }
+
+    /// The calls of plugins so far, by command.
+    pub fn plugin_calls(&self) -> [CallFigures; 6] {
+        self.plugins.figures()
     }
 
     /// Attaches the pod to the networks and returns the addresses of eth0, in the plugins' order.
@@ -298,8 +305,7 @@ impl Cni {
         Ok(Collected::Done(gc::collect(&self.plugins, &networks, &self.gc_next, valid)))
     }
 
-    /// Sets the pod subnets that the kubelet reported: they are passed to plugins that declare `ipRanges`
-    /// and filled into the template.
+    /// Sets the kubelet's pod subnets, for the template and for plugins that declare `ipRanges`.
     ///
     /// # Errors
     /// When the template cannot be read or filled in, or the configuration cannot be written.

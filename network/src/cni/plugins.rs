@@ -3,6 +3,7 @@
 
 use super::conf::{Network, Plugin};
 use super::config::Config;
+use super::counters::{CallFigures, Counters};
 use super::error::{Call, Error, NO_EXECUTE_BIT};
 use super::in_flight::InFlightCall;
 use super::invoke::{self, describe_exit, stderr_suffix};
@@ -29,6 +30,7 @@ pub(super) struct Plugins {
     settings: RwLock<Arc<Settings>>,
     /// The versions that a program supports, valid while its file is unchanged.
     supported: Mutex<HashMap<PathBuf, (State, Vec<String>)>>,
+    counters: Counters,
 }
 
 /// The settings that may change while pods are attached.
@@ -52,12 +54,18 @@ impl Settings {
 impl Plugins {
     pub(super) fn new(config: &Config) -> Self {
         let settings = RwLock::new(Settings::of(config));
-        Self { settings, supported: Mutex::new(HashMap::new()) }
+        let (supported, counters) = Default::default();
+        Self { settings, supported, counters }
     }
 
     /// Takes over directories, time limit and number of networks, for calls that begin from now on.
     pub(super) fn configure(&self, config: &Config) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Settings::of(config);
+    }
+
+    /// The calls of plugins so far.
+    pub(super) fn figures(&self) -> [CallFigures; 6] {
+        self.counters.figures()
     }
 
     fn settings(&self) -> Arc<Settings> {
@@ -122,7 +130,8 @@ impl Plugins {
         // Any version will do; take the newest that the network's configuration supports.
         let version = network.versions.last().copied().unwrap_or(Version::V1_0_0);
         let input = serde_json::json!({"cniVersion": version.text()}).to_string();
-        let answer = run(&call, &program, &env, memfd_input(&call, input.as_bytes())?, deadline)?;
+        let input = memfd_input(&call, input.as_bytes())?;
+        let answer = self.run(&call, &program, &env, input, deadline)?;
         let versions = protocol::versions(&answer).map_err(|why| Error::BadAnswer { call, why })?;
         if let Some(state) = state {
             let mut supported = self.supported.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,10 +156,25 @@ impl Plugins {
         let is_survey = matches!(verb, Verb::Status | Verb::Gc);
         let deadline = if is_survey { self.survey_deadline() } else { self.deadline() };
         let Some(target) = target else {
-            return run(&call, &program, &env, memfd_input(&call, &input)?, deadline);
+            return self.run(&call, &program, &env, memfd_input(&call, &input)?, deadline);
         };
         let (_in_flight, input) = InFlightCall::begin(target.call.to_owned(), &input)?;
-        run(&call, &program, &env, input, deadline)
+        self.run(&call, &program, &env, input, deadline)
+    }
+
+    /// Runs a program, and counts the call.
+    fn run(
+        &self,
+        call: &Call,
+        program: &Path,
+        env: &[(&'static str, String)],
+        input: File,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, Error> {
+        let began = Instant::now();
+        let done = run(call, program, env, input, deadline);
+        self.counters.count(call.verb, done.is_ok(), began.elapsed());
+        done
     }
 
     /// Calls ADD and parses its result.

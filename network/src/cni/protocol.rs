@@ -32,7 +32,8 @@ pub enum Verb {
 
 impl Verb {
     /// The value of `CNI_COMMAND`.
-    pub(super) fn text(self) -> &'static str {
+    #[must_use]
+    pub fn text(self) -> &'static str {
         match self {
             Self::Add => "ADD",
             Self::Del => "DEL",

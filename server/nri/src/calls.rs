@@ -7,7 +7,7 @@
 
 use crate::Error;
 use crate::merge::{Created, Creation, Updated, Updates};
-use crate::plugin::method;
+use crate::method::method;
 use crate::plugin_set::PluginSet;
 use futures_util::future::join_all;
 use hull_proto::nri::{

@@ -12,17 +12,20 @@
 
 mod calls;
 mod connection;
+mod counters;
 mod error;
 mod host;
 mod launch;
 pub mod limits;
 mod merge;
+mod method;
 mod plugin;
 mod plugin_set;
 mod session;
 mod types;
 mod wire;
 
+pub use counters::CallFigures;
 pub use error::Error;
 pub use host::{Host, prepare};
 pub use launch::{START_PLUGIN, exec_plugin};

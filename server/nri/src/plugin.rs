@@ -7,11 +7,14 @@
 //! not a failure of the plugin: it fails the verb.
 
 use crate::connection::{CallError, Connection, code};
+use crate::counters::Counters;
+use crate::method::method;
 use crate::{Error, LiveTimeouts};
 use hull_proto::nri::{Container, PodSandbox};
 use hull_proto::nri::{Empty, Event, FailurePolicy, StateChangeEvent};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
@@ -31,33 +34,14 @@ pub(crate) struct Plugin {
     pub(crate) policy: FailurePolicy,
     pub(crate) connection: Connection,
     pub(crate) timeouts: LiveTimeouts,
+    pub(crate) counters: Arc<Counters>,
     /// Held during a call: one at a time, first come, first served.
     pub(crate) turn_lock: Arc<Semaphore>,
     /// Mask of the events that it accepts only as StateChange.
     pub(crate) by_state_change: AtomicU32,
 }
 
-/// The name of an event's method.
-pub(crate) fn method(event: Event) -> &'static str {
-    match event {
-        Event::RunPodSandbox => "RunPodSandbox",
-        Event::StopPodSandbox => "StopPodSandbox",
-        Event::RemovePodSandbox => "RemovePodSandbox",
-        Event::CreateContainer => "CreateContainer",
-        Event::PostCreateContainer => "PostCreateContainer",
-        Event::StartContainer => "StartContainer",
-        Event::PostStartContainer => "PostStartContainer",
-        Event::UpdateContainer => "UpdateContainer",
-        Event::PostUpdateContainer => "PostUpdateContainer",
-        Event::StopContainer => "StopContainer",
-        Event::RemoveContainer => "RemoveContainer",
-        Event::UpdatePodSandbox => "UpdatePodSandbox",
-        Event::PostUpdatePodSandbox => "PostUpdatePodSandbox",
-        Event::ValidateContainerAdjustment => "ValidateContainerAdjustment",
-        Event::Unknown | Event::Last => "StateChange",
-    }
-}
-
+/// The bit of an event in a mask of events.
 fn bit(event: Event) -> u32 {
     1_u32.checked_shl((event as u32).wrapping_sub(1)).unwrap_or(0)
 }
@@ -138,8 +122,20 @@ impl Plugin {
         }
     }
 
-    /// Waits for the plugin's turn, calls the method and waits for the answer, with the request timeout.
+    /// Calls the method, and counts the call.
     async fn call<R: prost::Message + Default>(
+        &self,
+        method: &'static str,
+        message: &impl prost::Message,
+    ) -> Result<R, CallError> {
+        let began = Instant::now();
+        let called = self.call_in_turn(method, message).await;
+        self.counters.count(method, called.is_ok(), began.elapsed());
+        called
+    }
+
+    /// Waits for the plugin's turn, calls the method and waits for the answer, with the request timeout.
+    async fn call_in_turn<R: prost::Message + Default>(
         &self,
         method: &'static str,
         message: &impl prost::Message,

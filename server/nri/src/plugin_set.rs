@@ -8,6 +8,7 @@
 //!
 //! Taking a set costs two reference counts, and nothing else if there is no plugin.
 
+use crate::counters::{CallFigures, Counters};
 use crate::plugin::Plugin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,12 +38,15 @@ enum Change {
 #[derive(Debug, Clone)]
 pub(crate) struct Registry {
     changes: mpsc::Sender<Change>,
+    /// Shared by all plugins, and by [`Plugins`].
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// Gives verbs the current set.
 #[derive(Debug, Clone)]
 pub struct Plugins {
     current: watch::Receiver<Arc<PluginSet>>,
+    counters: Arc<Counters>,
 }
 
 impl Plugins {
@@ -50,6 +54,18 @@ impl Plugins {
     #[must_use]
     pub fn current(&self) -> Arc<PluginSet> {
         Arc::clone(&self.current.borrow())
+    }
+
+    /// The number of connected plugins.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.current.borrow().plugins.len()
+    }
+
+    /// The calls of plugins so far, by method.
+    #[must_use]
+    pub fn calls(&self) -> Vec<CallFigures> {
+        self.counters.figures()
     }
 }
 
@@ -124,5 +140,6 @@ pub(crate) fn start() -> (Plugins, Registry) {
             }
         }
     });
-    (Plugins { current }, Registry { changes })
+    let counters = Arc::new(Counters::default());
+    (Plugins { current, counters: Arc::clone(&counters) }, Registry { changes, counters })
 }

@@ -189,6 +189,7 @@ async fn configure_and_join(
         policy: configured.1,
         connection: connection.clone(),
         timeouts,
+        counters: Arc::clone(&shared.registry.counters),
         turn_lock: Arc::new(Semaphore::new(1)),
         by_state_change: AtomicU32::new(0),
     });

@@ -62,6 +62,7 @@ pub(crate) async fn stored(
         Stored::Login(args) => login::login(args).await,
         Stored::Logout(args) => login::logout(args).await,
         Stored::Info(args) => info::info(connected().await?, &args.output).await,
+        Stored::Metrics => info::daemon_metrics(connected().await?).await,
         Stored::Man(args) => man::write(&args.directory),
     }
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `hull info` and `hull version`.
+//! `hull info`, `hull version`, and metrics.
 
 use super::client::Client;
 use super::error::{Error, Result, chain};
 use super::format::{self, OutputArgs};
 use super::images;
 use super::names::Objects;
-use hull_proto::cri as api;
+use hull_proto::{admin, cri as api};
 use serde_json::{Value, json};
 use std::io;
 use std::path::Path;
@@ -154,6 +154,12 @@ pub(crate) async fn metrics(mut client: Client, args: &format::ListArgs) -> Resu
         }
     }
     format::list(&METRICS, rows, args)
+}
+
+/// Prints the daemon's own metrics.
+pub(crate) async fn daemon_metrics(mut client: Client) -> Result<()> {
+    let answer = client.admin.metrics(admin::MetricsRequest {}).await?.into_inner();
+    super::output::print(&answer.text)
 }
 
 fn metric_row(pod: &str, container: &str, of: &api::Metric) -> format::Row {

@@ -107,6 +107,7 @@ pub(crate) const VERBS: &[Verb] = &[
     verb(Node, "serve", &[], &["containerd", "dockerd", "crio"]),
     verb(Node, "check", &[], &[]),
     verb(Node, "doctor", &[], &[]),
+    verb(Node, "metrics", &[], &[]),
     verb(Node, "info", &[], &["docker info", "nerdctl info", "podman info", "crictl info"]),
     verb(Node, "version", &[], &["docker version", "nerdctl version", "crictl version"]),
     verb(Node, "config", &[], &["containerd config"]),

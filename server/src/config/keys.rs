@@ -102,6 +102,35 @@ pub(crate) const KEYS: &[Key] = &[
         "Whether each line of output is sent to journald, too, with the names of container and pod as fields. journald is never waited for: lines that it does not take are counted as dropped. Only for containers that start from now on.",
     ),
     key("logs.journald_socket", "Socket of journald's native protocol."),
+    unset(
+        "metrics.address",
+        "\"127.0.0.1:9477\"",
+        "Address and port on which the daemon serves its own metrics over TCP, at /metrics, beside the Unix socket `<state_dir>/metrics.sock` which is always there. An address that other machines reach needs `tls_cert`, `tls_key` and `client_ca`. Default: no TCP.",
+    ),
+    unset(
+        "metrics.tls_cert",
+        "\"/etc/hull/metrics.crt\"",
+        "PEM file with the certificate of the metrics server, and those between it and its CA. Read at every connection, as are the two other files: new ones take effect at once. Default: no TLS.",
+    ),
+    unset(
+        "metrics.tls_key",
+        "\"/etc/hull/metrics.key\"",
+        "PEM file with the key of `tls_cert`. Only root should be able to read it.",
+    ),
+    unset(
+        "metrics.client_ca",
+        "\"/etc/hull/metrics-ca.crt\"",
+        "PEM file with the certificates of the CAs whose clients may read metrics. A client without a certificate of one of them is refused.",
+    ),
+    unset(
+        "tracing.endpoint",
+        "\"http://127.0.0.1:4317\"",
+        "Address of a collector of OpenTelemetry (OTLP over gRPC, without TLS) that gets spans of verbs and their stages, in the traces of the kubelet's calls. Default: no traces.",
+    ),
+    key(
+        "tracing.sample_percent",
+        "Share of the calls without a trace of their own that are traced, in percent: 0 to 100. The caller decides on calls that have one.",
+    ),
     key(
         "cgroup.driver",
         "Driver that creates the cgroups of pods. `cgroupfs`: Hull creates them itself; `systemd`: Hull creates one scope per pod in the slice that the kubelet names; `auto`: `systemd` where systemd is the init and cgroups are v2, else `cgroupfs`. The kubelet adopts the driver from the runtime.",

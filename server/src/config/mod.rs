@@ -43,5 +43,7 @@ pub(crate) use origin::Origin;
 pub(crate) use reference::default_file;
 #[cfg(test)]
 pub(crate) use settings::Network;
-pub(crate) use settings::{Cgroup, Config, DefaultSeccomp, Driver, Log, LogFormat, NetworkMode};
+pub(crate) use settings::{
+    Cgroup, Config, DefaultSeccomp, Driver, Log, LogFormat, Metrics, NetworkMode, Tracing,
+};
 pub(crate) use size::{LAYER_MIN, Size, decimal};

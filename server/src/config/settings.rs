@@ -6,6 +6,7 @@ use super::size::{self, Size};
 use crate::limits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// All settings of the configuration, section by section.
@@ -17,6 +18,8 @@ pub(crate) struct Config {
     pub(crate) socket: PathBuf,
     pub(crate) log: Log,
     pub(crate) logs: Logs,
+    pub(crate) metrics: Metrics,
+    pub(crate) tracing: Tracing,
     pub(crate) cgroup: Cgroup,
     pub(crate) network: Network,
     pub(crate) runtime: Runtime,
@@ -30,6 +33,29 @@ pub(crate) struct Config {
 pub(crate) struct Log {
     pub(crate) level: String,
     pub(crate) format: LogFormat,
+}
+
+/// The section `[metrics]` of the file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Metrics {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) address: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_key: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_ca: Option<PathBuf>,
+}
+
+/// The section `[tracing]` of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tracing {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoint: Option<String>,
+    pub(crate) sample_percent: u64,
 }
 
 /// Format of a log line.
@@ -198,6 +224,8 @@ impl Default for Config {
             socket: "/run/hull/hull.sock".into(),
             log: Log::default(),
             logs: Logs::default(),
+            metrics: Metrics::default(),
+            tracing: Tracing::default(),
             cgroup: Cgroup::default(),
             network: Network::default(),
             runtime: Runtime::default(),
@@ -210,6 +238,12 @@ impl Default for Config {
 impl Default for Log {
     fn default() -> Self {
         Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Self { endpoint: None, sample_percent: 1 }
     }
 }
 

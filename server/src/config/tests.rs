@@ -329,3 +329,29 @@ fn a_slice_is_a_parent_for_the_systemd_driver_only() {
 fn a_file_that_was_asked_for_must_be_there() {
     load(Some(Path::new("/does/not/exist.toml")), &[]).unwrap_err();
 }
+
+#[test]
+fn metrics_over_tcp_need_tls_where_other_machines_can_connect() {
+    let loaded = |text: &str| {
+        let (_dir, main) = written(&[("config.toml", &format!("[metrics]\n{text}\n"))]);
+        load(Some(&main), &[]).map(|loaded| loaded.config.metrics).map_err(|err| err.to_string())
+    };
+    let tls = "tls_cert = \"/c\"\ntls_key = \"/k\"\nclient_ca = \"/a\"";
+    for fine in [
+        "address = \"127.0.0.1:9477\"".to_owned(),
+        "address = \"[::1]:9477\"".to_owned(),
+        format!("address = \"0.0.0.0:9477\"\n{tls}"),
+        format!("address = \"127.0.0.1:9477\"\n{tls}"),
+    ] {
+        assert!(loaded(&fine).unwrap().address.is_some(), "{fine}");
+    }
+    for (wrong, key) in [
+        ("address = \"0.0.0.0:9477\"".to_owned(), "metrics.address"),
+        ("address = \"10.0.0.1:9477\"\ntls_cert = \"/c\"".to_owned(), "metrics.tls_key"),
+        (format!("address = \"[::]:1\"\n{}", tls.replace("/a", "a")), "metrics.client_ca"),
+        (tls.to_owned(), "metrics.address"),
+    ] {
+        let why = loaded(&wrong).unwrap_err();
+        assert!(why.contains(key), "{wrong}: {why}");
+    }
+}

@@ -3,7 +3,9 @@
 
 use super::log_filter::Filter;
 use super::logs::{self, Logs};
-use super::settings::{Cgroup, Config, Driver, Image, Log, Network, Nri, Runtime};
+use super::settings::{
+    Cgroup, Config, Driver, Image, Log, Metrics, Network, Nri, Runtime, Tracing,
+};
 use super::shown::without_account;
 use super::size::LAYER_MIN;
 use crate::limits::ulimits::Ulimit;
@@ -50,6 +52,8 @@ pub(super) fn validate(config: &Config) -> Result<(), Invalid> {
     nri(&config.nri)?;
     log(&config.log)?;
     container_logs(&config.logs)?;
+    metrics(&config.metrics)?;
+    tracing(&config.tracing)?;
     image(&config.image)
 }
 
@@ -183,6 +187,55 @@ fn container_logs(of: &Logs) -> Result<(), Invalid> {
     absolute("logs.journald_socket", [&of.journald_socket])?;
     fits_sockets("logs.journald_socket", &of.journald_socket, SOCKET_BYTES_MAX)?;
     logs::validate(of)
+}
+
+/// All of TLS or nothing of it; and nothing of it only where no other machine can connect.
+fn metrics(metrics: &Metrics) -> Result<(), Invalid> {
+    let files = [
+        ("metrics.tls_cert", &metrics.tls_cert),
+        ("metrics.tls_key", &metrics.tls_key),
+        ("metrics.client_ca", &metrics.client_ca),
+    ];
+    for (key, file) in files {
+        absolute(key, file)?;
+    }
+    let given = files.iter().filter(|(_, file)| file.is_some()).count();
+    if let Some((key, _)) = files.into_iter().find(|(_, file)| file.is_none() && given > 0) {
+        return Err((
+            key,
+            "it is not set, and TLS needs all of tls_cert, tls_key and client_ca".into(),
+        ));
+    }
+    match metrics.address {
+        None if given > 0 => Err((
+            "metrics.address",
+            "it is not set, so that the files of TLS have no effect; set it, or remove them".into(),
+        )),
+        Some(address) if given == 0 && !address.ip().is_loopback() => Err((
+            "metrics.address",
+            format!(
+                "other machines reach {address}: set tls_cert, tls_key and client_ca, or an address of loopback such as 127.0.0.1:{}",
+                address.port()
+            ),
+        )),
+        None | Some(_) => Ok(()),
+    }
+}
+
+fn tracing(tracing: &Tracing) -> Result<(), Invalid> {
+    if let Some(endpoint) = &tracing.endpoint {
+        let host = endpoint.strip_prefix("http://").and_then(|rest| rest.split('/').next());
+        if host.is_none_or(str::is_empty) {
+            let endpoint = shown(without_account(endpoint), SHOWN_BYTES);
+            let why = format!("`{endpoint}` is not an address such as http://127.0.0.1:4317");
+            return Err(("tracing.endpoint", why));
+        }
+    }
+    if tracing.sample_percent > 100 {
+        let why = format!("{} is not within 0 to 100", tracing.sample_percent);
+        return Err(("tracing.sample_percent", why));
+    }
+    Ok(())
 }
 
 fn image(image: &Image) -> Result<(), Invalid> {

@@ -39,6 +39,18 @@ pub(crate) async fn event(
     Event::Exited { how: ends::explain(ended, how).await, at_ns: exit.at_ns }
 }
 
+/// How metrics count a container that ended with its monitor.
+pub(crate) const UNSEEN: &str = "unknown";
+
+/// How metrics count an exit.
+pub(crate) const fn kind(how: ExitHow) -> &'static str {
+    match how {
+        ExitHow::Code(0) => "success",
+        ExitHow::Code(_) => "error",
+        ExitHow::Signal(_) => "signal",
+    }
+}
+
 fn reason(
     node: &Node,
     pod: &PodRecord,

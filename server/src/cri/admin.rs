@@ -10,7 +10,9 @@ use super::service::Cri;
 use super::settings;
 use super::status;
 use crate::container::{State, control};
+use crate::error::Error;
 use crate::limits::call_memory::Received;
+use crate::observe::scrape;
 use crate::pod::Command;
 use crate::storage::blocking;
 use hull_image::{Auth, Imported, Left, Progress, ProgressState, Reference, Verified};
@@ -283,6 +285,16 @@ impl Hull for Cri {
         request: Request<api::LogLevelRequest>,
     ) -> Result<Response<api::LogLevelResponse>, Status> {
         Ok(Response::new(settings::log_level(&self.node, request.into_inner())?))
+    }
+
+    async fn metrics(
+        &self,
+        _request: Request<api::MetricsRequest>,
+    ) -> Result<Response<api::MetricsResponse>, Status> {
+        let node = Arc::clone(&self.node);
+        let text = blocking(move || scrape::text(&node, "command")).await;
+        let text = text.map_err(|err| status::of(Error::Internal { what: err.to_string() }))?;
+        Ok(Response::new(api::MetricsResponse { text }))
     }
 
     async fn doctor(

@@ -3,9 +3,9 @@
 
 use crate::diagnostics::ending;
 use crate::error::Chain;
-use crate::history::{End, History};
+use crate::history::End;
 use crate::node::{Node, now_ns};
-use hull_image::{Error, Image};
+use hull_image::{Error, ErrorKind, Image};
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::{info, warn};
@@ -23,10 +23,11 @@ pub(super) async fn recorded(
 ) -> Result<Arc<Image>, Error> {
     let began = Instant::now();
     let id = node.history.begin_pull(name, namespace, pod);
-    let caller = Caller { history: &node.history, id: &id, waits: true };
+    let caller = Caller { node, id: &id, waits: true };
     let pulled = pull.await;
     caller.answered();
     log(name, (namespace, pod), &pulled, began);
+    node.metrics.pulls.count(&[result(&pulled)]);
     let error = pulled.as_ref().err().map(|err| Chain(err).to_string()).unwrap_or_default();
     node.history.end_stage(&id, STAGE, error);
     if let Err(err) = &pulled {
@@ -54,9 +55,23 @@ fn log(
     }
 }
 
+/// The result of a pull, as metrics count it.
+fn result(pulled: &Result<Arc<Image>, Error>) -> &'static str {
+    let Err(error) = pulled else { return "success" };
+    match error.kind() {
+        ErrorKind::BadReference => "bad_reference",
+        ErrorKind::NotFound => "not_found",
+        ErrorKind::Denied => "denied",
+        ErrorKind::Unreachable => "unreachable",
+        ErrorKind::InUse | ErrorKind::Taken | ErrorKind::Other => "error",
+        ErrorKind::Corrupt => "corrupt",
+        ErrorKind::Policy => "policy",
+    }
+}
+
 /// The caller of a pull. If it disconnects, the record must not go on for ever.
 struct Caller<'a> {
-    history: &'a History,
+    node: &'a Node,
     id: &'a str,
     waits: bool,
 }
@@ -71,9 +86,11 @@ impl Drop for Caller<'_> {
     fn drop(&mut self) {
         if self.waits {
             let why = "its caller did not wait for it";
-            self.history.end_stage(self.id, STAGE, why.into());
-            self.history.end(self.id, End::interrupted(now_ns(), why));
-            self.history.gone(self.id);
+            let Node { history, metrics, .. } = self.node;
+            metrics.pulls.count(&["interrupted"]);
+            history.end_stage(self.id, STAGE, why.into());
+            history.end(self.id, End::interrupted(now_ns(), why));
+            history.gone(self.id);
         }
     }
 }

@@ -6,19 +6,75 @@
 //! are in messages, and so are answers of registries and plugins: every message is one line without
 //! hidden characters, and bounded. clippy.toml refuses statuses made elsewhere.
 
-use crate::error::{Error, HINT_BYTES_MAX, message};
+use crate::error::{Cause, Error, HINT_BYTES_MAX, message};
 use crate::monitors;
 use crate::node::reload;
 use crate::oci_spec;
 use crate::pod;
 use hull_proto::monitor::Failure as MonitorFailure;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
+
+/// The header in which the cause of an error travels to the layer that counts it. Clients see it only where a stream
+/// breaks.
+pub(crate) const CAUSE_HEADER: &str = "hull-cause";
 
 /// Turns an error into what goes over the wire.
 pub(crate) fn of(error: impl AsRef<Error>) -> Status {
     let error = error.as_ref();
-    plain(code(error), &message(error, error.hint()))
+    caused(plain(code(error), &message(error, error.hint())), Cause::of(error))
+}
+
+/// The status with the cause of its error.
+fn caused(mut status: Status, cause: Cause) -> Status {
+    status.metadata_mut().insert(CAUSE_HEADER, MetadataValue::from_static(cause.name()));
+    status
+}
+
+/// The cause with this name, as [`of`] has written it.
+pub(crate) fn cause_named(name: &[u8]) -> Option<Cause> {
+    Cause::ALL.into_iter().find(|cause| cause.name().as_bytes() == name)
+}
+
+/// The cause of an error that has only a code: of tonic, or of a check without an error of its own.
+pub(crate) fn cause_of_code(code: Code) -> Cause {
+    match code {
+        Code::InvalidArgument | Code::NotFound | Code::Unimplemented | Code::OutOfRange => {
+            Cause::Request
+        }
+        Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted => Cause::State,
+        Code::PermissionDenied | Code::Unauthenticated => Cause::Security,
+        Code::ResourceExhausted => Cause::Limit,
+        Code::DeadlineExceeded => Cause::Timeout,
+        Code::Internal => Cause::Bug,
+        Code::Ok | Code::Cancelled | Code::Unknown | Code::Unavailable | Code::DataLoss => {
+            Cause::Other
+        }
+    }
+}
+
+/// The name of a code in gRPC's specification.
+pub(crate) const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 /// A status with this message, for what has no error of its own.
@@ -58,7 +114,7 @@ pub(crate) fn of_network(error: &hull_network::Error) -> Status {
     } else {
         Code::Unknown
     };
-    plain(code, &message(error, error.hint()))
+    caused(plain(code, &message(error, error.hint())), Cause::Network)
 }
 
 /// An error of reading the configuration again.
@@ -73,7 +129,7 @@ pub(crate) fn of_reload(error: &reload::Error) -> Status {
 
 /// An error of the image store.
 pub(crate) fn of_image(error: &hull_image::Error) -> Status {
-    plain(image_code(error), &message(error, error.hint()))
+    caused(plain(image_code(error), &message(error, error.hint())), Cause::of_image(error))
 }
 
 /// The error of an image that pods use, with the first of them.
@@ -88,7 +144,7 @@ pub(crate) fn of_image_in_use(error: &hull_image::Error, users: &[String]) -> St
         ([], hint) => hint,
         (_, hint) => Some(format!("pods `{shown}`{more} use it: {}", hint.unwrap_or_default())),
     };
-    plain(image_code(error), &message(error, hint))
+    caused(plain(image_code(error), &message(error, hint)), Cause::of_image(error))
 }
 
 /// An error of a pull, for the kubelet. Only of a status with code UNKNOWN does it show the message alone, without
@@ -107,7 +163,8 @@ pub(crate) fn of_pull(error: &hull_image::Error) -> Status {
         | ErrorKind::Corrupt
         | ErrorKind::Other => "",
     };
-    plain(Code::Unknown, &format!("{reason}{}", message(error, error.hint())))
+    let text = format!("{reason}{}", message(error, error.hint()));
+    caused(plain(Code::Unknown, &text), Cause::of_image(error))
 }
 
 impl AsRef<Error> for Error {

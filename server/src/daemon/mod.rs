@@ -10,6 +10,8 @@ mod directories;
 mod dump;
 mod gc;
 mod in_flight;
+mod measured;
+mod metrics_server;
 mod network_claim;
 mod reload;
 mod run;

@@ -7,6 +7,8 @@ use super::connection::Connection;
 use super::directories;
 use super::gc;
 use super::in_flight::InFlight;
+use super::measured::Measured;
+use super::metrics_server::{self, MetricsServer};
 use super::network_claim;
 use super::reload;
 use super::service::{self, Service};
@@ -22,6 +24,7 @@ use crate::container::plans::Plans;
 use crate::cri::Cri;
 use crate::error::{Chain, Error as VerbError};
 use crate::history::History;
+use crate::metrics::Metrics;
 use crate::monitors::{self, Monitors};
 use crate::node::{Node, PodCidr, Shared};
 use crate::nri;
@@ -31,6 +34,7 @@ use crate::pod::recover;
 use crate::records::{self, Store};
 use crate::storage::blocking;
 use crate::streaming::Streaming;
+use crate::tracer::{self, Tracer};
 use hull_network::Network;
 use hull_proto::admin::hull_server::HullServer;
 use hull_proto::containerd::containers::containers_server::ContainersServer;
@@ -38,9 +42,11 @@ use hull_proto::containerd::tasks::tasks_server::TasksServer;
 use hull_proto::containerd::version::version_server::VersionServer;
 use hull_proto::cri::image_service_server::ImageServiceServer;
 use hull_proto::cri::runtime_service_server::RuntimeServiceServer;
+use hull_sys::SocketFile;
 use rustix::fd::{AsFd as _, OwnedFd};
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
@@ -76,6 +82,10 @@ pub(crate) enum Error {
     Backlog { source: io::Error },
     #[error("listen on loopback for exec and port-forward")]
     Streaming { source: io::Error },
+    #[error(transparent)]
+    Metrics { source: metrics_server::Error },
+    #[error(transparent)]
+    Tracing { source: tracer::Error },
     #[error("open the image store")]
     Images { source: hull_image::Error },
     #[error("open the pod network")]
@@ -106,12 +116,16 @@ impl Error {
             Self::Directory { source } => source.hint(),
             Self::Socket { source } => source.hint(),
             Self::Directories { source } => source.hint(),
+            Self::Metrics { source } => source.hint(),
             Self::Images { source } => source.hint(),
             Self::Network { source } => source.hint(),
             Self::NetworkClaim { source } => source.hint(),
             Self::Cgroups { source } => source.hint(),
             Self::Driver { source } => source.hint(),
             Self::Recover { source } => source.hint(),
+            Self::Tracing { .. } => {
+                Some("set `tracing.endpoint` to an address such as http://127.0.0.1:4317".into())
+            }
             Self::Threads { .. }
             | Self::Backlog { .. }
             | Self::Streaming { .. }
@@ -174,22 +188,19 @@ async fn run(
     let _claim = claim.map_err(|source| Error::NetworkClaim { source })?;
     let socket = config.socket.clone();
     // Bound before the recovery: callers wait in the backlog instead of failing.
-    let handed = service::handed_listener();
-    let listening = match handed {
-        // systemd's own stays where it is: the next daemon is handed it.
-        Some(handed) => socket::adopt(handed, &socket).map(|listener| (listener, None)),
-        None => socket::listen(&socket).map(|(listener, file)| (listener, Some(file))),
-    };
-    let (listener, own_socket) = listening.map_err(|source| Error::Socket { source })?;
+    let (listener, own_socket) = listen(&socket).map_err(|source| Error::Socket { source })?;
     // Kept open to the end: while calls in progress are finished, new callers wait in the backlog.
     let backlog = listener.as_fd().try_clone_to_owned();
     let backlog = backlog.map_err(|source| Error::Backlog { source })?;
     let (plugins, plugin_host) = hull_nri::prepare();
+    let metrics = MetricsServer::listen(&config).await;
+    let metrics = metrics.map_err(|source| Error::Metrics { source })?;
     let node = Arc::new(open(config, live, apparmor, plugins)?);
+    let metrics_socket = metrics.start(&node);
     recover::recover(&node).await.map_err(|source| Error::Recover { source })?;
     timelines::resume(&node);
     gc::start(&node);
-    let history = Arc::clone(&node.history);
+    let (history, tracer) = (Arc::clone(&node.history), Arc::clone(&node.tracer));
     // The first thing that they receive is the list of what runs.
     nri::start(&node, plugin_host);
     info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
@@ -210,6 +221,7 @@ async fn run(
     reload::start(&node, signals, call_log.clone());
     let budget = Budgeted(Arc::clone(&node.call_memory));
     let serving = Server::builder()
+        .layer(Measured { metrics: Arc::clone(&node.metrics), tracer: Arc::clone(&node.tracer) })
         .layer(calls.clone())
         .layer(call_log)
         .layer(DeadlineLayer)
@@ -220,11 +232,15 @@ async fn run(
         served = serving => served.map_err(|source| Error::Serve { source }),
         () = drained(requested, &calls) => Ok(()),
     };
-    if let Some(file) = &own_socket {
+    for file in own_socket.iter().chain([&metrics_socket]) {
         socket::remove(file);
     }
     drop(backlog);
-    blocking(move || history.write()).await;
+    blocking(move || {
+        history.write();
+        tracer.finish();
+    })
+    .await;
     info!("ended; pods go on running");
     served
 }
@@ -306,6 +322,9 @@ fn open(
     if let Err(why) = &user_namespaces {
         warn!(why, "pods cannot have user namespaces on this node");
     }
+    let (metrics, history) = (Arc::new(Metrics::default()), config.state_dir.join("history"));
+    let tracer = Tracer::start(&config.tracing).map_err(|source| Error::Tracing { source })?;
+    let tracer = Arc::new(tracer);
     let node = Node::new(Shared {
         images: Arc::new(images),
         network,
@@ -320,7 +339,9 @@ fn open(
         plans: Plans::open(config.state_dir.join("plans")).map_err(directories)?,
         bundles: Bundles::open(config.state_dir.join("bundles")).map_err(directories)?,
         settings: settings_store,
-        history: History::open(config.state_dir.join("history")),
+        history: History::open(history, Arc::clone(&metrics), Arc::clone(&tracer)),
+        metrics,
+        tracer,
         plugins,
         config,
         config_source,

@@ -98,6 +98,20 @@ impl Known {
 }
 
 impl Leak {
+    /// The kind of the leak, as metrics count it.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Directory { .. } => "directory",
+            Self::Monitor { .. } => "monitor",
+            Self::PodCgroup { .. } => "pod cgroup",
+            Self::ContainerCgroup { .. } => "container cgroup",
+            Self::Network { .. } => "network",
+            Self::Netns { .. } => "network namespace",
+            Self::WritableLayer { .. } => "writable layer",
+            Self::Plan { .. } => "plan",
+        }
+    }
+
     pub(super) fn finding(&self, names: &BTreeMap<String, String>) -> Finding {
         let shown = |path: &Path| path.display().to_string();
         let (subject, name, id) = match self {

@@ -30,6 +30,8 @@ use tokio::time::Instant;
 
 /// How long a finding may take to go by itself: the kernel takes links away some time after their processes.
 const CONFIRM_MAX: Duration = Duration::from_secs(2);
+/// The outcome of a leak that was removed.
+const REMOVED: &str = "removed";
 /// How often is looked meanwhile.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -104,8 +106,11 @@ async fn examine_alone(node: &Arc<Node>, fix: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for leak in found.leaks {
         let mut finding = leak.finding(&names);
+        let kind = leak.kind();
+        node.metrics.leak(kind);
         if fix {
             finding.outcome = removed(node, leak, &past, &proof).await;
+            node.metrics.leak_removed(kind, finding.outcome == REMOVED);
         }
         findings.push(finding);
     }
@@ -126,9 +131,9 @@ async fn removed(
 ) -> String {
     let (shared, looked_for, proof) = (Arc::clone(node), leak.clone(), Arc::clone(proof));
     if !blocking(move || leaks_of(&shared, &proof).contains(&looked_for)).await {
-        return "removed".into();
+        return REMOVED.into();
     }
-    fix::remove(node, leak, past).await.map_or_else(|why| why, |()| "removed".into())
+    fix::remove(node, leak, past).await.map_or_else(|why| why, |()| REMOVED.into())
 }
 
 /// Full names by id, of what is gone and of what is there now.

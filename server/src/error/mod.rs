@@ -5,9 +5,11 @@
 //! `cri/status.rs`, which also chooses the gRPC code and adds the hint.
 
 mod advice;
+mod cause;
 mod chain;
 mod message;
 
+pub(crate) use cause::Cause;
 pub(crate) use chain::Chain;
 pub(crate) use message::{HINT_BYTES_MAX, message, sentence};
 

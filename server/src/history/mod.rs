@@ -7,6 +7,8 @@
 //!                                                                 <state_dir>/history/ended/<id>.json  what is gone
 //! ```
 //!
+//! Stages that end are counted in [`crate::metrics`], too.
+//!
 //! The rule: a verb only adds to memory. Files are written by a task of their own, one write for all changes of a
 //! moment, without fsync; a daemon that is killed loses the last moment, and the next one begins from the records what it
 //! does not find. What is kept is bounded in number and bytes ([`ended`], [`timeline`]).

@@ -3,10 +3,12 @@
 
 use super::ended::Ended;
 use super::present::{Entry, Origin, Present};
-use super::timeline::{End, FailedExec, Kind, Timeline};
+use super::timeline::{End, FailedExec, Kind, OpenStage, Timeline};
 use crate::error::Chain;
+use crate::metrics::Metrics;
 use crate::records::{Error, Store};
 use crate::storage::blocking;
+use crate::tracer::{self, Tracer};
 use hull_sys::time::now_ns;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +33,8 @@ pub(crate) struct History {
     writing: Mutex<()>,
     /// How many pulls this daemon has begun.
     pulls: AtomicU64,
+    metrics: Arc<Metrics>,
+    tracer: Arc<Tracer>,
     /// `None` where the directory cannot be used: then nothing is written, and what is gone is forgotten.
     disk: Option<Disk>,
 }
@@ -63,7 +67,8 @@ impl Disk {
 
 impl History {
     /// The timelines in the directory `dir`. One that cannot be used is logged, and keeps no daemon from starting.
-    pub(crate) fn open(dir: PathBuf) -> Self {
+    /// Stages that end are counted in `metrics`, and are spans of `tracer`.
+    pub(crate) fn open(dir: PathBuf, metrics: Arc<Metrics>, tracer: Arc<Tracer>) -> Self {
         let (disk, timelines) = match Disk::open(dir) {
             Ok((disk, timelines)) => (Some(disk), timelines),
             Err(err) => {
@@ -86,6 +91,8 @@ impl History {
             changed: Notify::new(),
             writing: Mutex::new(()),
             pulls: AtomicU64::new(0),
+            metrics,
+            tracer,
             disk,
         }
     }
@@ -116,12 +123,23 @@ impl History {
 
     /// Begins a stage, a part of the stage `part_of`, which is empty for a verb.
     pub(crate) fn begin_stage(&self, id: &str, part_of: &'static str, name: &'static str) {
-        self.change(id, |of| of.begin_stage(part_of, name, now_ns()));
+        self.change(id, |of| {
+            of.begin_stage(part_of, name, now_ns());
+            of.trace_newest((part_of, name), tracer::current());
+        });
     }
 
     /// Ends a stage. `error` is empty if it succeeded.
     pub(crate) fn end_stage(&self, id: &str, name: &str, error: String) {
-        self.change(id, |of| of.end_stage(name, now_ns(), error));
+        let mut ended = None;
+        self.change(id, |of| {
+            let stage = of.end_stage(name, now_ns(), error);
+            ended = stage.map(|stage| (stage, of.traced(&stage)));
+        });
+        if let Some((of, traced)) = ended {
+            self.metrics.ended(of.part_of, of.name, of.took, of.failed);
+            traced.into_iter().for_each(|span| self.tracer.ended(span));
+        }
     }
 
     /// Sets how it ended.
@@ -181,6 +199,13 @@ impl History {
     /// The timelines of what is there.
     pub(crate) fn all_present(&self) -> Vec<Timeline> {
         self.present().named().map(|entry| entry.timeline.clone()).collect()
+    }
+
+    /// The stages that go on.
+    pub(crate) fn open_stages(&self) -> Vec<OpenStage> {
+        let mut present = self.present();
+        let open = present.named().filter(|entry| entry.timeline.gone_ns.is_none());
+        open.flat_map(|entry| entry.timeline.open_stages()).collect()
     }
 
     /// All timelines, also of what is gone. Reads the disk.
@@ -285,6 +310,10 @@ pub(crate) async fn timed<T, E: std::error::Error>(
 mod tests {
     use super::*;
 
+    fn opened(dir: PathBuf) -> History {
+        History::open(dir, Arc::default(), Arc::default())
+    }
+
     fn pod(id: &str) -> Timeline {
         Timeline { id: id.into(), pod: id.into(), pod_name: "web".into(), ..Timeline::default() }
     }
@@ -297,13 +326,13 @@ mod tests {
     #[tokio::test]
     async fn the_next_daemon_goes_on_with_a_timeline() {
         let dir = tempfile::tempdir().unwrap();
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         history.begin(pod("a"));
         history.resume(Vec::new());
         let failed = async { Err::<(), _>(std::io::Error::other("no address")) };
         timed(&history, "a", ("start pod", "network"), failed).await.unwrap_err();
         history.write();
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         history.resume(vec![pod("a")]);
         let known = history.of("a").unwrap();
         assert_eq!(known.stages[0].error, "no address");
@@ -315,7 +344,7 @@ mod tests {
     fn a_container_that_is_started_again_goes_on_with_its_timeline_also_if_that_was_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let end = |reason: &str| Some(End { reason: reason.into(), ..End::default() });
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         history.begin(pod("a"));
         history.resume(Vec::new());
         history.begin_stage("a", "", "start container");
@@ -326,7 +355,7 @@ mod tests {
         assert_eq!((again.end, again.previous_end, again.attempt), (None, end("Error"), 1));
         assert!(again.stages.is_empty());
         // The last daemon was killed before it wrote that.
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         let recorded = Timeline { attempt: 1, previous_end: end("Error"), ..pod("a") };
         history.resume(vec![recorded]);
         let known = history.of("a").unwrap();
@@ -337,7 +366,7 @@ mod tests {
     fn what_is_gone_is_only_on_disk() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("history");
-        let history = History::open(path.clone());
+        let history = opened(path.clone());
         history.begin(pod("a"));
         history.begin(pod("b"));
         history.write();
@@ -346,7 +375,7 @@ mod tests {
         assert!(history.of("a").is_none() && history.of("b").is_some());
         assert_eq!((files(&path), files(&path.join("ended"))), (1, 1));
         assert_eq!(history.all().unwrap().len(), 2);
-        let history = History::open(path.clone());
+        let history = opened(path.clone());
         history.resume(Vec::new());
         history.write();
         assert_eq!((files(&path), files(&path.join("ended"))), (0, 2), "gone while no daemon ran");
@@ -360,7 +389,7 @@ mod tests {
     #[test]
     fn missing_timelines_are_rebuilt_from_records() {
         let dir = tempfile::tempdir().unwrap();
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         let end = |reason: &str| Some(End { reason: reason.into(), ..End::default() });
         history.begin(pod("new"));
         history.begin_stage("stops", "", "stop pod");
@@ -385,7 +414,7 @@ mod tests {
         assert_eq!(ids, ["exits", "goes", "new", "silent", "stops"]);
         assert!(all.iter().all(|of| of.pod_name == "web"));
         // The next one has them, and an end that was recorded last.
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         history.resume(vec![pod("new"), recorded("stops", "x"), pod("exits"), pod("silent")]);
         assert_eq!(history.of("exits").unwrap().end, end("Error"));
         assert!(history.of("new").unwrap().end.is_none());
@@ -394,7 +423,7 @@ mod tests {
     #[test]
     fn what_goes_is_found_at_every_moment() {
         let dir = tempfile::tempdir().unwrap();
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         let mut looks = 0_u32;
         for round in 0..40 {
             let id = format!("pod{round}");
@@ -420,7 +449,7 @@ mod tests {
     #[test]
     fn what_changes_while_it_is_written_as_gone_is_written_again() {
         let dir = tempfile::tempdir().unwrap();
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         history.begin(pod("a"));
         history.resume(Vec::new());
         history.gone("a");
@@ -437,7 +466,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("history");
         std::fs::write(&path, "a file").unwrap();
-        let history = History::open(path);
+        let history = opened(path);
         history.begin(pod("a"));
         history.begin(pod("b"));
         history.gone("b");
@@ -449,7 +478,7 @@ mod tests {
     #[test]
     fn pulls_of_one_image_have_timelines_of_their_own_and_few_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let history = History::open(dir.path().join("history"));
+        let history = opened(dir.path().join("history"));
         let (one, two) = (history.begin_pull("app:1", "", ""), history.begin_pull("app:1", "", ""));
         assert_ne!(one, two);
         history.gone(&one);
@@ -461,7 +490,7 @@ mod tests {
         }
         let kept = history.all().unwrap().len();
         assert!(kept < 20, "{kept}");
-        let next = History::open(dir.path().join("history"));
+        let next = opened(dir.path().join("history"));
         let end = next.of(&two).unwrap().end.unwrap();
         assert_eq!(end.diagnosis.unwrap().what, INTERRUPTED);
     }

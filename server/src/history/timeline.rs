@@ -3,6 +3,7 @@
 //!
 //! Every text in it is escaped and shortened when it is added, so a timeline has a largest size, and can be printed.
 
+use crate::tracer::{Ended, Span, SpanPlace};
 use hull_plan::{Certainty, Diagnosis, LastLines, Layer};
 use hull_sys::text::shown;
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,29 @@ pub(crate) struct Stage {
     /// Of the monotonic clock, for the duration.
     #[serde(skip)]
     pub(crate) began: Option<Instant>,
+    /// Its span, if it is traced.
+    #[serde(skip)]
+    pub(crate) span: Option<Span>,
+}
+
+/// A stage that has ended, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EndedStage {
+    /// The stage that it is a part of; empty for a verb of CRI.
+    pub(super) part_of: &'static str,
+    pub(super) name: &'static str,
+    pub(super) took: Duration,
+    pub(super) failed: bool,
+    pub(super) span: Option<Span>,
+}
+
+/// A stage that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpenStage {
+    /// The stage that it is a part of; empty for a verb of CRI.
+    pub(crate) part_of: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) age: Duration,
 }
 
 /// How something ended.
@@ -145,13 +169,56 @@ impl Timeline {
             took_us: None,
             error: String::new(),
             began: Some(Instant::now()),
+            span: None,
         });
     }
 
-    /// Ends the newest stage of this name that goes on. `error` is empty if it succeeded.
-    pub(super) fn end_stage(&mut self, name: &str, now_ns: i64, error: String) {
+    /// Makes the stage that has just begun a span: of the operation that it is a part of, or below `current`.
+    pub(super) fn trace_newest(
+        &mut self,
+        (part_of, name): (&'static str, &'static str),
+        current: Option<SpanPlace>,
+    ) {
+        let is_whole = |of: &&Stage| of.took_us.is_none() && of.name == part_of;
+        let whole = || self.stages.iter().rev().find(is_whole)?.span.map(|span| span.place);
+        let parent = if part_of.is_empty() { current } else { whole() };
+        let newest = self.stages.last_mut();
+        let is_new = |of: &&mut Stage| of.name == name && of.took_us.is_none() && of.span.is_none();
+        let newest = newest.filter(is_new);
+        if let (Some(parent), Some(newest)) = (parent, newest) {
+            newest.span = Some(Span::below(parent));
+        }
+    }
+
+    /// The span of a stage that has ended, with the names of its object.
+    pub(super) fn traced(&self, ended: &EndedStage) -> Option<Ended> {
+        let span = ended.span?;
+        let stage = self.stages.iter().rev().find(|of| of.span == Some(span));
+        Some(Ended {
+            span,
+            name: ended.name.to_owned(),
+            is_call: false,
+            took: ended.took,
+            error: stage.map(|of| of.error.clone()).unwrap_or_default(),
+            attributes: vec![
+                ("k8s.namespace.name", self.namespace.clone()),
+                ("k8s.pod.name", self.pod_name.clone()),
+                ("k8s.container.name", self.name.clone()),
+                ("container.image.name", self.image.clone()),
+            ],
+        })
+    }
+
+    /// Ends the newest stage of this name that goes on. `error` is empty if it succeeded. Returns the stage that has
+    /// ended, if this daemon began it.
+    pub(super) fn end_stage(
+        &mut self,
+        name: &str,
+        now_ns: i64,
+        error: String,
+    ) -> Option<EndedStage> {
         let open = self.stages.iter_mut().rev().find(|of| of.took_us.is_none() && of.name == name);
-        let Some(stage) = open else { return };
+        let stage = open?;
         // One that an earlier daemon began has only the time of day.
         let of_day = || {
             Duration::from_nanos(u64::try_from(now_ns.saturating_sub(stage.began_ns)).unwrap_or(0))
@@ -160,14 +227,25 @@ impl Timeline {
         stage.took_us = Some(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         stage.error = error;
         bound(&mut stage.error, MESSAGE_BYTES_MAX);
+        let (part_of, name) = stage.constants()?;
+        let (failed, span) = (!stage.error.is_empty(), stage.span);
+        Some(EndedStage { part_of, name, took, failed, span })
     }
 
     /// Ends all stages that go on, for this reason.
     pub(super) fn end_all_stages(&mut self, now_ns: i64, error: &str) {
         while let Some(open) = self.stages.iter().rev().find(|of| of.took_us.is_none()) {
             let name = open.name.clone();
-            self.end_stage(&name, now_ns, error.to_owned());
+            let _of_an_earlier_daemon = self.end_stage(&name, now_ns, error.to_owned());
         }
+    }
+
+    /// The stages that go on. A part of an operation that has ended was given up, and is none of them.
+    pub(super) fn open_stages(&self) -> Vec<OpenStage> {
+        let open: Vec<_> = self.stages.iter().filter_map(Stage::open).collect();
+        let goes_on = |name| open.iter().any(|of| of.part_of.is_empty() && of.name == name);
+        let is_current = |of: &&OpenStage| of.part_of.is_empty() || goes_on(of.part_of);
+        open.iter().filter(is_current).copied().collect()
     }
 
     /// Sets the end.
@@ -213,6 +291,20 @@ impl Timeline {
 }
 
 impl Stage {
+    /// The stage that it is a part of, and its name, if this daemon began it: then both are constants of the program.
+    fn constants(&self) -> Option<(&'static str, &'static str)> {
+        match (&self.part_of, &self.name) {
+            (Cow::Borrowed(part_of), Cow::Borrowed(name)) => Some((*part_of, *name)),
+            _ => None,
+        }
+    }
+
+    /// The stage as one that goes on, if it does and this daemon began it.
+    fn open(&self) -> Option<OpenStage> {
+        let (part_of, name) = self.constants().filter(|_| self.took_us.is_none())?;
+        Some(OpenStage { part_of, name, age: self.began?.elapsed() })
+    }
+
     /// Its end, in nanoseconds since the epoch; `now_ns` while it goes on.
     pub(crate) fn end_ns(&self, now_ns: i64) -> i64 {
         self.took_us.map_or(now_ns, |took| {
@@ -281,6 +373,23 @@ mod tests {
         assert_eq!(whole.end_ns(9), 9, "it goes on");
         assert!(!part.error.contains('\u{1b}') && part.error.contains("address"), "{}", part.error);
         timeline.end_stage("unknown", 0, String::new());
+    }
+
+    #[test]
+    fn a_stage_that_was_given_up_or_begun_by_another_daemon_does_not_count_as_open() {
+        let names = |of: &Timeline| of.open_stages().iter().map(|of| of.name).collect::<Vec<_>>();
+        let mut timeline = Timeline::default();
+        timeline.begin_stage("", "start pod", 1);
+        timeline.begin_stage("start pod", "network", 2);
+        assert_eq!(names(&timeline), ["start pod", "network"]);
+        let ended = timeline.end_stage("start pod", 3, "no address".into()).unwrap();
+        assert_eq!((ended.part_of, ended.name, ended.failed), ("", "start pod", true));
+        assert!(names(&timeline).is_empty(), "its part was given up");
+        timeline.begin_stage("", "stop pod", 4);
+        let text = serde_json::to_string(&timeline).unwrap();
+        let mut back: Timeline = serde_json::from_str(&text).unwrap();
+        assert!(names(&back).is_empty());
+        assert_eq!(back.end_stage("stop pod", 5, String::new()), None, "it is not counted");
     }
 
     #[test]

@@ -32,35 +32,52 @@ pub(crate) fn kill(pod: &PodId) -> bool {
 
 /// The pods whose monitors run and listen below `run_dir`: those of another daemon listen elsewhere. Blocks.
 pub(crate) fn running(run_dir: &Path) -> Vec<PodId> {
-    let here = listening().into_iter().filter(|(_, socket)| socket.starts_with(run_dir));
-    here.map(|(pod, _)| pod).collect()
+    let here = listening().into_iter().filter(|of| of.socket.starts_with(run_dir));
+    here.map(|of| of.pod).collect()
+}
+
+/// The processes of the monitors of these pods. Blocks.
+pub(super) fn monitors_of(pods: &BTreeSet<PodId>) -> Vec<i32> {
+    let is_of = |pid: &i32| monitored(*pid).is_some_and(|pod| pods.contains(&pod));
+    numbers().into_iter().filter(is_of).collect()
+}
+
+/// The pod whose monitor a process is, by its command line: `proc_pid_cmdline(5)`.
+fn monitored(pid: i32) -> Option<PodId> {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut arguments = arguments.split(|byte| *byte == 0);
+    let is_monitor = arguments.next() == Some(b"hull-monitor");
+    let pod = PodId::parse(std::str::from_utf8(arguments.next()?).ok()?).ok();
+    pod.filter(|_| is_monitor && is_root_here(pid))
 }
 
 /// The pods of other daemons: their monitors run, and listen elsewhere than below `run_dir`. Blocks.
 pub(crate) fn elsewhere(run_dir: &Path) -> BTreeSet<PodId> {
-    let others = listening().into_iter().filter(|(_, socket)| !socket.starts_with(run_dir));
-    others.map(|(pod, _)| pod).collect()
+    let others = listening().into_iter().filter(|of| !of.socket.starts_with(run_dir));
+    others.map(|of| of.pod).collect()
+}
+
+/// A monitor that runs.
+struct Listening {
+    pod: PodId,
+    socket: PathBuf,
 }
 
 /// The monitors of this host that run, with the paths of their sockets.
-fn listening() -> Vec<(PodId, PathBuf)> {
+fn listening() -> Vec<Listening> {
     // `proc_net(5)`: the inode is the seventh field, the path the eighth. Paths of Hull's have no blanks.
     let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let path_of = |inode: &str| {
         let line = sockets.lines().find(|line| line.split_whitespace().nth(6) == Some(inode))?;
         line.split_whitespace().nth(7).map(PathBuf::from)
     };
-    let pod_of = |pid: i32| {
-        let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let mut arguments = arguments.split(|byte| *byte == 0);
-        let is_monitor = arguments.next() == Some(b"hull-monitor");
-        let pod = PodId::parse(std::str::from_utf8(arguments.next()?).ok()?).ok();
-        let pod = pod.filter(|_| is_monitor && is_root_here(pid))?;
+    let listening = |pid: i32| {
+        let pod = monitored(pid)?;
         let socket = fs::read_link(format!("/proc/{pid}/fd/{LISTEN_FD}")).ok()?;
         let inode = socket.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
-        Some((pod, path_of(&inode)?))
+        Some(Listening { pod, socket: path_of(&inode)? })
     };
-    numbers().into_iter().filter_map(pod_of).collect()
+    numbers().into_iter().filter_map(listening).collect()
 }
 
 fn numbers() -> Vec<i32> {

@@ -10,12 +10,14 @@
 mod connection;
 mod end;
 mod error;
+mod memory;
 mod pause;
 mod reap;
 
 pub(crate) use connection::{Client, MonitorEvent};
 pub(crate) use end::{elsewhere, kill, running};
 pub(crate) use error::Error;
+pub(crate) use memory::memory;
 
 use crate::embedded;
 use crate::limits::waits;

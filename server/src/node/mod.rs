@@ -10,6 +10,7 @@
 //! <state_dir>/rootfs                empty; where every container's root is mounted in its own
 //!                                   mount namespace, so that the host has no such mount
 //! <state_dir>/network               addresses given out
+//! <state_dir>/metrics.sock          the daemon's own metrics
 //! <state_dir>/history               timelines of what is there, and of what is gone
 //! <data_dir>/                       images, layers, writable layers
 //! ```
@@ -29,6 +30,7 @@ use crate::container::plans::Plans;
 use crate::diagnostics::denials::Denials;
 use crate::history::History;
 use crate::limits::call_memory::Budget;
+use crate::metrics::Metrics;
 use crate::monitors::Monitors;
 use crate::observe::events::Events;
 use crate::observe::log_level::LogLevel;
@@ -36,6 +38,7 @@ use crate::observe::stats::{Layers, Rates};
 use crate::pod::driver::Driver;
 use crate::pod::registry::Registry;
 use crate::records::Store;
+use crate::tracer::Tracer;
 use hull_proto::id::PodId;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -72,6 +75,10 @@ pub(crate) struct Node {
     pub(crate) settings: Store,
     /// Timelines of pods, containers and images, for people who ask.
     pub(crate) history: Arc<History>,
+    /// The counts of this daemon.
+    pub(crate) metrics: Arc<Metrics>,
+    /// Traces of calls and stages, if they are recorded.
+    pub(crate) tracer: Arc<Tracer>,
     pub(crate) plugins: hull_nri::Plugins,
     /// The time limits of plugins.
     pub(crate) plugin_timeouts: hull_nri::LiveTimeouts,
@@ -111,6 +118,8 @@ pub(crate) struct Shared {
     pub(crate) bundles: Bundles,
     pub(crate) settings: Store,
     pub(crate) history: History,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tracer: Arc<Tracer>,
     pub(crate) plugins: hull_nri::Plugins,
     pub(crate) user_namespaces: Result<(), String>,
 }
@@ -146,6 +155,8 @@ impl Node {
             bundles,
             settings,
             history,
+            metrics,
+            tracer,
             plugins,
             user_namespaces,
         } = shared;
@@ -177,6 +188,8 @@ impl Node {
             bundles,
             settings,
             history: Arc::new(history),
+            metrics,
+            tracer,
             plugins,
             user_namespaces,
             registry: Registry::default(),

@@ -105,12 +105,16 @@ pub(super) fn evict(node: &Node, plugin: &str, evictions: Vec<ContainerEviction>
             (view.record.full_name(), view.containers.get(&id).map(|of| of.record.metadata().0));
         info!(plugin, pod = of_pod, container = name, container_id = %id.short(), reason, "evicting a container for a plugin");
         drop(view);
+        let metrics = Arc::clone(&node.metrics);
         tokio::spawn(async move {
             let grace_s = EVICTION_GRACE_S;
             let stopped =
                 pod.request(|reply| Command::Stop { id: id.clone(), grace_s, reply }).await;
-            if let Err(err) = stopped {
-                warn!(pod = of_pod, container_id = %id.short(), error = %Chain(&*err), "container not evicted");
+            match stopped {
+                Ok(()) => metrics.evictions.count(&[]),
+                Err(err) => {
+                    warn!(pod = of_pod, container_id = %id.short(), error = %Chain(&*err), "container not evicted");
+                }
             }
         });
     }

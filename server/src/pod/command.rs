@@ -2,6 +2,7 @@
 //! The commands that a pod's task takes.
 
 use crate::error::Result;
+use crate::tracer::SpanPlace;
 use hull_proto::id::ContainerId;
 use hull_proto::{cri, nri};
 use std::sync::Arc;
@@ -16,6 +17,13 @@ pub(crate) struct Sizes {
 
 /// Where the answer to a command goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// A command with the span that it is a part of, if it is traced.
+#[derive(Debug)]
+pub(crate) struct Requested {
+    pub(crate) command: Command,
+    pub(crate) span: Option<SpanPlace>,
+}
 
 /// A command to a pod's task.
 #[derive(Debug)]

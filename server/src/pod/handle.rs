@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The handle on a pod's task: sends it commands, and reads the snapshot that it publishes.
 
-use super::command::{Command, Reply};
+use super::command::{Command, Reply, Requested};
 use super::snapshot::PodSnapshot;
 use super::state::State;
 use crate::error::{Error, Result};
+use crate::tracer;
 use hull_proto::id::{ContainerId, PodId};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 #[derive(Debug, Clone)]
 pub(crate) struct Pod {
     pub(crate) id: PodId,
-    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) commands: mpsc::Sender<Requested>,
     pub(super) view: watch::Receiver<Arc<PodSnapshot>>,
 }
 
@@ -67,7 +68,8 @@ impl Pod {
     /// Hands a command to the task and waits for its answer.
     pub(crate) async fn request<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| gone())?;
+        let requested = Requested { command: command(reply), span: tracer::current() };
+        self.commands.send(requested).await.map_err(|_| gone())?;
         answer.await.map_err(|_| if self.commands.is_closed() { gone() } else { panicked() })?
     }
 }

@@ -26,7 +26,7 @@ pub(crate) mod task;
 mod teardown;
 pub(crate) mod timeline;
 
-pub(crate) use command::{Command, Reply, Sizes};
+pub(crate) use command::{Command, Reply, Requested, Sizes};
 pub(crate) use error::Error;
 pub(crate) use handle::Pod;
 pub(crate) use pause_plan::pause_plan;

@@ -58,6 +58,9 @@ pub(crate) async fn setup(
     let socket = node.monitor_socket(id);
     let monitor = timed(&node.history, id.as_str(), (STAGE, "monitor"), async {
         let started = node.monitors.start(id, &socket, monitor_events).await;
+        if started.is_ok() {
+            node.metrics.monitors_started.count(&[]);
+        }
         started.map_err(|source| Error::Monitor { source })
     });
     let id_maps = record.id_maps();

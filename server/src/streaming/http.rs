@@ -9,6 +9,7 @@ use super::state::State;
 use super::tokens::StreamRequest;
 use super::{attach, forward, remote};
 use crate::limits;
+use crate::metrics::Level;
 use hull_streaming::session::{KeepAlive, TrackedIo};
 use hull_streaming::upgrade::{Protocol, negotiate, refuse};
 use hull_streaming::{spdy, websocket};
@@ -116,6 +117,7 @@ struct AcceptedSession {
     protocol: Protocol,
     upgrade: hyper::upgrade::OnUpgrade,
     _slot: SessionSlot,
+    _open: Level,
 }
 
 type Accept = tokio::sync::mpsc::Sender<AcceptedSession>;
@@ -146,9 +148,12 @@ fn answer(
     })?;
     // Of two concurrent requests, one gets the session.
     let stream_request = tokens.redeem(token, now).ok_or_else(unknown)?;
+    let kind = [stream_request.path()];
+    state.node.metrics.sessions_opened.count(&kind);
+    let open = state.node.metrics.sessions.enter(&kind);
     let upgrade = hyper::upgrade::on(request);
     accept
-        .try_send(AcceptedSession { stream_request, protocol, upgrade, _slot: slot })
+        .try_send(AcceptedSession { stream_request, protocol, upgrade, _slot: slot, _open: open })
         .map_err(|_| refuse(StatusCode::BAD_REQUEST, "one session per connection"))?;
     Ok(response)
 }

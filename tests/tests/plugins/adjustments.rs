@@ -5,6 +5,7 @@ use crate::{NOTHING, can_run, memory, memory_limit, update};
 use hull_proto::cri as api;
 use hull_tests::cri::{idle, resources, shell};
 use hull_tests::plugin::Plugin;
+use hull_tests::scrape::Scrape;
 use hull_tests::{Node, eventually};
 use serde_json::{Value, json};
 use std::fs;
@@ -269,6 +270,9 @@ async fn a_container_that_cannot_have_what_a_plugin_wants_fails_the_verb_unless_
     wrong["ignoreFailure"] = true.into();
     plugin.files().order(&json!({"update": [wrong]}));
     cri.run_idle(&pod, "main", &image).await;
+    let called = Scrape::of(&node)
+        .value("hull_nri_calls_total{method=\"CreateContainer\",result=\"success\"}");
+    assert!(called >= 2.0, "the metrics have {called} calls");
 }
 
 #[tokio::test]
@@ -283,4 +287,9 @@ async fn an_evicted_container_is_ended() {
     cri.ended(&id).await;
     evictor.ended().await;
     assert!(node.daemon_log().contains("a test wants it"));
+    eventually("the eviction is counted", || async {
+        let count = Scrape::of(&node).value("hull_evictions_total");
+        if (count - 1.0).abs() < 0.001 { Ok(()) } else { Err(format!("{count} evictions")) }
+    })
+    .await;
 }

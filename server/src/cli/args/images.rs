@@ -47,6 +47,16 @@ The file is $DOCKER_CONFIG/config.json or ~/.docker/config.json; credential help
     /// Show the state and configuration of the node
     #[command(after_help = "Examples:\n  hull info\n  hull info -o json | jq .cgroup")]
     Info(Document),
+    /// Print the daemon's own metrics, as a Prometheus server gets them
+    #[command(after_help = "\
+Examples:
+  hull metrics
+  hull metrics | grep ^hull_operation_oldest_seconds      what hangs, and how long it has
+  hull metrics | promtool check metrics
+
+The format is OpenMetrics text. docs/metrics.md lists the metrics; docs/operate.md says how a Prometheus server gets
+them. Metrics of pods are in `hull metricsp`.")]
+    Metrics,
     /// Write man pages for all commands into a directory
     #[command(hide = true)]
     Man(Man),

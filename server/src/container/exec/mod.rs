@@ -20,6 +20,7 @@ use crate::monitors;
 use crate::node::{Node, now_ns};
 use crate::pod::{Pod, PodRecord};
 use crate::storage::blocking;
+use crate::tracer::{self, Ended, Span};
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Command, Exit, ExitHow, Failure as MonitorFailure, Streams, Target};
 use output::OutputCollector;
@@ -165,9 +166,12 @@ async fn launch(
     let encoded = hull_plan::encode(&process);
     // From here on a caller that goes away takes the process with it.
     let mut kill = KillOnDrop { client: client.clone(), exec: Some(exec) };
+    let began = Instant::now();
     let started = client.exec(id.clone(), exec, encoded, streams, fds);
     let waited = node.launch_max();
-    let Ok(started) = timeout(waited, started).await else {
+    let started = timeout(waited, started).await;
+    count(node, shown, began.elapsed(), matches!(started, Ok(Ok(_))));
+    let Ok(started) = started else {
         return Err(Arc::new(Error::LaunchTimeout { doing: DOING, waited }));
     };
     // One that hangs may launch it later.
@@ -192,6 +196,23 @@ async fn launch(
             Err(Arc::new(Error::Failed { doing: DOING, failure: Box::new(failure) }))
         }
         Err(source) => Err(Arc::new(Error::Monitor { doing: DOING, source })),
+    }
+}
+
+/// Counts a launch. It is a span of the call, if that is traced.
+fn count(node: &Node, shown: &container::ContainerSnapshot, took: Duration, succeeded: bool) {
+    node.metrics.execs.count(&[if succeeded { "success" } else { "error" }]);
+    node.metrics.ended("exec", "launch", took, !succeeded);
+    if let Some(call) = tracer::current() {
+        let name = shown.record.metadata().0.to_owned();
+        node.tracer.ended(Ended {
+            span: Span::below(call),
+            name: "launch".into(),
+            is_call: false,
+            took,
+            error: if succeeded { String::new() } else { "not launched".into() },
+            attributes: vec![("k8s.container.name", name)],
+        });
     }
 }
 

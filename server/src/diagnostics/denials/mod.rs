@@ -55,6 +55,31 @@ struct Inner {
     /// None where nothing may be read.
     sources: Vec<Source>,
     last: VecDeque<Denial>,
+    counts: Counts,
+}
+
+/// How many denials there were, by whose process it was.
+#[derive(Debug, Default)]
+struct Counts {
+    apparmor: Whose,
+    seccomp: Whose,
+}
+
+#[derive(Debug, Default)]
+struct Whose {
+    container: u64,
+    unknown: u64,
+}
+
+impl Counts {
+    fn add(&mut self, speaker: Speaker, is_container: bool) {
+        let whose = match speaker {
+            Speaker::SecurityModule => &mut self.apparmor,
+            Speaker::Seccomp => &mut self.seccomp,
+        };
+        let count = if is_container { &mut whose.container } else { &mut whose.unknown };
+        *count = count.saturating_add(1);
+    }
 }
 
 impl Denials {
@@ -67,7 +92,7 @@ impl Denials {
             (Err(err), Err(_)) => return Err(err),
             (log, audit) => log.into_iter().chain(audit).collect(),
         };
-        Ok(Self { inner: Mutex::new(Inner { sources, last: VecDeque::new() }) })
+        Ok(Self { inner: Mutex::new(Inner { sources, ..Inner::default() }) })
     }
 
     /// The descriptors that become readable when the kernel reports a denial.
@@ -79,6 +104,19 @@ impl Denials {
     /// Takes what there is by now. The processes it names are looked at while they are there.
     pub(crate) fn read_on(&self) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).read_on();
+    }
+
+    /// The denials so far: the module, whose process it was, and how many.
+    pub(crate) fn counts(&self) -> [(&'static str, &'static str, u64); 4] {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.read_on();
+        let Counts { apparmor, seccomp } = &inner.counts;
+        [
+            ("apparmor", "container", apparmor.container),
+            ("apparmor", "unknown", apparmor.unknown),
+            ("seccomp", "container", seccomp.container),
+            ("seccomp", "unknown", seccomp.unknown),
+        ]
     }
 
     /// The denials to a container whose first process was `pid`, in words.
@@ -109,6 +147,7 @@ impl Inner {
                     continue;
                 }
                 denial.container = container_of(denial.pid);
+                self.counts.add(record.speaker, denial.container.is_some());
                 if self.last.len() == KEPT {
                     self.last.pop_front();
                 }
@@ -231,7 +270,7 @@ mod tests {
         let id = |byte| ContainerId::from_random([byte; 32]);
         let denial = |pid, container| Denial { pid, container, ..apparmor(OPEN).unwrap() };
         let last = [denial(1, None), denial(2, Some(id(2))), denial(1, None)].into();
-        let denials = Denials { inner: Mutex::new(Inner { sources: Vec::new(), last }) };
+        let denials = Denials { inner: Mutex::new(Inner { last, ..Inner::default() }) };
         assert_eq!(denials.of(&id(1), Some(1)).len(), 1, "the same is reported once");
         assert_eq!(denials.of(&id(2), Some(9)).len(), 1);
         assert_eq!(denials.of(&id(3), None), Vec::<String>::new());

@@ -42,7 +42,8 @@ pub(super) async fn sweep(
             Ok(id) if !pods.contains(id.as_str()) => {
                 let node = Arc::clone(node);
                 work.spawn(async move {
-                    sweep_pod(&node, &id).await;
+                    let removed = sweep_pod(&node, &id).await;
+                    node.metrics.swept("pod", removed);
                 });
             }
             _ => {}
@@ -70,7 +71,8 @@ pub(super) async fn sweep(
             && !containers.contains(id.as_str())
         {
             warn!(container_id = %id, "writable layer without a container swept");
-            remove_container(node, &id).await;
+            let removed = remove_container(node, &id).await;
+            node.metrics.swept("writable layer", removed);
         }
     }
     for id in node.bundles.left(containers) {
@@ -78,7 +80,8 @@ pub(super) async fn sweep(
         let node = Arc::clone(node);
         // Its poststop hooks may take their time.
         work.spawn(async move {
-            remove_hooks(&node, &id).await;
+            let removed = remove_hooks(&node, &id).await;
+            node.metrics.swept("hooks", removed);
         });
     }
     let (shared, known) = (Arc::clone(node), containers.clone());
@@ -90,6 +93,7 @@ pub(super) async fn sweep(
 /// A container whose pod has no record, and what its pod had beside it.
 async fn sweep_orphan(node: &Arc<Node>, id: &ContainerId, record: &ContainerRecord) {
     warn!(container_id = %id, "container without a pod swept");
+    node.metrics.leak("container");
     let above = record.cgroup.rsplit_once('/').filter(|(_, name)| *name == id.as_str());
     if let Some((pod, _)) = above {
         clear(node, record, pod).await;
@@ -99,13 +103,17 @@ async fn sweep_orphan(node: &Arc<Node>, id: &ContainerId, record: &ContainerReco
             clear(node, &pause, pod).await;
         }
     }
-    remove_container(node, id).await;
+    let removed = remove_container(node, id).await;
+    node.metrics.leak_removed("container", removed);
 }
 
 async fn sweep_network(node: &Arc<Node>, id: String) {
     info!(pod_id = %id, "network of a pod that has none any more swept");
+    node.metrics.leak("network");
     let shared = Arc::clone(node);
-    if let Err(err) = blocking(move || shared.network.release(&id)).await {
+    let released = blocking(move || shared.network.release(&id)).await;
+    node.metrics.leak_removed("network", released.is_ok());
+    if let Err(err) = released {
         error!(error = %Chain(&err), "left network not taken away");
     }
 }
@@ -156,10 +164,13 @@ fn sweep_cgroups(node: &Arc<Node>, pods: &BTreeSet<String>, work: &mut JoinSet<(
             continue;
         }
         warn!(cgroup = %name, "cgroup without a pod swept");
+        node.metrics.leak("pod cgroup");
         let (shared, path) = (Arc::clone(node), format!("{parent}/{name}"));
         work.spawn(async move {
-            let cleared = blocking(move || clear_cgroup(&shared.cgroups, &path, &path));
-            if let Err(err) = cleared.await {
+            let metrics = Arc::clone(&shared.metrics);
+            let cleared = blocking(move || clear_cgroup(&shared.cgroups, &path, &path)).await;
+            metrics.leak_removed("pod cgroup", cleared.is_ok());
+            if let Err(err) = cleared {
                 error!(error = %Chain(&err), "left cgroup not cleared");
             }
         });

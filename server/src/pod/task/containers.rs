@@ -262,6 +262,10 @@ impl Task {
     pub(super) async fn exited(&mut self, id: &ContainerId, exit: Exit) {
         let Some(entry) = self.containers.get_mut(id) else { return };
         let Some(exit) = entry.operation.hold_exit(exit) else { return };
+        // Of some the monitor has told while the container ran.
+        let counted = std::mem::take(&mut entry.oom_kills_counted);
+        self.node.metrics.oom_kills.add(&[], exit.oom_kills.saturating_sub(counted));
+        self.node.metrics.container_exits.count(&[exit_details::kind(exit.how)]);
         let (record, output) = (Arc::clone(&entry.record), entry.last_output.take());
         let event = exit_details::event(&self.node, &self.record, id, &record, exit, output).await;
         let (container, image) = (record.metadata().0, record.image_name());
@@ -279,7 +283,11 @@ impl Task {
     }
 
     /// The container continues; its status says the same while it runs.
-    pub(super) fn out_of_memory(&self, id: &ContainerId, oom_kills: u64) {
+    pub(super) fn out_of_memory(&mut self, id: &ContainerId, oom_kills: u64) {
+        self.node.metrics.oom_kills.add(&[], oom_kills);
+        if let Some(entry) = self.containers.get_mut(id) {
+            entry.oom_kills_counted = entry.oom_kills_counted.saturating_add(oom_kills);
+        }
         warn!(
             container = self.name_of(id), container_id = %id.short(), oom_kills,
             hint = "raise the memory limit of the container or the pod; the container's status names the limit",
@@ -292,6 +300,7 @@ impl Task {
         let running = self.containers.iter().filter(|(_, entry)| entry.is_running());
         let running: Vec<_> = running.map(|(id, _)| id.clone()).collect();
         for id in running {
+            self.node.metrics.container_exits.count(&[exit_details::UNSEEN]);
             self.advance(&id, Event::Exited { how: ExitReason::Lost, at_ns: now_ns() }).await;
             self.notify_exited(&id);
         }

@@ -32,6 +32,8 @@ pub(super) struct ContainerEntry {
     pub(super) waited: Option<Duration>,
     /// The end of its output, between its failure and the word of its exit.
     pub(super) last_output: Option<LastOutput>,
+    /// Processes of this run that were killed for memory, and are in the metrics already.
+    pub(super) oom_kills_counted: u64,
     /// Ends when plugins have been notified of everything so far.
     pub(super) notified: Option<Notified>,
 }
@@ -96,6 +98,7 @@ impl ContainerEntry {
             hold: Weak::new(),
             waited: None,
             last_output: None,
+            oom_kills_counted: 0,
             notified: None,
         }
     }

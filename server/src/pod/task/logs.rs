@@ -13,6 +13,7 @@ use tracing::warn;
 impl Task {
     /// Output could not be written.
     pub(super) async fn log_lost(&mut self, id: &ContainerId, bytes: u64, errno: i32) {
+        self.node.metrics.log_lost_bytes.add(&[], bytes);
         let log = self.containers.get(id).map_or("", |entry| entry.record.log_path.as_str());
         warn!(
             container = self.name_of(id), container_id = %id.short(), log, lost_bytes = bytes,

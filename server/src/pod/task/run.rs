@@ -5,15 +5,21 @@ use super::data::Task;
 use super::result::WorkResult;
 use super::teardown_state::Removal;
 use crate::monitors::MonitorEvent;
-use crate::pod::{Command, State};
+use crate::pod::{Command, Requested, State};
+use crate::tracer::{self, SpanPlace};
 use hull_proto::monitor;
 use tokio::sync::mpsc;
 use tracing::warn;
 
 impl Task {
-    pub(super) async fn run(&mut self, mut inbox: mpsc::Receiver<Command>) {
+    /// Runs until nothing is left of the pod. Its setup is part of the span `began_in`.
+    pub(super) async fn run(
+        &mut self,
+        mut inbox: mpsc::Receiver<Requested>,
+        began_in: Option<SpanPlace>,
+    ) {
         match self.record.state {
-            State::Building => self.build(),
+            State::Building => tracer::within(began_in, async { self.build() }).await,
             State::Stopping => self.tear_down().await,
             State::Ready { .. } | State::Stopped => {}
         }
@@ -23,7 +29,7 @@ impl Task {
             }
             tokio::select! {
                 command = inbox.recv() => match command {
-                    Some(command) => self.command(command).await,
+                    Some(of) => tracer::within(of.span, self.command(of.command)).await,
                     // Every handle is gone: the daemon is ending. Monitors go on without it.
                     None => return,
                 },
@@ -86,6 +92,7 @@ impl Task {
                 self.client = None;
                 if self.record.state.is_ready() {
                     warn!("monitor is gone; ending what it left");
+                    self.node.metrics.monitors_lost.count(&[]);
                     self.lost_sandbox().await;
                 }
             }

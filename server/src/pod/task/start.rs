@@ -9,7 +9,8 @@ use crate::container::ContainerRecord;
 use crate::monitors::{Client, MonitorEvent};
 use crate::node::Node;
 use crate::pod::registry::Key;
-use crate::pod::{Command, Pod, PodRecord, PodSnapshot, State};
+use crate::pod::{Pod, PodRecord, PodSnapshot, Requested, State};
+use crate::tracer;
 use hull_proto::id::{ContainerId, PodId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -73,7 +74,7 @@ pub(crate) fn prepare(
 #[derive(Debug)]
 pub(crate) struct Start {
     task: Task,
-    inbox: mpsc::Receiver<Command>,
+    inbox: mpsc::Receiver<Requested>,
     starting: Vec<ContainerId>,
 }
 
@@ -131,6 +132,7 @@ impl Start {
     /// Runs the task. A pod that is Building is built; one that is Stopping is torn down.
     pub(crate) fn run(self) {
         let Self { mut task, inbox, starting } = self;
+        let began_in = tracer::current();
         // Not within the call that makes the pod, which ends before it.
         let (pod, id) = (task.record.full_name(), task.id.short());
         let span = tracing::error_span!(parent: None, "pod", pod, id);
@@ -144,7 +146,7 @@ impl Start {
             if task.removal == Removal::Automatic {
                 task.remove_automatically().await;
             }
-            task.run(inbox).await;
+            task.run(inbox, began_in).await;
         };
         tokio::spawn(run.instrument(span));
     }
