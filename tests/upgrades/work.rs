@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What clients have under way while the daemon is replaced, and what must work after it.
+//! Clients that are at work while the daemon is replaced, and everything that must work after it.
 
 use hull_proto::cri as api;
 use hull_tests::cri::Cri;

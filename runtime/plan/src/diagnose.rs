@@ -90,6 +90,11 @@ fn sysctl_hint(errno: i32) -> &'static str {
     }
 }
 
+fn of_sysctl(name: &str, value: &str, error: &StepError) -> Failure {
+    let what = format!("sysctl `{name}` cannot be set to `{value}`: {}", reason(error));
+    failure(Layer::Namespace, "sysctl", what, Some(sysctl_hint(error.errno)))
+}
+
 /// `earlier` are the operations before it, which all succeeded.
 fn of_op(earlier: &[Op], op: &Op, error: &StepError) -> Failure {
     let why = reason(error);
@@ -140,12 +145,7 @@ fn of_op(earlier: &[Op], op: &Op, error: &StepError) -> Failure {
         Op::RootPropagation(_) => {
             fs("propagation", format!("the root's mount propagation cannot be set: {why}"), None)
         }
-        Op::Sysctl { name, value } => failure(
-            Layer::Namespace,
-            "sysctl",
-            format!("sysctl `{name}` cannot be set to `{value}`: {why}"),
-            Some(sysctl_hint(error.errno)),
-        ),
+        Op::Sysctl { name, value } => of_sysctl(name, value, error),
         Op::Hostname(name) | Op::Domainname(name) => failure(
             Layer::Namespace,
             "hostname",

@@ -8,7 +8,7 @@ use crate::{ANY_CHILD, SET_BYTES, SET_NAME, SIGCHLD, WNOHANG};
 /// `prctl(2)`, PR_SET_CHILD_SUBREAPER: in a pid namespace of others, what the program leaves comes here too.
 const SET_CHILD_SUBREAPER: usize = 36;
 const SIG_SETMASK: usize = 2;
-/// What a wait for signals gives after a stop and a continuation of this process.
+/// The result of a wait for signals after a stop and a continuation of this process.
 const EINTR: isize = -4;
 /// Exit code when the kernel does not let it wait.
 const NO_SIGNALS: usize = 126;
