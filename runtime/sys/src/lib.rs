@@ -59,7 +59,8 @@ pub use security::{
 };
 pub use signals::{
     Reaped, block_all_signals, block_signals, controlling_terminal, exit_on_signals,
-    ignore_terminal_stops, next_ended, next_signal, pidfd_send_signal, reap, reap_any, reset_signals, signals_by_descriptor,
+    ignore_terminal_stops, next_ended, next_signal, pidfd_send_signal, reap, reap_any,
+    reset_signals, signals_by_descriptor,
 };
 pub use socket_path::{SocketFile, SocketPathError, listen_at};
 pub use spawn::{inherited, spawn_program};

@@ -84,7 +84,6 @@ mod words;
 #[cfg(test)]
 pub(crate) use usage::{command, fault as usage_fault};
 
-use crate::config::{self, Config};
 use crate::config::{self, Config, Loaded};
 use crate::observe::log_level::LogLevel;
 use crate::observe::logging;

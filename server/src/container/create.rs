@@ -37,7 +37,7 @@ pub(crate) fn record(
 ) -> Result<ContainerRecord, Error> {
     let image = find_image(node, &config)?;
     let log_path = log::path(&pod.config, &config)?;
-    let _refused_now = logging::rules(&node.config.logs, pod, &config)?;
+    let _refused_now = logging::rules(&node.config.current().logs, pod, &config)?;
     Ok(ContainerRecord {
         id: id.to_string(),
         pod: pod.id.clone(),
@@ -188,7 +188,8 @@ fn plan(
     let user = user_of(&image, &record.config)?;
     record.user = Some(user.clone());
     let mut spec = super::start::spec(node, pod, pod_record, &record, &image, target_pid)?;
-    let dirs = &node.config.runtime.hooks_dir;
+    let settings = node.config.current();
+    let dirs = &settings.runtime.hooks_dir;
     oci_spec::hooks_dir::inject(&mut spec, &record.config, &pod_record.config, dirs)
         .map_err(|source| Error::HooksDir { source })?;
     let plan = super::start::plan_of(node, &pod_record.config, &record, &image, &spec)?;

@@ -63,7 +63,7 @@ pub(crate) fn of(
     pod: &PodRecord,
     config: &cri::ContainerConfig,
 ) -> Result<(Option<u64>, Option<String>), Error> {
-    let wanted = wanted(node.config.runtime.writable_layer_size, pod, config)?;
+    let wanted = wanted(node.config.current().runtime.writable_layer_size, pod, config)?;
     let (size, is_asked) = match wanted {
         LayerLimit::None => return Ok((None, None)),
         LayerLimit::OfNode(size) => (size, false),
@@ -72,7 +72,7 @@ pub(crate) fn of(
     match node.images.check_quotas() {
         Ok(()) => Ok((Some(size.bytes()), None)),
         Err(why) if is_asked => {
-            let directory = node.config.data_dir.display().to_string();
+            let directory = node.config.current().data_dir.display().to_string();
             Err(Error::NoQuotas { directory, why })
         }
         Err(why) => {

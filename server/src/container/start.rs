@@ -286,7 +286,8 @@ async fn open_log(
     let opened = log::open_in_time(&node.storage, pod, record);
     let opened = timed(&node.history, &record.id, (STAGE, "log"), opened).await?;
     let (file, directory) = opened.map(|log| (log.file, log.directory)).unzip();
-    let rules = logging::for_monitor(&node.config.logs, client, (&**pod, &**record), directory)?;
+    let rules =
+        logging::for_monitor(&node.config.current().logs, client, (&**pod, &**record), directory)?;
     let (logging, fds) = rules.unzip();
     Ok(StartLog { file, logging, fds: fds.unwrap_or_default() })
 }

@@ -219,7 +219,7 @@ fn container_info(
         "runtimeSpec": spec,
         "timeline": node.history.of(&record.id),
         "rootfs": rootfs,
-        "log": logging::info(&node.config.logs, &pod.record, record),
+        "log": logging::info(&node.config.current().logs, &pod.record, record),
     });
     if let (Some(restart), Some(info)) = (restart_info(pod, view), info.as_object_mut()) {
         info.insert("restart".into(), restart);

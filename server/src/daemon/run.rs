@@ -252,6 +252,15 @@ async fn shutdown(mut requested: StopRequests, service: Service) {
     info!("shutdown requested; calls in progress are finished first, unless it is requested again");
 }
 
+/// Listens where the configuration says, or takes over what systemd listens on, whose file stays where it is: the next
+/// daemon is handed it.
+fn listen(path: &Path) -> Result<(UnixListener, Option<SocketFile>), socket::Error> {
+    match service::handed_listener() {
+        Some(handed) => socket::adopt(handed, path).map(|listener| (listener, None)),
+        None => socket::listen(path).map(|(listener, file)| (listener, Some(file))),
+    }
+}
+
 /// The connections of clients, as they come.
 fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<Connection>> {
     UnixListenerStream::new(listener).map(|stream| stream.map(Connection::new))

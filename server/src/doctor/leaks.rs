@@ -109,6 +109,7 @@ impl Leak {
             Self::Netns { .. } => "network namespace",
             Self::WritableLayer { .. } => "writable layer",
             Self::Plan { .. } => "plan",
+            Self::Quota { .. } => "quota",
         }
     }
 

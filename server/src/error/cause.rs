@@ -141,6 +141,7 @@ impl Cause {
             Error::Image { source, .. } | Error::Rootfs { source, .. } => Self::of_image(source),
             Error::VolumeSource { .. }
             | Error::Propagation { .. }
+            | Error::NoQuotas { .. }
             | Error::Store { .. }
             | Error::Log { .. }
             | Error::LogFile { .. }
@@ -150,6 +151,7 @@ impl Cause {
             | Error::Adjust { .. }
             | Error::ForeignLimits { .. }
             | Error::AskedBy { .. }
+            | Error::HooksDir { .. }
             | Error::Hook { .. } => Self::Plugin,
             Error::Failed { failure, .. } => Self::of_layer(failure.layer),
             Error::Monitor { .. } => Self::Monitor,
