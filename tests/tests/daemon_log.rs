@@ -29,12 +29,13 @@ async fn events_name_pod_container_and_image_and_refusals_are_events() {
     let node = Node::start_with("[log]\nlevel = \"debug\"\nformat = \"json\"\n").await;
     let (cri, pod, image) = node.pod("web").await;
     let made = cri.run_idle(&pod, "app", &image).await;
-    cri.start(&made).await.unwrap_err();
     let missing = image.replace("busybox", "does-not-exist");
     cri.pull(&missing).await.unwrap_err();
     let bad = cri.make(&pod, container("bad", &image, &["/does/not/exist"])).await;
     cri.start(&bad).await.unwrap_err();
     cri.stop(&made, 0).await.or_fail("stop the container");
+    // One that has exited is not started again.
+    cri.start(&made).await.unwrap_err();
     cri.remove(&made).await.or_fail("remove the container");
     cri.remove_pod(&pod).await.or_fail("remove the pod");
     let all = events(&node);
@@ -68,7 +69,9 @@ async fn events_name_pod_container_and_image_and_refusals_are_events() {
     assert_eq!(field(&failed, "image"), missing.as_str());
     assert_eq!(failed["level"], "WARN");
     let refused = all.iter().find(|of| {
-        of["fields"]["message"] == "call refused" && field(of, "verb") == "StartContainer"
+        of["fields"]["message"] == "call refused"
+            && field(of, "verb") == "StartContainer"
+            && field(of, "container") == "app"
     });
     let refused = refused.or_fail("find the refused start");
     assert_eq!(field(refused, "code"), "FailedPrecondition", "{refused}");
