@@ -12,7 +12,7 @@ const META: u16 = 4;
 /// A value of a bucket.
 #[derive(Debug, Clone)]
 pub enum Value {
-    /// Plain bytes.
+    /// Bytes without a structure.
     Bytes(Vec<u8>),
     /// A bucket with these entries.
     Bucket(Vec<(String, Value)>),

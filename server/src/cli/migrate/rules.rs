@@ -15,8 +15,6 @@ pub(crate) enum Fate {
     /// A setting of Hull in seconds or milliseconds, for a duration of Go.
     Seconds(&'static str),
     Milliseconds(&'static str),
-    /// A list of Hull with this one value.
-    List(&'static str),
     /// Nothing is needed, for this reason.
     Same(&'static str),
     /// There is no counterpart, for this reason.
@@ -45,11 +43,10 @@ pub(crate) fn apply(
         Fate::LostIfOn(why) if !is_off(value) => found.lost(shown, why),
         Fate::LostIfOn(_) => found.same(shown, "it is off, or has no value"),
         // An empty value is the default of the other runtime, and so Hull's.
-        Fate::Key(_) | Fate::List(_) if value.as_str() == Some("") => {
+        Fate::Key(_) if value.as_str() == Some("") => {
             found.same(shown, "it has no value");
         }
         Fate::Key(own) => found.set(shown, own, value),
-        Fate::List(own) => found.set(shown, own, &Value::Array(vec![value.clone()])),
         Fate::Not(own) => match value.as_bool() {
             Some(on) => found.set(shown, own, &(!on).into()),
             None => found.lost(shown, "its value is not true or false"),
@@ -103,7 +100,6 @@ mod tests {
             ("not", Fate::Not("nri.enable")),
             ("ms", Fate::Milliseconds("nri.request_timeout_ms")),
             ("s", Fate::Seconds("runtime.exec_drain_s")),
-            ("list", Fate::List("network.cni.bin_dirs")),
             ("off", Fate::LostIfOn("no")),
             ("below.", Fate::Lost("none")),
         ];
@@ -113,7 +109,6 @@ mod tests {
             ("not", true.into()),
             ("ms", "3s".into()),
             ("s", "1m1s".into()),
-            ("list", "/x".into()),
             ("off", false.into()),
             ("below.it", 1.into()),
         ] {
@@ -125,7 +120,6 @@ mod tests {
             values,
             [
                 "image.concurrent_layers=7",
-                "network.cni.bin_dirs=[\"/x\"]",
                 "nri.enable=false",
                 "nri.request_timeout_ms=3000",
                 "runtime.exec_drain_s=61",

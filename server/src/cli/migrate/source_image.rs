@@ -44,7 +44,7 @@ pub(crate) struct Part {
 /// Where the bytes are.
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
-    /// A file.
+    /// All bytes of a file.
     File(PathBuf),
     /// A layer taken apart: its headers in tar-split's form, its content in a directory.
     Split { headers: PathBuf, directory: PathBuf },

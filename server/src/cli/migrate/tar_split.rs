@@ -20,7 +20,7 @@ const FILE: u32 = 1;
 /// The number of an entry that has its bytes in itself.
 const SEGMENT: u32 = 2;
 
-/// One line.
+/// One line of the list.
 #[derive(Deserialize)]
 struct Entry {
     r#type: u32,

@@ -2,7 +2,7 @@
 //! containerd's configuration: the file, then the files that it imports, and those that they import.
 //!
 //! As in containerd, a relative import is beside the file that names it, a pattern imports all files that it
-//! matches, and a file is read once, whoever imports it. Each file is merged over those before.
+//! matches, and a file is read once, by however many files it is imported. Each file is merged over those before.
 
 use super::super::super::error::{Error, Result};
 use super::super::findings::Findings;
