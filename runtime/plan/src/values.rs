@@ -236,9 +236,9 @@ linux/devices | [{"path": "/dev/x", "type": "u", "major": 1, "minor": 3}] | take
 linux/devices | [{"path": "/dev/x", "type": "p", "major": 1, "minor": 3}] | taken
 linux/devices | [{"path": "/dev/x", "type": "a", "major": 1, "minor": 3}] | linux.devices.type
 linux | {"namespaces": [{"type": "user"}]} | linux.uidMappings
-linux | {"namespaces": [{"type": "user"}], "uidMappings": [ROOT]} | linux.gidMappings
-linux | {"namespaces": [{"type": "user"}], "uidMappings": [OTHER], "gidMappings": [ROOT]} | linux.uidMappings
-linux | {"namespaces": [{"type": "user"}], "uidMappings": [ROOT], "gidMappings": [OTHER, ROOT]} | taken
+linux | {"namespaces": [{"type": "user"}], "uidMappings": [#0]} | linux.gidMappings
+linux | {"namespaces": [{"type": "user"}], "uidMappings": [#1], "gidMappings": [#0]} | linux.uidMappings
+linux | {"namespaces": [{"type": "user"}], "uidMappings": [#0], "gidMappings": [#1, #0]} | taken
 linux | {"namespaces": [{"type": "user", "path": "/proc/1/ns/user"}]} | taken
 "#;
 
@@ -246,7 +246,7 @@ linux | {"namespaces": [{"type": "user", "path": "/proc/1/ns/user"}]} | taken
     fn values_are_refused_as_by_runc() {
         let root = r#"{"containerID": 0, "hostID": 100000, "size": 1}"#;
         let other = r#"{"containerID": 1, "hostID": 200000, "size": 5}"#;
-        let table = OF_RUNC.replace("ROOT", root).replace("OTHER", other);
+        let table = OF_RUNC.replace("#0", root).replace("#1", other);
         let mut rows = 0;
         for line in table.lines().filter(|line| !line.is_empty()) {
             let parts: Vec<&str> = line.split(" | ").collect();

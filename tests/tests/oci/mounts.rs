@@ -253,6 +253,7 @@ fn ids_of_a_source_in_the_root_are_mapped_in_a_user_namespace() {
         again["source"] = "rootfs/none".into();
     });
     refused(&bundle.create("two"), &["/none", "set 0x100000"]);
+    drop(tree);
     assert_eq!(bundle.left(), Vec::<String>::new());
 }
 

@@ -28,6 +28,8 @@ fn an_exec_has_a_deadline_and_its_cpus_and_the_containers_nodes() {
     let document = bundle.scratch().join("process.json");
     let of = json!({
         "args": ["sleep", "1000"], "cwd": "/", "env": ["PATH=/bin"],
+        // Without it the container's one CPU, and a deadline needs all of them, sched(7).
+        "execCPUAffinity": {},
         "scheduler": {
             "policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_RESET_ON_FORK"],
             "runtime": 42_000, "deadline": 100_000, "period": 1_000_000,
