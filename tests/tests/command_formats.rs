@@ -57,8 +57,9 @@ fn cases(image: &str, archive: &str, manifest: &str) -> Vec<Case> {
     ]
 }
 
-/// Commands with a schema and formats of their own; one that waits; and one that finds nothing on a node without leaks.
-const OTHERS: [&str; 4] = ["audit", "trace", "events", "doctor"];
+/// Commands with a schema and formats of their own; one that waits; one that finds nothing on a node without leaks; and
+/// those of changed settings, which `reload` tests.
+const OTHERS: [&str; 6] = ["audit", "trace", "events", "doctor", "config diff", "reload"];
 
 #[tokio::test]
 async fn every_command_prints_something_in_each_of_its_formats() {
