@@ -21,7 +21,7 @@ fn event(events: &[Value], message: &str) -> Value {
 fn field(event: &Value, name: &str) -> Value {
     let own = event["fields"].get(name);
     let spans = event["spans"].as_array().into_iter().flatten();
-    own.or_else(|| spans.filter_map(|span| span.get(name)).last()).cloned().unwrap_or_default()
+    own.or_else(|| spans.rev().find_map(|span| span.get(name))).cloned().unwrap_or_default()
 }
 
 #[tokio::test]

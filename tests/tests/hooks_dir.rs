@@ -3,7 +3,7 @@
 
 use hull_proto::cri as api;
 use hull_tests::cri::{Cri, idle, mount};
-use hull_tests::{Node, eventually, node};
+use hull_tests::{ExpectExt as _, Node, eventually, node};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,10 +16,10 @@ struct Directories {
 
 impl Directories {
     fn new() -> Self {
-        let directories = Self { dir: tempfile::tempdir().unwrap() };
+        let directories = Self { dir: tempfile::tempdir().or_fail("make a directory") };
         for dir in [directories.vendor(), directories.local()] {
-            fs::create_dir(&dir).unwrap();
-            fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+            fs::create_dir(&dir).or_fail("make a directory");
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).or_fail("set a mode");
         }
         directories
     }
@@ -61,14 +61,14 @@ fn hook(script: &str, when: Value, stages: &[&str]) -> Value {
 
 fn put(dir: &Path, name: &str, hook: &Value) {
     let path = node::write(dir, name, &hook.to_string());
-    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).or_fail("set a mode");
 }
 
 /// Runs a container of this config to its end, and removes it: poststop hooks have run then.
 async fn lives(cri: &Cri, pod: &str, config: api::ContainerConfig) {
     let id = cri.run(pod, config).await;
-    cri.stop(&id, 0).await.unwrap();
-    cri.remove(&id).await.unwrap();
+    cri.stop(&id, 0).await.or_fail("stop the container");
+    cri.remove(&id).await.or_fail("remove the container");
 }
 
 #[tokio::test]
@@ -97,8 +97,8 @@ async fn a_hook_runs_at_each_of_its_stages_with_the_state_on_its_input() {
     let info: Value = serde_json::from_str(&info["info"]).unwrap();
     let hooks = &info["runtimeSpec"]["hooks"];
     assert_eq!(hooks["startContainer"][0]["args"][2], "cat > /from-inside", "{hooks}");
-    cri.stop(&id, 0).await.unwrap();
-    cri.remove(&id).await.unwrap();
+    cri.stop(&id, 0).await.or_fail("stop the container");
+    cri.remove(&id).await.or_fail("remove the container");
     assert_eq!(of.lines()[4..], ["poststop"]);
 }
 

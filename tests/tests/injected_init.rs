@@ -3,7 +3,7 @@
 
 use hull_proto::cri::{self as api, ContainerConfig, NamespaceMode};
 use hull_tests::cri::{container, mount, pod_namespaces, security, shell};
-use hull_tests::{Node, eventually, fixture};
+use hull_tests::{ExpectExt as _, Node, eventually, fixture};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
@@ -24,7 +24,7 @@ fn with_orphan(name: &str, image: &str) -> ContainerConfig {
 
 /// Names and states of the children of a process, as the host has them.
 fn children(parent: i32) -> Vec<String> {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let processes = fs::read_dir("/proc").or_fail("list processes").flatten();
     let stats = processes.filter_map(|of| fs::read_to_string(of.path().join("stat")).ok());
     let child = |stat: String| {
         let (head, rest) = stat.rsplit_once(')')?;
@@ -210,7 +210,7 @@ async fn the_init_has_the_rights_and_limits_of_the_program_and_nothing_else() {
 /// A directory for everybody at /tmp.
 fn scratch(node: &Node, name: &str) -> api::Mount {
     let dir = node.host_dir().join(name);
-    fs::create_dir(&dir).unwrap();
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::create_dir(&dir).or_fail("make a directory");
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).or_fail("set a mode");
     mount(&dir, "/tmp")
 }

@@ -32,9 +32,21 @@ const OTHERS: &[(&str, &str)] = &[
     ("network.cni.netns_dir", "\"/elsewhere\""),
     ("network.cni.plugin_timeout_s", "77"),
     ("network.cni.gc_interval_s", "77"),
+    ("logs.rate_limit", "\"77k\""),
+    ("logs.over_rate", "\"wait\""),
+    ("logs.size_max", "\"77m\""),
+    ("logs.rotate_size", "\"77m\""),
+    ("logs.rotate_files", "7"),
+    ("logs.journald", "true"),
+    ("logs.journald_socket", "\"/elsewhere\""),
+    ("metrics.address", "\"127.0.0.1:9\""),
+    ("tracing.endpoint", "\"http://127.0.0.1:9\""),
+    ("tracing.sample_percent", "77"),
     ("runtime.shm_bytes", "\"8m\""),
     ("runtime.seccomp_root", "\"/elsewhere\""),
     ("runtime.cdi_spec_dirs", "[\"/elsewhere\"]"),
+    ("runtime.hooks_dir", "[\"/elsewhere\"]"),
+    ("runtime.writable_layer_size", "\"77m\""),
     ("runtime.default_seccomp", "\"runtime/default\""),
     ("runtime.default_ulimits", "[\"nofile=64:128\"]"),
     ("runtime.exit_message_output", "true"),
@@ -73,8 +85,13 @@ const OTHERS: &[(&str, &str)] = &[
 const POLICY: &str = "<policy>";
 
 /// The settings that cannot change alone: with a reason in the message.
-const REFUSED: &[(&str, &str, &str)] =
-    &[("network.wait_for_pod_cidr", "true", "pods do not wait for the kubelet")];
+const REFUSED: &[(&str, &str, &str)] = &[
+    ("network.wait_for_pod_cidr", "true", "pods do not wait for the kubelet"),
+    ("logs.burst", "\"128k\"", "it has no effect without"),
+    ("metrics.tls_cert", "\"/elsewhere\"", "TLS needs all of"),
+    ("metrics.tls_key", "\"/elsewhere\"", "TLS needs all of"),
+    ("metrics.client_ca", "\"/elsewhere\"", "TLS needs all of"),
+];
 
 /// How each setting takes effect, by the table of docs/config.md: `yes` or `restart`.
 fn documented() -> BTreeMap<String, String> {

@@ -91,10 +91,10 @@ async fn of_filesystem(kind: &str) {
         assert!(check.stdout.contains("writable layers can have a limit"), "{check:?}");
         let cri = node.cri();
         let image = hull_tests::fixture::busybox();
-        let _id = cri.pull(&image).await.unwrap();
+        let _id = cri.pull(&image).await.or_fail("pull");
         let mut config = cri.pod_config("web");
         config.annotations.insert("hull.run/writable-layer-size.small".into(), "5m".into());
-        let pod = cri.run_pod_with(config).await.unwrap();
+        let pod = cri.run_pod_with(config).await.or_fail("run a pod");
         // Directory by directory, renamed files, and removed ones count for the same limit.
         let write =
             "mkdir -p /a/b; head -c 8000000 /dev/zero > /a/b/x && mv /a/b/x /y && echo fits";
@@ -122,10 +122,11 @@ async fn of_filesystem(kind: &str) {
         assert_eq!(cri.ended(&again).await.exit_code, 0);
         let mut config = cri.pod_config("greedy");
         config.annotations.insert("hull.run/writable-layer-size".into(), "30m".into());
-        let greedy = cri.run_pod_with(config).await.unwrap();
-        let refused = cri.create(&greedy, shell("main", &image, "true")).await.unwrap_err();
+        let greedy = cri.run_pod_with(config).await.or_fail("run a pod");
+        let refused =
+            cri.create(&greedy, shell("main", &image, "true")).await.err().or_fail("be refused");
         assert!(refused.message().contains("more than this node allows, 20m"), "{refused}");
-        cri.remove_all_pods().await.unwrap();
+        cri.remove_all_pods().await.or_fail("remove the pods");
         assert_eq!(quotas.limits(), 0, "limits are left");
         // Of a removal that was interrupted.
         let directory = fs::File::open(&quotas.mount).or_fail("open the filesystem");
@@ -159,10 +160,10 @@ async fn where_there_are_no_quotas_a_limit_is_refused_and_a_setting_is_a_remark(
     assert!(check.stdout.contains("has no effect"), "{check:?}");
     let cri = node.cri();
     let image = hull_tests::fixture::busybox();
-    let _id = cri.pull(&image).await.unwrap();
+    let _id = cri.pull(&image).await.or_fail("pull");
     let mut config = cri.pod_config("web");
     config.annotations.insert("hull.run/writable-layer-size.asks".into(), "5m".into());
-    let pod = cri.run_pod_with(config).await.unwrap();
+    let pod = cri.run_pod_with(config).await.or_fail("run a pod");
     let refused = cri.create(&pod, shell("asks", &image, "true")).await.unwrap_err();
     for part in ["limit the writable layer", "filesystem", "hint: ", "prjquota"] {
         assert!(refused.message().contains(part), "{part}: {refused}");
@@ -172,5 +173,5 @@ async fn where_there_are_no_quotas_a_limit_is_refused_and_a_setting_is_a_remark(
     let request = api::ContainerStatusRequest { container_id: plain, verbose: true };
     let answer = cri.runtime.clone().container_status(request).await.unwrap().into_inner();
     assert!(answer.info["info"].contains("its writable layer has no limit"), "{:?}", answer.info);
-    cri.remove_all_pods().await.unwrap();
+    cri.remove_all_pods().await.or_fail("remove the pods");
 }

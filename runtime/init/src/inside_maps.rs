@@ -24,10 +24,13 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::cell::Cell;
 use std::os::fd::{AsFd as _, OwnedFd};
 
+/// A socket until one side takes it.
+type Side = Cell<Option<OwnedFd>>;
+
 /// The part of a launch in which the parent maps ids for the child. Without such mounts it does nothing.
 pub(crate) struct MapPhase {
     /// Socket of the parent, and that of the child: each side takes its own, and closes the other.
-    sides: Option<(Cell<Option<OwnedFd>>, Cell<Option<OwnedFd>>)>,
+    sides: Option<(Side, Side)>,
     /// User namespaces with the maps, in the order of the operations; with true for the mounts below too.
     maps: Vec<(OwnedFd, bool)>,
 }

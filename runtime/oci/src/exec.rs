@@ -330,7 +330,7 @@ fn completed(mut oci: Oci, own: &Oci) -> Oci {
         oci.set_scheduler(own.scheduler().clone());
     }
     if oci.io_priority().is_none() {
-        oci.set_io_priority(own.io_priority().clone());
+        oci.set_io_priority(*own.io_priority());
     }
     if oci.exec_cpu_affinity().is_none() {
         oci.set_exec_cpu_affinity(own.exec_cpu_affinity().clone());

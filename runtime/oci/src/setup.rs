@@ -84,9 +84,7 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     plan.cgroup.limits.devices = with_device_rules(rules);
     home_dir::complete(&mut plan.process.env, plan.process.uid, &rootfs);
     if args.no_pivot {
-        for op in plan.ops.iter_mut().filter(|op| matches!(op, Op::Pivot)) {
-            *op = Op::MoveRoot;
-        }
+        move_root(&mut plan.ops);
     }
     let record = Record {
         user_namespace: plan.namespaces.user != Namespace::Inherit,
@@ -106,6 +104,13 @@ pub(crate) fn setup(global: &Global, args: &Create) -> Result<Setup> {
     };
     let terminal = record.process.terminal() == Some(true);
     Ok(Setup { plan, hooks: steps, record, names_cgroup, unit_properties, scope, beyond, terminal })
+}
+
+/// Moves the root to its place where it would be exchanged, pivot_root(2).
+fn move_root(ops: &mut [Op]) {
+    for op in ops.iter_mut().filter(|op| matches!(op, Op::Pivot)) {
+        *op = Op::MoveRoot;
+    }
 }
 
 /// The phases of the start that run under the seccomp filter of the container's process.

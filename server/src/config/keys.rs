@@ -73,35 +73,42 @@ pub(crate) const KEYS: &[Key] = &[
         "logs.rate_limit",
         "\"1m\"",
         "Limit on the rate of each container's log, in bytes per second, with a unit: k, m, g (powers of 1024). The pod's annotation `hull.run/log-rate-limit` sets a lower one for its containers, `hull.run/log-rate-limit.NAME` for one of them. Unset: none.",
-    ),
+    )
+    .live(),
     unset(
         "logs.burst",
         "\"4m\"",
         "Bytes of log that a container may write at once before `rate_limit` takes effect. Annotation: `hull.run/log-burst`. Unset: what `rate_limit` allows in a second, at least 64k.",
-    ),
+    )
+    .live(),
     key(
         "logs.over_rate",
         "Output that exceeds `rate_limit`. `drop`: whole lines are dropped, and a line of the log says how many; `wait`: it is read later, so that the container waits when its pipe is full. Annotation: `hull.run/log-over-rate`.",
-    ),
+    )
+    .live(),
     unset(
         "logs.size_max",
         "\"100m\"",
         "Limit on a file of a log, in bytes with a unit. What exceeds it is dropped until the kubelet or Hull rotates the log. Annotation: `hull.run/log-size-max`. Unset: none.",
-    ),
+    )
+    .live(),
     unset(
         "logs.rotate_size",
         "\"10m\"",
         "Size at which Hull rotates a log: `0.log` becomes `0.log.1`, and so on. Only for containers that no kubelet made: kubelets rotate logs themselves. Unset: none is rotated.",
-    ),
+    )
+    .live(),
     key(
         "logs.rotate_files",
         "Number of rotated files that are kept of each log, beside the current one.",
-    ),
+    )
+    .live(),
     key(
         "logs.journald",
         "Whether each line of output is sent to journald, too, with the names of container and pod as fields. journald is never waited for: lines that it does not take are counted as dropped. Only for containers that start from now on.",
-    ),
-    key("logs.journald_socket", "Socket of journald's native protocol."),
+    )
+    .live(),
+    key("logs.journald_socket", "Socket of journald's native protocol.").live(),
     unset(
         "metrics.address",
         "\"127.0.0.1:9477\"",
@@ -222,7 +229,8 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "runtime.hooks_dir",
         "Directories of OCI hooks for containers: files `*.json` of oci-hooks(5), as in `[\"/usr/share/containers/oci/hooks.d\", \"/etc/containers/oci/hooks.d\"]`. A file replaces one of the same name in an earlier directory. Read when a container is created; a file that cannot be used refuses every container. Files, directories and programs must be root's, and not writable by others.",
-    ),
+    )
+    .live(),
     key(
         "runtime.default_seccomp",
         "Seccomp profile of containers whose client names none: `unconfined`, the default of CRI (kubelets always name one), or `runtime/default`. Privileged containers are never confined.",
@@ -262,7 +270,8 @@ pub(crate) const KEYS: &[Key] = &[
         "runtime.writable_layer_size",
         "\"10g\"",
         "Limit on the writable layer of each container, in bytes on disk with a unit, by project quotas of the filesystem of `data_dir` (xfs mounted with `prjquota`, ext4 with the features `project` and `quota`, mounted with `prjquota`). The pod's annotation `hull.run/writable-layer-size` sets a lower one for its containers, `hull.run/writable-layer-size.NAME` for one of them. `hull check` says whether the filesystem has them. Unset: none.",
-    ),
+    )
+    .live(),
     key(
         "runtime.call_memory_bytes_max",
         "Limit on the memory of all requests and ExecSync responses together, in bytes; at most 16 KiB of each message or stream are not counted. A request beyond it is refused (RESOURCE_EXHAUSTED), and a command whose output exceeds it is killed. The daemon itself needs about 30 MiB more. At least 48 MiB.",

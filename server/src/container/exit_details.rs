@@ -69,8 +69,8 @@ fn reason(
         reached_limit_bytes: reached.as_ref().and_then(|of| of.as_ref()?.limit_bytes),
         reached_peak_bytes: reached.as_ref().and_then(|of| of.as_ref()?.peak_bytes),
         out_of_memory: reached.map(|of| out_of_memory(node, pod, container, of)),
-        full_layer: full_layer(node, container),
-        denials: node.denials.of(id, pid),
+        full_layer: full_layer(node, container).map(Box::new),
+        denials: node.denials.of(id, pid).into(),
         diagnosis: None,
         output: LastLines::default(),
     };

@@ -74,10 +74,10 @@ pub(crate) struct ExitDetails {
     pub(crate) reached_peak_bytes: Option<u64>,
     /// Its writable layer was full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) full_layer: Option<FullLayer>,
+    pub(crate) full_layer: Option<Box<FullLayer>>,
     /// Denials by AppArmor and seccomp, in words; records of earlier versions have none.
     #[serde(default)]
-    pub(crate) denials: Vec<String>,
+    pub(crate) denials: Box<[String]>,
     /// Why it ended, if more is known than its exit code says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) diagnosis: Option<Box<Diagnosis>>,

@@ -169,7 +169,7 @@ mod tests {
         let details = ExitDetails::default;
         let (_, message) = text(&ExitReason::Signal { signal: 11, details: details() });
         assert_eq!(message, "killed by signal 11");
-        let denied = ExitDetails { denials: vec!["seccomp denied x".into()], ..details() };
+        let denied = ExitDetails { denials: ["seccomp denied x".into()].into(), ..details() };
         let (_, message) = text(&ExitReason::Code { code: 1, details: denied.clone() });
         assert_eq!(message, "exited with code 1; seccomp denied x");
         let asked = ExitDetails { stop_requested: true, ..denied };
@@ -178,7 +178,7 @@ mod tests {
         let refused = ExitDetails { pids_refused: 3, ..details() };
         let known = Diagnosis::from(unreadable());
         let known = ExitDetails { diagnosis: Some(Box::new(known)), ..details() };
-        let denied = ExitDetails { denials: vec!["seccomp denied x".into()], ..details() };
+        let denied = ExitDetails { denials: ["seccomp denied x".into()].into(), ..details() };
         for details in [refused.clone(), denied, known] {
             assert_eq!(text(&ExitReason::Code { code: 0, details }), ("Completed", "".into()));
         }

@@ -191,9 +191,7 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::NotFound { .. } => Some("list what there is with `hull ps -a` or `crictl ps -a` and `crictl pods`".into()),
-            Self::NotNamed { .. } => {
-                Some("list what there is with `hull ps -a` and `hull images`".into())
-            }
+            Self::NotNamed { .. } => Some("list what there is with `hull ps -a` and `hull images`".into()),
             Self::Paused { name, above, .. } => Some(thaw_hint(name, above.as_deref())),
             Self::UnknownHandler { .. } => Some(
                 "remove `runtimeClassName` from the pod, or choose a node that has that handler (the RuntimeClass's `scheduling.nodeSelector`)".into(),

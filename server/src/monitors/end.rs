@@ -4,10 +4,9 @@
 //! the pod's id.
 
 use hull_proto::id::PodId;
-use hull_proto::monitor::LISTEN_FD;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
@@ -67,15 +66,23 @@ struct Listening {
 fn listening() -> Vec<Listening> {
     // `proc_net(5)`: the inode is the seventh field, the path the eighth. Paths of Hull's have no blanks.
     let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    let path_of = |inode: &str| {
-        let line = sockets.lines().find(|line| line.split_whitespace().nth(6) == Some(inode))?;
-        line.split_whitespace().nth(7).map(PathBuf::from)
-    };
+    let paths: HashMap<&str, &str> = sockets
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace().skip(6);
+            Some((fields.next()?, fields.next()?))
+        })
+        .collect();
     let listening = |pid: i32| {
         let pod = monitored(pid)?;
-        let socket = fs::read_link(format!("/proc/{pid}/fd/{LISTEN_FD}")).ok()?;
-        let inode = socket.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
-        Some(Listening { pod, socket: path_of(&inode)? })
+        // It moves what it was started with to other descriptors. Its connections have the path of its socket.
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+        let mut found = fds.filter_map(|fd| {
+            let socket = fs::read_link(fd.path()).ok()?;
+            let inode = socket.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+            paths.get(inode).map(PathBuf::from)
+        });
+        Some(Listening { pod, socket: found.next()? })
     };
     numbers().into_iter().filter_map(listening).collect()
 }

@@ -22,8 +22,9 @@ pub(crate) mod reload;
 pub(crate) use clock::now_ns;
 pub(crate) use ids::{new_container_id, new_pod_id};
 
+use self::reload::Reloads;
 use crate::apparmor::AppArmor;
-use crate::config::{Change, Config, LiveConfig, Source};
+use crate::config::{Config, LiveConfig, Source};
 use crate::container::exec::ExecSlots;
 use crate::container::hooks::Bundles;
 use crate::container::plans::Plans;
@@ -53,7 +54,7 @@ pub(crate) struct Node {
     /// Where the configuration was read.
     pub(crate) config_source: Source,
     /// Held while the configuration is read again: the settings that wait for a restart.
-    pub(crate) reloading: tokio::sync::Mutex<Vec<Change>>,
+    pub(crate) reloads: Reloads,
     /// The configuration was replaced.
     pub(crate) reconfigured: tokio::sync::Notify,
     pub(crate) log_level: Arc<LogLevel>,
@@ -171,7 +172,7 @@ impl Node {
             plugin_timeouts: hull_nri::LiveTimeouts::new(config.plugin_timeouts()),
             config: LiveConfig::new(config),
             config_source,
-            reloading: tokio::sync::Mutex::default(),
+            reloads: Reloads::default(),
             reconfigured: tokio::sync::Notify::new(),
             log_level,
             images,

@@ -14,8 +14,34 @@ use super::Node;
 use crate::config::log_filter::Filter;
 use crate::config::{self, Change, Config, Loaded, Takes};
 use crate::storage::blocking;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
 use tracing::{info, warn};
+
+/// The reloads of the daemon: one at a time.
+#[derive(Debug)]
+pub(crate) struct Reloads {
+    turn: Semaphore,
+    /// The settings that were last named as waiting for a restart.
+    named: Mutex<Vec<Change>>,
+}
+
+impl Default for Reloads {
+    fn default() -> Self {
+        Self { turn: Semaphore::new(1), named: Mutex::default() }
+    }
+}
+
+impl Reloads {
+    /// Whether others wait for a restart than those that were named.
+    fn is_news(&self, waiting: &[Change]) -> bool {
+        // The lock holds a list, which a panic leaves whole.
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = *named != waiting;
+        waiting.clone_into(&mut named);
+        is_news
+    }
+}
 
 /// Why the files' settings are not taken over. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +73,8 @@ pub(crate) async fn differences(node: &Node) -> Result<Vec<Change>, Error> {
 
 /// Reads the files and takes over what can be. Returns all differences that there were.
 pub(crate) async fn reload(node: &Arc<Node>) -> Result<Vec<Change>, Error> {
-    // One at a time; within, the settings that were last named as waiting for a restart.
-    let mut named = node.reloading.lock().await;
+    // The semaphore is never closed.
+    let _turn = node.reloads.turn.acquire().await;
     let loaded = read(node).await?;
     let running = node.config.current();
     let changes = config::changes(&running, &loaded);
@@ -60,7 +86,7 @@ pub(crate) async fn reload(node: &Arc<Node>) -> Result<Vec<Change>, Error> {
         let Change { key, running, file, origin, takes: _ } = change;
         info!(setting = key, before = running.as_deref(), now = file.as_deref(), %origin, "setting taken over");
     }
-    if *named != waiting {
+    if node.reloads.is_news(&waiting) {
         for change in &waiting {
             let Change { key, running, file, origin, takes: _ } = change;
             warn!(
@@ -68,7 +94,6 @@ pub(crate) async fn reload(node: &Arc<Node>) -> Result<Vec<Change>, Error> {
                 hint = "restart the daemon; pods run on meanwhile", "setting needs a restart"
             );
         }
-        *named = waiting;
     }
     Ok(changes)
 }

@@ -2,6 +2,7 @@
 //! Invalid input, and commands that are killed at any moment.
 
 use crate::refused;
+use hull_tests::ExpectExt as _;
 use hull_tests::bundle::Bundle;
 use serde_json::{Value, json};
 use std::fs;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Replaces the namespace of this type.
 fn namespace(config: &mut Value, kind: &str, by: &Value) {
-    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+    let namespaces = config["linux"]["namespaces"].as_array_mut().or_fail("find the namespaces");
     namespaces.retain(|of| of["type"] != kind);
     if !by.is_null() {
         namespaces.push(by.clone());

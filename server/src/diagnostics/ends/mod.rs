@@ -112,8 +112,8 @@ fn by_code(
     if let Some(diagnosis) = observed(what.clone(), of.details) {
         return Some(diagnosis);
     }
-    if let Some(full) = of.details.full_layer.filter(|_| !of.details.stop_requested) {
-        return Some(resources::full_layer(what, full));
+    if let Some(full) = of.details.full_layer.as_deref().filter(|_| !of.details.stop_requested) {
+        return Some(resources::full_layer(what, *full));
     }
     // A denial before is shown first: a program that gives up for it may end by a signal's code, too.
     let requested = of.signal_requested;
@@ -165,8 +165,8 @@ fn by_signal(
     if let Some(diagnosis) = observed(what.clone(), details) {
         return Some(diagnosis);
     }
-    if let Some(full) = details.full_layer {
-        return Some(resources::full_layer(what, full));
+    if let Some(full) = details.full_layer.as_deref() {
+        return Some(resources::full_layer(what, *full));
     }
     if let Some((_, certainty)) = of.signal_requested.filter(|(of, _)| *of == signal) {
         return Some(by_request(what, signal, certainty));

@@ -235,7 +235,7 @@ pub(crate) fn printed() -> Vec<(&'static str, Vec<Symptom>)> {
         let diagnosis = ended(&how, line, Some(&of()), |_| {});
         let diagnosis = diagnosis.filter(|of| of.cause.is_some());
         let diagnosis = diagnosis.unwrap_or_else(|| panic!("no cause of: {line}"));
-        Symptom { seen: (*line).into(), when: *when, diagnosis }
+        Symptom { seen: (*line).into(), when, diagnosis }
     };
     let of = |(heading, lines): (&'static str, &[Printed])| {
         (heading, lines.iter().map(explained).collect())

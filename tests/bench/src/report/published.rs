@@ -159,7 +159,7 @@ fn row(all: &[Results], (_, _, work, names, _): &Chart) -> (Row, Vec<String>, St
     if let [name] = names {
         let (results, unit, targets) = metric(all, work, name);
         let (labels, samples) = targets.into_iter().unzip();
-        let row = Row { work: *work, name: (*name).into(), unit, samples };
+        let row = Row { work, name: (*name).into(), unit, samples };
         return (row, labels, results.day.clone());
     }
     let (results, unit, _) = metric(all, work, names[0]);
@@ -170,7 +170,7 @@ fn row(all: &[Results], (_, _, work, names, _): &Chart) -> (Row, Vec<String>, St
     let samples = names.iter().map(|name| first(name).1).collect();
     let label = |name: &&str| format!("pod {}", name.rsplit(' ').next().unwrap_or(name));
     let name = format!("{}, one more pod", first(&names[0]).0);
-    let row = Row { work: *work, name, unit, samples };
+    let row = Row { work, name, unit, samples };
     (row, names.iter().map(label).collect(), results.day.clone())
 }
 
