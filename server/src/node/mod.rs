@@ -18,11 +18,12 @@
 mod clock;
 mod ids;
 pub(crate) mod reload;
+mod reloads;
 
 pub(crate) use clock::now_ns;
 pub(crate) use ids::{new_container_id, new_pod_id};
 
-use self::reload::Reloads;
+use self::reloads::Reloads;
 use crate::apparmor::AppArmor;
 use crate::config::{Config, LiveConfig, Source};
 use crate::container::exec::ExecSlots;

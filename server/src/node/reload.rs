@@ -14,34 +14,8 @@ use super::Node;
 use crate::config::log_filter::Filter;
 use crate::config::{self, Change, Config, Loaded, Takes};
 use crate::storage::blocking;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Semaphore;
+use std::sync::Arc;
 use tracing::{info, warn};
-
-/// The reloads of the daemon: one at a time.
-#[derive(Debug)]
-pub(crate) struct Reloads {
-    turn: Semaphore,
-    /// The settings that were last named as waiting for a restart.
-    named: Mutex<Vec<Change>>,
-}
-
-impl Default for Reloads {
-    fn default() -> Self {
-        Self { turn: Semaphore::new(1), named: Mutex::default() }
-    }
-}
-
-impl Reloads {
-    /// Whether others wait for a restart than those that were named.
-    fn is_news(&self, waiting: &[Change]) -> bool {
-        // The lock holds a list, which a panic leaves whole.
-        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = *named != waiting;
-        waiting.clone_into(&mut named);
-        is_news
-    }
-}
 
 /// Why the files' settings are not taken over. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +47,7 @@ pub(crate) async fn differences(node: &Node) -> Result<Vec<Change>, Error> {
 
 /// Reads the files and takes over what can be. Returns all differences that there were.
 pub(crate) async fn reload(node: &Arc<Node>) -> Result<Vec<Change>, Error> {
-    // The semaphore is never closed.
-    let _turn = node.reloads.turn.acquire().await;
+    let _turn = node.reloads.turn().await;
     let loaded = read(node).await?;
     let running = node.config.current();
     let changes = config::changes(&running, &loaded);
