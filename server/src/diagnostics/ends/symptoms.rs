@@ -259,7 +259,7 @@ pub(crate) fn ends() -> Vec<Symptom> {
     let killed = ExitReason::Signal { signal: 9, details: ExitDetails::default() };
     let asked = |details: &mut ExitDetails| details.stop_requested = true;
     let denied = |details: &mut ExitDetails| {
-        details.denials = vec!["seccomp denied system call mount".into()];
+        details.denials = ["seccomp denied system call mount".into()].into();
     };
     let limited = |details: &mut ExitDetails| details.pids_refused = 5;
     let shell = facts(&["sh", "-c", "./run"]);

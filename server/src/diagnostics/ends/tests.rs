@@ -353,7 +353,7 @@ fn the_table_of_ends() {
     let bus = ended(&signal(7), "", Some(&shm), |_| {}).unwrap();
     assert_eq!((bus.kind.as_str(), bus.certainty), ("shm-full", Certainty::Likely));
     let denied = ended(&signal(31), "", Some(&run), |details| {
-        details.denials = vec!["its seccomp profile kills for system call mkdir".into()];
+        details.denials = ["its seccomp profile kills for system call mkdir".into()].into();
     });
     contains(
         &denied.unwrap().to_string(),

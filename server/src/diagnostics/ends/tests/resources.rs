@@ -37,7 +37,7 @@ fn a_signal_that_a_client_had_sent_is_not_somebody_elses() {
         assert!(!text.contains("not a failure"), "{text}");
         // What the kernel saw is certain, and is said before.
         let denials = vec!["seccomp denied system call mount".to_owned()];
-        let denied = ExitDetails { denials, ..ExitDetails::default() };
+        let denied = ExitDetails { denials: denials.into(), ..ExitDetails::default() };
         for certainty in [Certainty::Certain, Certainty::Likely] {
             let text = after(&how, Some((15, certainty)), &denied);
             contains(&text, &["seccomp denied system call mount", "allow `mount`"]);
