@@ -253,7 +253,7 @@ async fn a_program_that_others_can_replace_after_the_create_is_not_run() {
     assert_eq!(of.lines(), Vec::<String>::new(), "none of them ran");
     let logged = "poststop hook #0";
     eventually("the daemon has logged why", || async {
-        let log = node.log();
+        let log = node.daemon_log();
         let found = log.lines().any(|line| line.contains(logged) && line.contains("was not run"));
         if found { Ok(()) } else { Err(log) }
     })

@@ -270,7 +270,9 @@ fn run(hook: &Hook, state: &[u8], surroundings: &Surroundings<'_>) -> Result {
             let seen = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
             let status = waitid(WaitId::PidFd(pidfd.as_fd()), seen);
             let why = match waited {
-                Waited::TimedOut => Some((Errno::TIMEDOUT, format!("killed after {limit} s, its `timeout`"))),
+                Waited::TimedOut => {
+                    Some((Errno::TIMEDOUT, format!("killed after {limit} s, its `timeout`")))
+                }
                 Waited::Abandoned => {
                     Some((Errno::CANCELED, "killed as its container ended".into()))
                 }

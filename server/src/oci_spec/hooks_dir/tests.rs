@@ -124,7 +124,10 @@ fn a_later_directory_replaces_files_and_names_give_the_order() {
     // What confines containers may have been there.
     drop(second);
     let said = inject(&mut spec, &config, &pod, &dirs).unwrap_err();
-    assert!(said.to_string().contains("use hook directory") && said.to_string().contains("No such"), "{said}");
+    assert!(
+        said.to_string().contains("use hook directory") && said.to_string().contains("No such"),
+        "{said}"
+    );
     assert!(said.hint().contains("runtime.hooks_dir"), "{}", said.hint());
 }
 
