@@ -306,6 +306,19 @@ mod tests {
     }
 
     #[test]
+    fn hooks_without_files_are_those_of_earlier_releases() {
+        let mut hooks = planned(&spec(), "x", Path::new("/b")).unwrap();
+        let earlier = hull_plan::encode(&(hooks.state.clone(), hooks.list.clone()));
+        assert_eq!(hull_plan::encode(&hooks), earlier);
+        assert_eq!(hull_plan::decode_hooks(&earlier).unwrap(), hooks);
+        hooks.list[0].file = Some("/etc/hooks.d/a.json".into());
+        let bytes = hull_plan::encode(&hooks);
+        assert_eq!(hull_plan::decode_hooks(&bytes).unwrap(), hooks);
+        let cut = &bytes[..bytes.len() - 1];
+        assert_eq!(hull_plan::decode_hooks(cut), None);
+    }
+
+    #[test]
     fn without_hooks_there_is_no_bundle() {
         let dir = tempfile::tempdir().unwrap();
         let bundles = Bundles::open(dir.path().to_owned()).unwrap();
