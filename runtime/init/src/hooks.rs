@@ -176,8 +176,8 @@ impl Hooks {
     /// # Errors
     /// The step is the hook's place in the list.
     pub fn check(&self, kinds: &[HookKind]) -> Result<(), StepError> {
-        let of_kinds = self.list.iter().enumerate().filter(|(_, of)| kinds.contains(&of.kind));
-        of_kinds.into_iter().try_for_each(|(at, hook)| hook.check(at))
+        let mut of_kinds = self.list.iter().enumerate().filter(|(_, of)| kinds.contains(&of.kind));
+        of_kinds.try_for_each(|(at, hook)| hook.check(at))
     }
 
     /// The longest time that those of `kinds` may take together.
