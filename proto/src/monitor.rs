@@ -41,6 +41,8 @@ pub const VERSION_TERMINALS: u16 = 5;
 pub const VERSION_LAST_OUTPUT: u16 = 6;
 /// The first version that has [`Command::StartWithHooks`] and, of a daemon, that knows [`Event::HookFailed`].
 pub const VERSION_HOOKS: u16 = 7;
+/// The first version that knows which hooks are of files (`hull_init::Hook::file`).
+pub const VERSION_HOOK_FILES: u16 = 8;
 /// The first version that knows plans with an init (`hull_init::plan::Op::Init`).
 pub const VERSION_INIT: u16 = 8;
 /// The first version that has [`Command::StartWithLogging`] and, of a daemon, that knows [`Event::LogDropped`].

@@ -68,6 +68,15 @@ async fn limits_and_security_options_are_in_effect() {
     assert!(text.contains("4242"), "{text}");
     let text = ran(&node, &["--init"], "cat /proc/1/comm; cat /proc/$PPID/comm");
     assert_eq!(text, "init\ninit\n");
+    for (limit, part) in [
+        ("nproc=0", "own ulimit `nproc` (RLIMIT_NPROC is 0)"),
+        ("nofile=1", "own ulimit `nofile` (RLIMIT_NOFILE is 1)"),
+    ] {
+        let image = fixture::busybox();
+        let run = ["run", "--rm", "--init", "-u", "1000", "--ulimit", limit, &image, "true"];
+        let ran = node.hull(&run);
+        assert!(ran.code == 125 && ran.stderr.contains(part), "{part}: {ran:?}");
+    }
     let text =
         ran(&node, &["--sysctl", "net.core.somaxconn=77"], "cat /proc/sys/net/core/somaxconn");
     assert_eq!(text, "77\n");

@@ -206,3 +206,82 @@ async fn a_file_that_cannot_be_used_refuses_containers_and_the_check_names_it() 
     })
     .await;
 }
+
+/// A program in a directory of its own, which writes a word to the log.
+fn program(of: &Directories, word: &str) -> (PathBuf, PathBuf) {
+    let place = of.dir.path().join("place");
+    fs::create_dir_all(&place).or_fail("make a directory");
+    let text = format!("#!/bin/sh\necho {word} >> {}\n", of.log().display());
+    let program = node::write(&place, "program", &text);
+    for path in [&place, &program] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).or_fail("set a mode");
+    }
+    (place, program)
+}
+
+#[tokio::test]
+async fn a_program_that_others_can_replace_after_the_create_is_not_run() {
+    let of = Directories::new();
+    let node = of.node().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let (place, path) = program(&of, "ran");
+    let put_hook = |kinds: &[&str]| {
+        let mut file = hook("", json!({"always": true}), kinds);
+        file["hook"] = json!({"path": path});
+        put(&of.vendor(), "10-program.json", &file);
+    };
+    let mode = |mode| {
+        fs::set_permissions(&place, fs::Permissions::from_mode(mode)).or_fail("set a mode");
+    };
+    for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+        put_hook(&[kind]);
+        mode(0o755);
+        let id = cri.create(&pod, idle(kind, &image)).await.unwrap();
+        mode(0o777);
+        let said = cri.start(&id).await.unwrap_err();
+        for part in [kind, "10-program.json", "place` on its path lets others", "hooks_dir"] {
+            assert!(said.message().contains(part), "{part:?} in {said}");
+        }
+    }
+    // The daemon knew already; what runs hooks does not believe it.
+    mode(0o755);
+    put_hook(&["poststop"]);
+    let id = cri.run(&pod, idle("changed", &image)).await;
+    mode(0o777);
+    cri.stop(&id, 0).await.or_fail("stop the container");
+    cri.remove(&id).await.or_fail("remove the container");
+    assert_eq!(of.lines(), Vec::<String>::new(), "none of them ran");
+    let logged = "poststop hook #0";
+    eventually("the daemon has logged why", || async {
+        let log = node.daemon_log();
+        let found = log.lines().any(|line| line.contains(logged) && line.contains("was not run"));
+        if found { Ok(()) } else { Err(log) }
+    })
+    .await;
+    mode(0o755);
+    lives(&cri, &pod, idle("good", &image)).await;
+    assert_eq!(of.lines(), ["ran"]);
+}
+
+#[tokio::test]
+async fn a_hook_that_takes_too_long_names_its_file_and_the_setting() {
+    let of = Directories::new();
+    let node = of.node().await;
+    let (cri, pod, image) = node.pod("web").await;
+    let mut slow = hook("sleep 86403.11", json!({"always": true}), &["createRuntime"]);
+    slow["hook"]["timeout"] = json!(1);
+    put(&of.vendor(), "10-slow.json", &slow);
+    let id = cri.create(&pod, idle("slow", &image)).await.unwrap();
+    let said = cri.start(&id).await.unwrap_err();
+    for part in ["10-slow.json", "killed after 1 s, its `timeout`", "longer `timeout`"] {
+        assert!(said.message().contains(part), "{part:?} in {said}");
+    }
+    // A directory that is not there any more may have had what confines containers.
+    fs::remove_dir_all(of.local()).or_fail("remove the directory");
+    let said = cri.create(&pod, idle("refused", &image)).await.unwrap_err();
+    assert_eq!(said.code(), tonic::Code::FailedPrecondition, "{said}");
+    assert!(said.message().contains("hook directory"), "{said}");
+    let config = node.names().root.join("hull.toml").display().to_string();
+    let checked = node.hull(&["--config", &config, "check"]);
+    assert!(checked.stdout.contains("cannot use hook directory"), "{checked:?}");
+}

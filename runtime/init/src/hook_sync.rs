@@ -60,6 +60,9 @@ impl HookPhase {
         let from_outside =
             namespaces.pid != Namespace::Inherit && has(&[HookKind::CreateContainer]);
         let other_user = namespaces.user != Namespace::Inherit;
+        if let Some(hooks) = how.hooks.filter(|_| !from_outside) {
+            hooks.check(&[HookKind::CreateContainer])?;
+        }
         if how.prepare.is_none() && !has(&FROM_PARENT) && !from_outside {
             return Ok(Self { sides: None, from_outside, other_user });
         }
@@ -187,6 +190,9 @@ impl HookPhase {
         started: &PendingProcess,
         root: &OwnedFd,
     ) -> Result<(), StepError> {
+        let kinds = [HookKind::CreateContainer];
+        let hooks = how.hooks.ok_or_else(broken)?;
+        hooks.check(&kinds)?;
         let (status, report) = status_pipe()?;
         let parent = getpid();
         match fork().map_err(StepError::at(Step::Clone))? {
@@ -206,8 +212,6 @@ impl HookPhase {
                             container: Some(pidfd),
                             ..Surroundings::default()
                         };
-                        let kinds = [HookKind::CreateContainer];
-                        let hooks = how.hooks.ok_or_else(broken)?;
                         hooks.run_as(&kinds, "creating", started.pid, &surroundings)
                     });
                 match done {

@@ -7,7 +7,7 @@
 
 use crate::hook_children::Children;
 use crate::plan::{Step, StepError};
-use borsh::{BorshDeserialize, BorshSerialize};
+use borsh::{BorshDeserialize, BorshSerialize, io};
 use hull_sys::{CStringArray, ForkResult, fork};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
@@ -25,6 +25,8 @@ const SECONDS_DEFAULT: u32 = 600;
 const OUTPUT_BYTES_MAX: usize = 1024;
 /// Reads of a hook's output before its end and its time are looked at again.
 const READS_MAX: usize = 64;
+/// How the error of a hook begins whose program others than root could change.
+const NOT_RUN: &str = "its program was not run: ";
 
 /// The point of a container's life at which a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -66,15 +68,61 @@ pub struct Hook {
     pub env: Vec<Vec<u8>>,
     /// Its timeout in seconds; `None` for the default.
     pub timeout_s: Option<u32>,
+    /// The file of the node's administrator that has it, as messages show it. The program of such a hook must be root's
+    /// alone whenever it runs on the node.
+    #[borsh(skip)]
+    pub file: Option<String>,
 }
 
-/// The hooks of a container, and the state that they get.
-#[derive(Debug, Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+impl Hook {
+    /// Checks its program, if it is of a file and runs on the node; see [`hull_sys::roots_alone`].
+    fn check(&self, at: usize) -> Result<(), StepError> {
+        if self.file.is_none() || self.kind == HookKind::StartContainer {
+            return Ok(());
+        }
+        let step = Step::Hook(u32::try_from(at).unwrap_or(u32::MAX));
+        match hull_sys::roots_alone(Path::new(&self.path)) {
+            Ok(_) => Ok(()),
+            Err(why) => Err(StepError::new(step, Errno::PERM, format!("{NOT_RUN}{why}"))),
+        }
+    }
+}
+
+/// The hooks of a container, and the state that they get. In borsh the files are behind the rest, and only if there are
+/// some: so hooks without files are those of earlier releases.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hooks {
     /// The state as JSON without its end: `{…,` to which status and pid are appended.
     pub state: String,
     /// All hooks; those of one kind in the order in which they run.
     pub list: Vec<Hook>,
+}
+
+impl BorshSerialize for Hooks {
+    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        self.state.serialize(writer)?;
+        self.list.serialize(writer)?;
+        if self.list.iter().all(|hook| hook.file.is_none()) {
+            return Ok(());
+        }
+        self.list.iter().try_for_each(|hook| hook.file.serialize(writer))
+    }
+}
+
+impl BorshDeserialize for Hooks {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
+        let state = String::deserialize_reader(reader)?;
+        let mut list = Vec::<Hook>::deserialize_reader(reader)?;
+        let mut first = [0];
+        if list.is_empty() || io::Read::read(reader, &mut first)? == 0 {
+            return Ok(Self { state, list });
+        }
+        let mut files = io::Read::chain(first.as_slice(), reader);
+        for hook in &mut list {
+            hook.file = Option::deserialize_reader(&mut files)?;
+        }
+        Ok(Self { state, list })
+    }
 }
 
 impl Hooks {
@@ -118,7 +166,18 @@ impl Hooks {
             return "a hook".to_owned();
         };
         let before = self.list.iter().zip(0..at).filter(|(of, _)| of.kind == hook.kind);
-        format!("{} hook #{}: `{}`", hook.kind.name(), before.count(), hook.path)
+        let file = hook.file.as_ref().map(|file| format!(" (of hook file {file})"));
+        let file = file.unwrap_or_default();
+        format!("{} hook #{}: `{}`{file}", hook.kind.name(), before.count(), hook.path)
+    }
+
+    /// Checks that the programs of these kinds that run on the node are root's alone, where hooks are of files.
+    ///
+    /// # Errors
+    /// The step is the hook's place in the list.
+    pub fn check(&self, kinds: &[HookKind]) -> Result<(), StepError> {
+        let mut of_kinds = self.list.iter().enumerate().filter(|(_, of)| kinds.contains(&of.kind));
+        of_kinds.try_for_each(|(at, hook)| hook.check(at))
     }
 
     /// The longest time that those of `kinds` may take together.
@@ -153,6 +212,10 @@ impl Hooks {
         let state = format!("{}\"status\":\"{status}\"{pid}}}\n", self.state);
         let hook =
             self.list.get(at).ok_or_else(|| StepError::new(step, Errno::INVAL, "no hook"))?;
+        // Those were checked before the container's user namespace was entered, where nothing is root's.
+        if hook.kind != HookKind::CreateContainer {
+            hook.check(at)?;
+        }
         run(hook, state.as_bytes(), surroundings)
             .map_err(|(errno, call)| StepError::new(step, errno, call))
     }
@@ -207,7 +270,9 @@ fn run(hook: &Hook, state: &[u8], surroundings: &Surroundings<'_>) -> Result {
             let seen = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
             let status = waitid(WaitId::PidFd(pidfd.as_fd()), seen);
             let why = match waited {
-                Waited::TimedOut => Some((Errno::TIMEDOUT, format!("killed after {limit} s"))),
+                Waited::TimedOut => {
+                    Some((Errno::TIMEDOUT, format!("killed after {limit} s, its `timeout`")))
+                }
                 Waited::Abandoned => {
                     Some((Errno::CANCELED, "killed as its container ended".into()))
                 }

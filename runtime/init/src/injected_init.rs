@@ -31,7 +31,7 @@ pub(crate) fn become_init(
     hull_sys::reset_signals().map_err(StepError::at(Step::Clone))?;
     hull_sys::block_all_signals().map_err(StepError::at(Step::Clone))?;
     let (becomes, until_then) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("pipe2(init)"))?;
-    match hull_sys::fork().map_err(StepError::at(Step::Clone))? {
+    match hull_sys::fork().map_err(|err| failed("clone(init)")(err.errno()))? {
         ForkResult::Parent { pid, pidfd } => {
             drop((becomes, pidfd));
             if !outlives {

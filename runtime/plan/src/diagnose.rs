@@ -7,7 +7,7 @@ use crate::failure::{
     E2BIG, EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS, ENOTDIR, EPERM,
     ERANGE, EROFS, ESRCH, Failure, Layer, failure, reason,
 };
-use crate::refused_call;
+use crate::{own_limit, refused_call};
 use hull_init::plan::{HINT, NamespaceKind, Op};
 use hull_init::{PausePlan, Plan, Process, Step, StepError};
 use mounts::{bind, mkdir, new_mount, place_hint};
@@ -324,6 +324,10 @@ fn of_call(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failur
         && let Some(failure) = refused_pipe(error)
     {
         return failure;
+    }
+    if let Some(hint) = process.and_then(|process| own_limit::hint(process, error)) {
+        let what = format!("its process cannot be created: {why}");
+        return failure(Layer::Process, "clone", what, Some(&hint));
     }
     if error.step == Step::Clone
         && let Some(hint) = clone_hint(error.errno)

@@ -30,6 +30,42 @@ pub fn hooks(spec: &Spec, state: String) -> Result<Hooks, Error> {
     Ok(Hooks { state, list })
 }
 
+/// Names the files that have hooks, each with its kind, in the order in which they run: their hooks are the last of their
+/// kinds.
+pub fn name_files(hooks: &mut Hooks, files: &[(HookKind, String)]) {
+    for (kind, file) in files.iter().rev() {
+        let of_kind = |of: &&mut Hook| of.kind == *kind && of.file.is_none();
+        if let Some(hook) = hooks.list.iter_mut().rev().find(of_kind) {
+            hook.file = Some(file.clone());
+        }
+    }
+}
+
+/// The hint for a failed hook where one is better than that for all hooks: about its time, its file, or the filter.
+#[must_use]
+pub fn hook_hint(hooks: &Hooks, error: &StepError, filter: Option<&Seccomp>) -> Option<String> {
+    let Step::Hook(at) = error.step else { return None };
+    let hook = hooks.list.get(usize::try_from(at).ok()?)?;
+    if error.errno == TIMED_OUT {
+        let place = hook.file.as_ref().map_or_else(
+            || "in the file of its CDI device, or by its NRI plugin".to_owned(),
+            |file| format!("in {file}, and create the container again"),
+        );
+        return Some(format!(
+            "find what the hook waits for, or give it a longer `timeout` (seconds) {place}"
+        ));
+    }
+    let by_filter = refused_by_filter(hooks, error, filter);
+    by_filter.or_else(|| {
+        hook.file.as_ref().map(|file| {
+            format!("correct on this node what its output names, or correct or remove {file} (of `runtime.hooks_dir`), and create the container again")
+        })
+    })
+}
+
+/// ETIMEDOUT.
+const TIMED_OUT: i32 = 110;
+
 /// The code of a shell whose command a seccomp filter killed: 128 + SIGSYS.
 const SHELL_OF_KILLED: &str = "exit code 159;";
 
@@ -86,7 +122,7 @@ fn one(kind: HookKind, hook: &Oci) -> Result<Hook, Error> {
     let bytes = |texts: &Option<Vec<String>>| -> Vec<Vec<u8>> {
         texts.iter().flatten().map(|text| text.clone().into_bytes()).collect()
     };
-    Ok(Hook { kind, path, args: bytes(hook.args()), env: bytes(hook.env()), timeout_s })
+    Ok(Hook { kind, path, args: bytes(hook.args()), env: bytes(hook.env()), timeout_s, file: None })
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ mod pty;
 pub mod quota;
 mod removal;
 mod resolve;
+mod roots_alone;
 mod security;
 mod signals;
 mod socket_path;
@@ -53,6 +54,7 @@ pub use program::{drop_code_pages, read_only_program};
 pub use pty::{Pty, open_pty, open_pty_in, receive_master};
 pub use removal::{remove_tree, remove_tree_at};
 pub use resolve::{chmod_by_descriptor, open_in_root};
+pub use roots_alone::roots_alone;
 pub use security::{
     SchedAttr, bpf_cgroup_device, install_seccomp, install_seccomp_listener, ioprio_set,
     join_session_keyring, personality, sched_setattr, set_mempolicy, setrlimit,

@@ -228,7 +228,7 @@ pub(crate) const KEYS: &[Key] = &[
     .live(),
     key(
         "runtime.hooks_dir",
-        "Directories of OCI hooks for containers: files `*.json` of oci-hooks(5), as in `[\"/usr/share/containers/oci/hooks.d\", \"/etc/containers/oci/hooks.d\"]`. A file replaces one of the same name in an earlier directory. Read when a container is created; a file that cannot be used refuses every container. Files, directories and programs must be root's, and not writable by others.",
+        "Directories of OCI hooks for containers: files `*.json` of oci-hooks(5), as in `[\"/usr/share/containers/oci/hooks.d\", \"/etc/containers/oci/hooks.d\"]`. A file replaces one of the same name in an earlier directory. Read when a container is created; a file that cannot be used, or a directory that is missing, refuses every container. Files, directories and programs, and each directory and link on their paths, must be root's, and not writable by others.",
     )
     .live(),
     key(

@@ -190,14 +190,14 @@ fn plan(
     let mut spec = super::start::spec(node, pod, pod_record, &record, &image, target_pid)?;
     let settings = node.config.current();
     let dirs = &settings.runtime.hooks_dir;
-    oci_spec::hooks_dir::inject(&mut spec, &record.config, &pod_record.config, dirs)
+    let files = oci_spec::hooks_dir::inject(&mut spec, &record.config, &pod_record.config, dirs)
         .map_err(|source| Error::HooksDir { source })?;
     let plan = super::start::plan_of(node, &pod_record.config, &record, &image, &spec)?;
     let (layer_bytes_max, unlimited) = quota::of(node, pod_record, &record.config)?;
     let mut remarks = remarks::of(node, &record, &spec, &plan);
     remarks.extend(unlimited);
     node.plans.save(&record.id, &plan).map_err(|source| Error::Store { source })?;
-    node.bundles.save(&record.id, &spec, &node.rootfs_dir())?;
+    node.bundles.save(&record.id, &spec, &files, &node.rootfs_dir())?;
     volumes::check(node, &record)?;
     Ok(Planned { record, image, user, plan, remarks, layer_bytes_max })
 }

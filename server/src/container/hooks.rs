@@ -43,6 +43,15 @@ const OF_START: [HookKind; 5] = [
     HookKind::StartContainer,
     HookKind::Poststart,
 ];
+/// All kinds.
+pub(super) const ALL: [HookKind; 6] = [
+    HookKind::Prestart,
+    HookKind::CreateRuntime,
+    HookKind::CreateContainer,
+    HookKind::StartContainer,
+    HookKind::Poststart,
+    HookKind::Poststop,
+];
 
 /// The directory of bundles.
 #[derive(Debug)]
@@ -58,13 +67,20 @@ impl Bundles {
     }
 
     /// Keeps the hooks of a container, if its spec has any, and writes the bundle that they read. `root` is the path of
-    /// the container's root in its own mount namespace before that is its root.
-    pub(crate) fn save(&self, id: &str, spec: &Spec, root: &Path) -> Result<(), Error> {
+    /// the container's root in its own mount namespace before that is its root, and `files` are those of its last hooks.
+    pub(crate) fn save(
+        &self,
+        id: &str,
+        spec: &Spec,
+        files: &[(HookKind, String)],
+        root: &Path,
+    ) -> Result<(), Error> {
         if spec.hooks().is_none() {
             return Ok(());
         }
         let dir = self.path(id);
-        let hooks = planned(spec, id, &dir)?;
+        let mut hooks = planned(spec, id, &dir)?;
+        hull_plan::name_files(&mut hooks, files);
         let failed = |source| Error::Store { source };
         let config = config(spec, root).map_err(|source| {
             failed(records::Error::Encode { path: dir.join("config.json"), source })
@@ -249,7 +265,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bundles = Bundles::open(dir.path().join("bundles")).unwrap();
         let id = "a".repeat(64);
-        bundles.save(&id, &spec(), Path::new("/run/hull/rootfs")).unwrap();
+        let files = [(HookKind::Poststop, "/etc/hooks.d/p.json".to_owned())];
+        bundles.save(&id, &spec(), &files, Path::new("/run/hull/rootfs")).unwrap();
         let bundle = bundles.path(&id);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode(&bundle), mode(&bundle.join("config.json"))), (0o700, 0o600));
@@ -269,6 +286,8 @@ mod tests {
         );
         assert!(hooks.list.iter().all(|of| of.env == [PATH_DEFAULT]), "{hooks:?}");
         assert_eq!(start_max(&hooks).as_secs(), 30);
+        let of_files: Vec<_> = hooks.list.iter().map(|of| of.file.as_deref()).collect();
+        assert_eq!(of_files, [None, Some("/etc/hooks.d/p.json")]);
         let state: serde_json::Value =
             serde_json::from_str(&format!("{}\"x\":1}}", hooks.state)).unwrap();
         assert_eq!((&state["bundle"], &state["annotations"]["a"]), (&json!(bundle), &json!("\"b")));
@@ -287,12 +306,25 @@ mod tests {
     }
 
     #[test]
+    fn hooks_without_files_are_those_of_earlier_releases() {
+        let mut hooks = planned(&spec(), "x", Path::new("/b")).unwrap();
+        let earlier = hull_plan::encode(&(hooks.state.clone(), hooks.list.clone()));
+        assert_eq!(hull_plan::encode(&hooks), earlier);
+        assert_eq!(hull_plan::decode_hooks(&earlier).unwrap(), hooks);
+        hooks.list[0].file = Some("/etc/hooks.d/a.json".into());
+        let bytes = hull_plan::encode(&hooks);
+        assert_eq!(hull_plan::decode_hooks(&bytes).unwrap(), hooks);
+        let cut = &bytes[..bytes.len() - 1];
+        assert_eq!(hull_plan::decode_hooks(cut), None);
+    }
+
+    #[test]
     fn without_hooks_there_is_no_bundle() {
         let dir = tempfile::tempdir().unwrap();
         let bundles = Bundles::open(dir.path().to_owned()).unwrap();
         let mut plain = spec();
         plain.set_hooks(None);
-        bundles.save("x", &plain, Path::new("/r")).unwrap();
+        bundles.save("x", &plain, &[], Path::new("/r")).unwrap();
         assert!(bundles.load("x").unwrap().is_none() && bundles.owed("x").is_none());
         assert_eq!(bundles.of_spec("x"), None);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);

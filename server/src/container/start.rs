@@ -13,7 +13,7 @@ use crate::pod::{PodRecord, State as PodState};
 use crate::storage::blocking;
 use ::oci_spec::runtime::{Hooks as SpecHooks, Spec};
 use hull_image::Image;
-use hull_plan::{Hooks, Namespace, Op, Options, Phase, Plan, Root, Source};
+use hull_plan::{Hooks, Namespace, Op, Options, Phase, Plan, Process, Root, Source, StepError};
 use hull_proto::cri::PodSandboxConfig;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Command, Failure as MonitorFailure, Logging, SLOT_SHM, Started, Stdio};
@@ -222,7 +222,8 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
     };
     let (hooks, dir) = begin_hooks(&node, &client, &record).await?;
     let plan = hull_plan::encode(&planned);
-    let hooks_of = dir.is_some().then_some(&hooks);
+    let known = client.known_hooks(&hooks);
+    let hooks_of = dir.is_some().then_some(&*known);
     let fds = log.file.into_iter().chain(dir).chain(log.fds).collect();
     let command = command(id.clone(), plan, stdio, (hooks_of, log.logging));
     let started = client.start(command, fds);
@@ -240,9 +241,7 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
             if let Some(error) = hull_plan::decode_step(&step)
                 && matches!(error.step, hull_plan::Step::Hook(_))
             {
-                let filter = planned.process.seccomp.as_ref();
-                let refused = hull_plan::refused_by_filter(&hooks, &error, filter);
-                return Err(Error::Hook { hook: hooks.name(&error), why: error.call, refused });
+                return Err(failed_hook(&hooks, error, Some(&planned.process)));
             }
             let (of, known, process) =
                 (Arc::clone(&node), Arc::clone(&record), planned.process.clone());
@@ -254,6 +253,12 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
         }
         Err(source) => Err(Error::Monitor { doing: DOING, source }),
     }
+}
+
+fn failed_hook(hooks: &Hooks, error: StepError, process: Option<&Process>) -> Error {
+    let filter = process.and_then(|process| process.seccomp.as_ref());
+    let hint = hull_plan::hook_hint(hooks, &error, filter);
+    Error::Hook { hook: hooks.name(&error), why: error.call, hint }
 }
 
 /// Adapts a plan to the pod's monitor, which may be that of an earlier release.
@@ -320,6 +325,8 @@ async fn begin_hooks(
     blocking(move || {
         let Some(hooks) = shared.bundles.load(&id)? else { return Ok((Hooks::default(), None)) };
         version.map_err(|source| Error::Monitor { doing: DOING, source })?;
+        // The monitor does it again, right before each; one of an earlier release does not.
+        hooks.check(&hooks::ALL).map_err(|error| failed_hook(&hooks, error, None))?;
         let dir = shared.bundles.begin(&id, &hooks)?;
         Ok((hooks, Some(dir)))
     })

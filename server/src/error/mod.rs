@@ -94,8 +94,8 @@ pub(crate) enum Error {
     Hook {
         hook: String,
         why: String,
-        /// The hint about the seccomp profile, if that is the likely reason.
-        refused: Option<String>,
+        /// The hint, where there is a better one than that for all hooks.
+        hint: Option<String>,
     },
     #[error("{doing}")]
     Monitor { doing: &'static str, source: monitors::Error },
@@ -247,7 +247,7 @@ impl Error {
             Self::LaunchTimeout { .. } => Some(
                 "look whether its storage answers, and whether its cgroup or its pod's is frozen; or raise `runtime.launch_timeout_s`".into(),
             ),
-            Self::Hook { refused, .. } => refused.clone().or_else(|| Some(advice::HOOK.into())),
+            Self::Hook { hint, .. } => hint.clone().or_else(|| Some(advice::HOOK.into())),
             Self::NoQuotas { .. } => Some(advice::QUOTAS.into()),
             Self::Monitor { source, .. } => monitor_hint(source),
             Self::Invalid { .. }

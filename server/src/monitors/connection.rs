@@ -9,14 +9,16 @@
 use super::error::Error;
 use super::pause::Pause;
 use crate::limits::waits;
+use hull_plan::Hooks;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::frame::{FrameDecoder, FrameTooLong, encode};
 use hull_proto::monitor::{
     Command, Event, Exit, FRAME_BYTES_MAX, Failure, HelloReply, LastOutput, Message, ProcessState,
-    Request, Response, Started, Streams, Target, VERSION, VERSION_ATTACH, VERSION_HOOKS,
-    VERSION_INIT, VERSION_LAST_OUTPUT, VERSION_ROOT_BINDS, VERSION_TERMINALS,
+    Request, Response, Started, Streams, Target, VERSION, VERSION_ATTACH, VERSION_HOOK_FILES,
+    VERSION_HOOKS, VERSION_INIT, VERSION_LAST_OUTPUT, VERSION_ROOT_BINDS, VERSION_TERMINALS,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -180,6 +182,16 @@ impl Client {
             return Err(Error::CannotRunHooks { version: self.version });
         }
         Ok(())
+    }
+
+    /// These hooks as it knows them: an earlier release knows of no files.
+    pub(crate) fn known_hooks<'a>(&self, hooks: &'a Hooks) -> Cow<'a, Hooks> {
+        if self.version >= VERSION_HOOK_FILES {
+            return Cow::Borrowed(hooks);
+        }
+        let mut known = hooks.clone();
+        known.list.iter_mut().for_each(|hook| hook.file = None);
+        Cow::Owned(known)
     }
 
     /// Checks that it can start an init in a container.

@@ -129,7 +129,9 @@ pub fn check_start(process: &Process, phases: &[Phase]) -> Result<(), Error> {
         calls if calls.contains(&EXEC) => "no program starts",
         _ => "Hull cannot start the container's process",
     };
-    let is_avoidable = place == FilterPlace::WithRights && !phases.contains(&Phase::Listener);
+    // The init and its start are under the filter wherever it is installed.
+    let is_under = phases.iter().any(|phase| matches!(phase, Phase::Listener | Phase::Init));
+    let is_avoidable = place == FilterPlace::WithRights && !is_under;
     let has_earlier = calls.iter().any(|call| ![EXEC, EXIT].contains(call));
     let further = refused_at_start(filter).all().filter(|call| !calls.contains(call)).collect();
     Err(Error::SeccompCalls {
@@ -178,6 +180,11 @@ mod tests {
         assert!(hint.contains("`brk`") && hint.contains("`rseq`"), "{hint}");
         // As the very last step, none of them is Hull's.
         check_start(&process(&profile, true), &OF_POD).unwrap();
+        // An init calls some of them there, too.
+        let with_init = [Phase::ParentDeath, Phase::Init];
+        let refused = check_start(&process(&profile, false), &with_init).unwrap_err();
+        assert!(!refused.hint().unwrap().contains("allowPrivilegeEscalation"), "{refused}");
+        check_start(&process(&profile, true), &with_init).unwrap_err();
     }
 
     #[test]

@@ -14,8 +14,8 @@ impl Error {
     /// The change by which an operator fixes this.
     pub(crate) fn hint(&self) -> String {
         match self {
-            Self::File { .. } => "correct or remove the file on this node, or put one of the same name into a later directory of `runtime.hooks_dir`; `hull check` reads it again".into(),
-            Self::Directory { .. } => "make it root's alone (chown root:root, chmod go-w), or remove it from `runtime.hooks_dir`".into(),
+            Self::File { .. } => "correct or remove the file on this node (it, its program, and each directory on their paths must be root's alone), or put one of the same name into a later directory of `runtime.hooks_dir`; `hull check` reads it again".into(),
+            Self::Directory { .. } => "make it, and each directory on its path, root's alone (chown root:root, chmod go-w), or remove it from `runtime.hooks_dir`".into(),
         }
     }
 }

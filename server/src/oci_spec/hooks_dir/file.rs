@@ -4,6 +4,7 @@
 //! Every value is checked while it is parsed, so that an error has its line. An unknown field makes the file invalid: it
 //! may be a condition, without which the hook would run for others too.
 
+use hull_plan::HookKind;
 use oci_spec::runtime::Hook;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Deserializer, de};
@@ -19,9 +20,13 @@ const PATTERN_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct File {
+    /// Its path, as messages show it.
+    #[serde(skip)]
+    path: String,
     #[serde(rename = "version", deserialize_with = "version")]
     _version: String,
     hook: Program,
+    #[serde(deserialize_with = "one_condition")]
     when: When,
     #[serde(deserialize_with = "at_least_one")]
     stages: Vec<Stage>,
@@ -50,6 +55,19 @@ pub(super) enum Stage {
     StartContainer,
     Poststart,
     Poststop,
+}
+
+impl Stage {
+    pub(super) fn kind(self) -> HookKind {
+        match self {
+            Self::Prestart => HookKind::Prestart,
+            Self::CreateRuntime => HookKind::CreateRuntime,
+            Self::CreateContainer => HookKind::CreateContainer,
+            Self::StartContainer => HookKind::StartContainer,
+            Self::Poststart => HookKind::Poststart,
+            Self::Poststop => HookKind::Poststop,
+        }
+    }
 }
 
 /// Conditions; all that are there must hold, and at least one must be there.
@@ -113,6 +131,16 @@ impl File {
         serde_json::from_str(text).map_err(|err| err.to_string())
     }
 
+    /// With the path at which it was found.
+    pub(super) fn named(self, path: String) -> Self {
+        Self { path, ..self }
+    }
+
+    /// Its path, as messages show it.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Whether its hook is for a container with these properties.
     pub(super) fn matches(&self, of: &Traits<'_>) -> bool {
         let When { always, has_bind_mounts, annotations, commands } = &self.when;
@@ -126,7 +154,7 @@ impl File {
         let annotations = annotations.0.iter().map(annotated);
         let mut all: Vec<bool> = conditions.into_iter().flatten().collect();
         all.extend(annotations);
-        !all.is_empty() && all.iter().all(|holds| *holds)
+        all.iter().all(|holds| *holds)
     }
 
     /// The points at which its hook runs.
@@ -168,6 +196,19 @@ fn at_least_one<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Stage>, D::Err
         }
     }
     if stages.is_empty() { Err(de::Error::custom("`stages` is empty")) } else { Ok(stages) }
+}
+
+/// Without a condition the hook would never run, and nobody would know.
+fn one_condition<'de, D: Deserializer<'de>>(from: D) -> Result<When, D::Error> {
+    let when = When::deserialize(from)?;
+    let When { always, has_bind_mounts, annotations, commands } = &when;
+    let without = always.is_none() && has_bind_mounts.is_none();
+    if without && annotations.0.is_empty() && commands.is_empty() {
+        return Err(de::Error::custom(
+            "`when` has no condition, and would choose no container; for all it is {\"always\": true}",
+        ));
+    }
+    Ok(when)
 }
 
 fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {

@@ -6,20 +6,18 @@ use super::error::Error;
 use super::file::File;
 use crate::limits::HOOK_FILE_BYTES;
 use crate::oci_spec::node_file;
+use hull_sys::roots_alone;
 use hull_sys::text::shown;
 use std::collections::BTreeMap;
-use std::fs::Metadata;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Most hook files of one directory.
 const FILES_MAX: usize = 1024;
 /// Longest reason that is shown, in bytes.
 const WHY_BYTES: usize = 512;
-/// Bits of a mode that let others than the owner write.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// All hook files. Missing directories have none.
+/// All hook files. A directory that is missing is an error: its hooks may have been what confines containers.
 pub(crate) fn files(dirs: &[PathBuf]) -> Result<Vec<File>, Error> {
     let mut paths = BTreeMap::new();
     for dir in dirs {
@@ -36,16 +34,12 @@ fn names(dir: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
         path: dir.display().to_string(),
         why: shown(why, WHY_BYTES),
     };
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(err) => return Err(failed(err.to_string())),
-    };
-    let metadata = std::fs::metadata(dir).map_err(|err| failed(err.to_string()))?;
-    only_roots(&metadata).map_err(failed)?;
+    let resolved = roots_alone(dir).map_err(failed)?;
+    let entries = std::fs::read_dir(resolved).map_err(|err| failed(err.to_string()))?;
     let mut found = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|err| failed(err.to_string()))?.path();
+        // By the name that the configuration has, not by where links of it lead.
+        let path = dir.join(entry.map_err(|err| failed(err.to_string()))?.file_name());
         if path.extension().is_none_or(|of| of != "json") {
             continue;
         }
@@ -66,9 +60,9 @@ fn of_file(path: &Path, why: &str) -> Error {
 }
 
 fn read(path: &Path) -> Result<File, String> {
-    let opened = node_file::open(path)?;
-    only_roots(&opened.metadata().map_err(|err| err.to_string())?)?;
+    let opened = node_file::open(&roots_alone(path)?)?;
     let file = File::parse(&node_file::read(opened, HOOK_FILE_BYTES.default)?)?;
+    let file = file.named(shown(path.as_os_str().as_encoded_bytes(), WHY_BYTES));
     match file.program_on_node() {
         Some(program) => check_program(program).map(|()| file),
         None => Ok(file),
@@ -78,21 +72,10 @@ fn read(path: &Path) -> Result<File, String> {
 /// Checks a program that would run as root.
 fn check_program(path: &Path) -> Result<(), String> {
     let failed = |why: String| format!("its program {}: {why}", path.display());
-    let metadata = std::fs::metadata(path).map_err(|err| failed(err.to_string()))?;
+    let resolved = roots_alone(path).map_err(failed)?;
+    let metadata = std::fs::metadata(resolved).map_err(|err| failed(err.to_string()))?;
     if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
         return Err(failed("it is not an executable file".into()));
-    }
-    only_roots(&metadata).map_err(failed)
-}
-
-/// Refuses what others than root can change.
-fn only_roots(metadata: &Metadata) -> Result<(), String> {
-    let (owner, mode) = (metadata.uid(), metadata.permissions().mode() & 0o7777);
-    if owner != 0 {
-        return Err(format!("it belongs to user {owner}, not to root"));
-    }
-    if mode & WRITABLE_BY_OTHERS != 0 {
-        return Err(format!("its mode {mode:o} lets others than root change it"));
     }
     Ok(())
 }

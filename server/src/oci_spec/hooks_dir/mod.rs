@@ -6,7 +6,8 @@
 //! files of `runtime.hooks_dir` ──▶ those whose `when` matches the container ──▶ hooks of its spec
 //! ```
 //!
-//! The rule: a hook runs as root on the node, so directories, files and programs must be root's alone. A file that cannot
+//! The rule: a hook runs as root on the node, so directories, files and programs, and what lies on the way to
+//! them, must be root's alone: when a container is created, and programs again whenever they run. A file that cannot
 //! be used refuses containers instead of leaving its hook out: the hook may be what confines them. Files are read for each
 //! container that is created, so a new file needs no restart.
 
@@ -18,6 +19,7 @@ pub(crate) use error::Error;
 pub(crate) use find::files;
 
 use file::{File, Stage, Traits};
+use hull_plan::HookKind;
 use hull_proto::cri;
 use oci_spec::runtime::{Hook, Spec};
 use std::collections::HashMap;
@@ -35,15 +37,16 @@ fn annotations<'a>(
     both.map(|(key, value)| (key.as_str(), value.as_str())).collect()
 }
 
-/// Adds the hooks that the files in `dirs` have for this container, behind those that its spec has.
+/// Adds the hooks that the files in `dirs` have for this container, behind those that its spec has. Returns the file of
+/// each.
 pub(crate) fn inject(
     spec: &mut Spec,
     config: &cri::ContainerConfig,
     pod: &cri::PodSandboxConfig,
     dirs: &[PathBuf],
-) -> Result<(), Error> {
+) -> Result<Vec<(HookKind, String)>, Error> {
     if dirs.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let files = files(dirs)?;
     let args = spec.process().as_ref().and_then(|process| process.args().as_ref());
@@ -53,10 +56,12 @@ pub(crate) fn inject(
         command: &command,
         has_bind_mounts: !config.mounts.is_empty(),
     };
+    let mut added = Vec::new();
     for file in files.iter().filter(|file| file.matches(&traits)) {
         add(spec, file);
+        added.extend(file.stages().iter().map(|stage| (stage.kind(), file.path().to_owned())));
     }
-    Ok(())
+    Ok(added)
 }
 
 fn add(spec: &mut Spec, file: &File) {

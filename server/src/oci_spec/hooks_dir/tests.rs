@@ -26,7 +26,6 @@ fn all_conditions_must_hold_and_one_must_be_there() {
         has_bind_mounts: true,
     };
     for (when, is_match) in [
-        (json!({}), false),
         (json!({"always": true}), true),
         (json!({"always": false}), false),
         (json!({"hasBindMounts": true}), true),
@@ -58,6 +57,8 @@ fn an_invalid_file_is_refused_with_its_line() {
         ("/stages", json!([]), "empty"),
         ("/stages", json!(["later"]), "later"),
         ("/when", json!({"annotation": {}}), "annotation"),
+        ("/when", json!({}), "no condition"),
+        ("/when", json!({"annotations": {}, "commands": []}), "no condition"),
         ("/when", json!({"commands": ["("]}), "not a regular expression: unclosed group"),
         ("/when", json!({"annotations": {"[": "x"}}), "not a regular expression"),
     ] {
@@ -105,16 +106,29 @@ fn a_later_directory_replaces_files_and_names_give_the_order() {
     write(second.path(), "d.conf", "not json");
     // Replaced, so that it is not read.
     fs::write(first.path().join("c.json"), "{").unwrap();
-    let dirs = [first.path().to_owned(), second.path().to_owned(), "/no/such/hooks".into()];
+    let dirs = [first.path().to_owned(), second.path().to_owned()];
     assert_eq!(marks(&dirs), ["second-a", "first-b", "second-c"]);
 
     let mut spec = Spec::default();
     let (config, pod) = (cri::ContainerConfig::default(), cri::PodSandboxConfig::default());
-    inject(&mut spec, &config, &pod, &dirs).unwrap();
+    let added = inject(&mut spec, &config, &pod, &dirs).unwrap();
+    let of = |dir: &tempfile::TempDir, name: &str| dir.path().join(name).display().to_string();
+    assert_eq!(added.len(), 6, "{added:?}");
+    assert_eq!(added[0], (HookKind::CreateRuntime, of(&second, "a.json")));
+    assert_eq!(added[3], (HookKind::Poststop, of(&first, "B.json")));
     let hooks = serde_json::to_value(spec.hooks()).unwrap();
     assert_eq!(hooks["createRuntime"].as_array().map(Vec::len), Some(3), "{hooks}");
     assert_eq!(hooks["poststop"][1]["args"], json!(["sh", "first-b"]));
     assert_eq!((&hooks["poststop"][0]["timeout"], &hooks["poststart"]), (&json!(7), &Value::Null));
+
+    // What confines containers may have been there.
+    drop(second);
+    let said = inject(&mut spec, &config, &pod, &dirs).unwrap_err();
+    assert!(
+        said.to_string().contains("use hook directory") && said.to_string().contains("No such"),
+        "{said}"
+    );
+    assert!(said.hint().contains("runtime.hooks_dir"), "{}", said.hint());
 }
 
 #[test]
@@ -157,4 +171,25 @@ fn what_others_than_root_can_change_is_refused() {
     assert_eq!(marks(&dirs).len(), 1);
     fs::remove_file(&program).unwrap();
     refused("No such file");
+
+    // A good program in a directory in which others can replace it.
+    let place = dir.path().join("place");
+    fs::create_dir(&place).unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    let moved = place.join("program");
+    fs::write(&file, text.replace(&program.display().to_string(), &moved.display().to_string()))
+        .unwrap();
+    fs::write(&moved, "#!/bin/sh\n").unwrap();
+    mode(&moved, 0o755);
+    assert_eq!(marks(&dirs).len(), 1);
+    mode(&place, 0o777);
+    refused("place` on its path lets others than root replace it");
+    mode(&place, 0o755);
+    // The directory itself below one of others.
+    std::os::unix::fs::chown(&place, Some(1000), None).unwrap();
+    refused("place` on its path belongs to user 1000");
+    let below = [place.join("hooks")];
+    fs::create_dir(&below[0]).unwrap();
+    let error = files(&below).unwrap_err().to_string();
+    assert!(error.contains("place` on its path belongs to user 1000"), "{error}");
 }
