@@ -282,12 +282,7 @@ impl Container {
     }
 
     /// Reads at most `most` bytes of a stream's output.
-    fn read_chunk(
-        &mut self,
-        stream: Stream,
-        most: usize,
-        buffers: &mut IoBuffers,
-    ) -> ReadOutcome {
+    fn read_chunk(&mut self, stream: Stream, most: usize, buffers: &mut IoBuffers) -> ReadOutcome {
         let Some(output) = self.output(stream) else { return ReadOutcome::Closed };
         match read(output.fd.as_fd(), &mut buffers.chunk[..most.min(CHUNK)]) {
             Ok(0) => ReadOutcome::Closed,

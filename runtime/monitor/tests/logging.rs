@@ -122,9 +122,7 @@ fn a_container_can_wait_for_its_rate_and_then_nothing_is_lost() {
     let rules = rate(1 << 20, 64 << 10, LogPolicy::Wait);
     let began = Instant::now();
     run((&pod, &mut daemon), &id, "seq 1 40000; read go < /shared/go", rules, &[]);
-    eventually("all of it is in the log", || {
-        (lines_of(&pod.raw_log(&id)) == 40_000).then_some(())
-    });
+    eventually("all of it is in the log", || (lines_of(&pod.raw_log(&id)) == 40_000).then_some(()));
     let took = began.elapsed();
     go_on(&go);
     assert_eq!(dropped(&mut daemon, &id), LogDropped::default());
@@ -140,17 +138,18 @@ fn a_container_can_wait_for_its_rate_and_then_nothing_is_lost() {
 /// Each of its empty lines is 41 bytes of log, and its pipe is as large as one can be.
 #[test]
 fn no_output_passes_the_rate_that_a_container_waits_for() {
-    const ALL: usize = 1 << 20;
+    const ALL: usize = 1_000_000;
+    const PIPE: usize = 1 << 20;
     const BURST: usize = 32 << 10;
     let Some(pod) = pod() else { return };
     let (mut daemon, id) = (pod.connect(), container_id());
     let go = fifo(&pod);
     let rules = rate(1 << 10, 32 << 10, LogPolicy::Wait);
-    let script = "read go < /shared/go; yes '' | head -c 1048576; echo end; read go < /shared/go";
+    let script = "read go < /shared/go; yes '' | head -c 1000000; echo end; read go < /shared/go";
     let began = Instant::now();
     let pid = run((&pod, &mut daemon), &id, script, rules, &[]);
     let pipe = File::options().write(true).open(format!("/proc/{pid}/fd/1")).unwrap();
-    assert_eq!(rustix::pipe::fcntl_setpipe_size(&pipe, ALL).unwrap(), ALL);
+    assert_eq!(rustix::pipe::fcntl_setpipe_size(&pipe, PIPE).unwrap(), PIPE);
     drop(pipe);
     go_on(&go);
     let allowed = || BURST + (1 << 10) * usize::try_from(began.elapsed().as_secs() + 1).unwrap();
