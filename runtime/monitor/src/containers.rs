@@ -228,10 +228,11 @@ impl Container {
         }
         let buffers = buffers.get_or_insert_default();
         for _ in 0..TURN {
-            if let Some(until) = self.log.wait_until() {
-                return self.pause(stream, Pause::Rate(until), events);
-            }
-            match self.read_chunk(stream, buffers) {
+            let room = match self.log.room(stream) {
+                Ok(room) => room,
+                Err(until) => return self.pause(stream, Pause::Rate(until), events),
+            };
+            match self.read_chunk(stream, room, buffers) {
                 ReadOutcome::More => {}
                 ReadOutcome::Empty => return,
                 ReadOutcome::Backlog => return self.pause_reading(stream, events),
@@ -240,17 +241,19 @@ impl Container {
         }
     }
 
-    /// Reads the rest of a stream's output: the processes are gone, so no more comes.
+    /// Reads the rest of a stream's output: the processes are gone, so no more comes, and nobody waits for the rate of
+    /// the log.
     pub(crate) fn drain(
         &mut self,
         stream: Stream,
         buffers: &mut Option<IoBuffers>,
         events: &mut EventLoop,
     ) {
+        self.log.stop_waiting();
         if self.outcome_without_data(stream, buffers.is_some()).is_none() {
             let buffers = buffers.get_or_insert_default();
             for _ in 0..DRAIN_READS_MAX {
-                match self.read_chunk(stream, buffers) {
+                match self.read_chunk(stream, CHUNK, buffers) {
                     // No process has to wait any more, so the backlog may grow.
                     ReadOutcome::More | ReadOutcome::Backlog => {}
                     ReadOutcome::Empty | ReadOutcome::Closed => break,
@@ -278,9 +281,10 @@ impl Container {
         }
     }
 
-    fn read_chunk(&mut self, stream: Stream, buffers: &mut IoBuffers) -> ReadOutcome {
+    /// Reads at most `most` bytes of a stream's output.
+    fn read_chunk(&mut self, stream: Stream, most: usize, buffers: &mut IoBuffers) -> ReadOutcome {
         let Some(output) = self.output(stream) else { return ReadOutcome::Closed };
-        match read(output.fd.as_fd(), &mut *buffers.chunk) {
+        match read(output.fd.as_fd(), &mut buffers.chunk[..most.min(CHUNK)]) {
             Ok(0) => ReadOutcome::Closed,
             Ok(got) => {
                 let bytes = &buffers.chunk[..got];

@@ -104,9 +104,17 @@ impl Log {
         self.rules.as_ref()?.news_at()
     }
 
-    /// Until when no output is to be read, as the rate of the log is reached.
-    pub(crate) fn wait_until(&self) -> Option<Instant> {
-        self.rules.as_ref()?.wait_until(Instant::now())
+    /// How much output of a stream may be read now; or until when none is, as the rate of the log is reached.
+    pub(crate) fn room(&self, stream: Stream) -> Result<usize, Instant> {
+        let Some(rules) = &self.rules else { return Ok(usize::MAX) };
+        rules.room(self.rest[stream as usize].len(), Instant::now())
+    }
+
+    /// Nothing waits for the rate of the log any more; see [`Rules::stop_waiting`].
+    pub(crate) fn stop_waiting(&mut self) {
+        if let Some(rules) = &mut self.rules {
+            rules.stop_waiting();
+        }
     }
 
     /// Has losses reported again, to a new daemon.

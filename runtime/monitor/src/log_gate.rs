@@ -7,18 +7,21 @@
 //! ```
 //!
 //! The rule: only whole lines are dropped, and readers of the log see where. A line whose first pieces are in the
-//! log already is ended there.
+//! log already is ended there, with words that say so. Lines of ours have the time of the line that they stand before.
 
 use crate::log_buffer::HEAD;
 use crate::log_rate::Rate;
 use crate::log_stream::Stream;
-use hull_sys::time::rfc3339;
+use hull_sys::time::{RFC3339_BYTES, rfc3339};
 use std::time::Instant;
 
 /// Where the tag of a line is.
 const TAG: usize = HEAD - 2;
 /// Room that is left for a notice, in bytes.
 const NOTICE_BYTES: usize = 200;
+
+/// The end of a line of which only the first pieces are in the log.
+const CUT: &str = "[hull: the rest of this line is dropped]";
 
 /// The decision about a line.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,13 +93,19 @@ impl Gate {
         Some(Self { excess, size_max, state: State::Passing, lines, total })
     }
 
+    /// Drops what exceeds a rate from now on.
+    pub(crate) fn set_excess(&mut self, excess: Excess) {
+        self.excess = Some(excess);
+    }
+
     /// All that was dropped so far.
     pub(crate) fn total(&self) -> Dropped {
         self.total
     }
 
     /// Decides about a line with its end, for a file of `size` bytes.
-    pub(crate) fn decide(&mut self, line: &[u8], size: u64, now: Instant, at_ns: i64) -> Verdict {
+    pub(crate) fn decide(&mut self, line: &[u8], size: u64, now: Instant) -> Verdict {
+        let time = line.get(..RFC3339_BYTES).unwrap_or_default();
         let stream = Stream::of_line(line);
         let is_last = line.get(TAG) == Some(&b'F');
         let was = self.lines[stream as usize];
@@ -107,7 +116,7 @@ impl Gate {
         }
         match self.excess_of(line.len(), size, now) {
             None => {
-                let notice = self.resume(at_ns);
+                let notice = self.resume(time);
                 if let Some(excess) = &mut self.excess {
                     excess.rate.charge(line.len() + notice.len(), now);
                 }
@@ -120,12 +129,12 @@ impl Gate {
                 self.set(stream, if is_last { Line::Whole } else { Line::Dropped });
                 let mut ours = Vec::new();
                 if was == Line::Begun {
-                    append(&mut ours, stream, at_ns, "");
+                    append(&mut ours, stream, time, CUT);
                 }
                 if let Reason::Size { max } = reason
                     && begins
                 {
-                    append(&mut ours, self.free_stream(), at_ns, &full(max));
+                    append(&mut ours, self.free_stream(), time, &full(max));
                 }
                 if ours.is_empty() { Verdict::Drop } else { Verdict::Replace(ours) }
             }
@@ -134,13 +143,14 @@ impl Gate {
 
     /// The last line of ours, when no more output comes; empty if nothing is dropped now.
     pub(crate) fn finish(&mut self, at_ns: i64) -> Vec<u8> {
+        let time = rfc3339(at_ns);
         let mut ours = Vec::new();
         let free = self.free_stream();
         if matches!(self.state, State::Dropping { .. }) && self.is_begun(free) {
-            append(&mut ours, free, at_ns, "");
+            append(&mut ours, free, &time, CUT);
             self.set(free, Line::Whole);
         }
-        ours.extend(self.resume(at_ns));
+        ours.extend(self.resume(&time));
         ours
     }
 
@@ -171,7 +181,7 @@ impl Gate {
     }
 
     /// Ends the dropping. Returns the line that says what is missing; empty if nothing is.
-    fn resume(&mut self, at_ns: i64) -> Vec<u8> {
+    fn resume(&mut self, time: &[u8]) -> Vec<u8> {
         let State::Dropping { since, reason } = std::mem::replace(&mut self.state, State::Passing)
         else {
             return Vec::new();
@@ -181,7 +191,7 @@ impl Gate {
             lines: self.total.lines - since.lines,
         };
         let mut ours = Vec::new();
-        append(&mut ours, self.free_stream(), at_ns, &gap(missing, reason));
+        append(&mut ours, self.free_stream(), time, &gap(missing, reason));
         ours
     }
 
@@ -206,12 +216,12 @@ impl Gate {
     }
 }
 
-fn append(to: &mut Vec<u8>, stream: Stream, at_ns: i64, text: &str) {
+fn append(to: &mut Vec<u8>, stream: Stream, time: &[u8], text: &str) {
     let name = match stream {
         Stream::Stdout => " stdout F ",
         Stream::Stderr => " stderr F ",
     };
-    to.extend_from_slice(&rfc3339(at_ns));
+    to.extend_from_slice(time);
     to.extend_from_slice(name.as_bytes());
     to.extend_from_slice(text.as_bytes());
     to.push(b'\n');
@@ -258,25 +268,25 @@ mod tests {
         let one = line("stdout", 'F', &"x".repeat(959));
         assert_eq!(one.len(), 1000);
         for _ in 0..2 {
-            assert_eq!(gate.decide(&one, 0, start, 0), Verdict::Keep);
+            assert_eq!(gate.decide(&one, 0, start), Verdict::Keep);
         }
         for _ in 0..3 {
-            assert_eq!(gate.decide(&one, 0, start, 0), Verdict::Drop);
+            assert_eq!(gate.decide(&one, 0, start), Verdict::Drop);
         }
         // A quarter of the burst is free: not yet.
         let early = start + Duration::from_millis(500);
         let short = line("stdout", 'F', "short");
-        assert_eq!(gate.decide(&short, 0, early, 0), Verdict::Drop);
+        assert_eq!(gate.decide(&short, 0, early), Verdict::Drop);
         let late = start + Duration::from_millis(1400);
-        let Verdict::KeepAfter(notice) = gate.decide(&short, 0, late, 0) else { panic!() };
+        let Verdict::KeepAfter(notice) = gate.decide(&short, 0, late) else { panic!() };
         let notice = text(&notice);
         assert!(
-            notice.contains(" stderr F [hull: dropped 2886 bytes of output in 4 lines;"),
+            notice.starts_with("2016-10-06T00:17:09.669794202Z stderr F [hull: dropped 2886 bytes of output in 4 lines;"),
             "{notice}"
         );
         assert!(notice.ends_with("1000 bytes per second]\n"), "{notice}");
         assert_eq!(gate.total(), Dropped { bytes: 2886, lines: 4 });
-        assert_eq!(gate.decide(&short, 0, late, 0), Verdict::Keep);
+        assert_eq!(gate.decide(&short, 0, late), Verdict::Keep);
         assert_eq!(gate.finish(0), b"");
     }
 
@@ -286,24 +296,26 @@ mod tests {
         let mut gate = gate(1000, 1000, None, start);
         let piece = line("stderr", 'P', &"x".repeat(600));
         let end = line("stderr", 'F', "end");
-        assert_eq!(gate.decide(&piece, 0, start, 0), Verdict::Keep);
+        assert_eq!(gate.decide(&piece, 0, start), Verdict::Keep);
         // It has begun, and has to end before anything else of its stream.
-        let Verdict::Replace(ours) = gate.decide(&piece, 0, start, 0) else { panic!() };
-        assert!(text(&ours).ends_with(" stderr F \n"), "{}", text(&ours));
+        let Verdict::Replace(ours) = gate.decide(&piece, 0, start) else { panic!() };
+        let cut = "stderr F [hull: the rest of this line is dropped]\n";
+        // At the time of the lines around it.
+        assert_eq!(text(&ours), format!("2016-10-06T00:17:09.669794202Z {cut}"));
         // There would be room by now, but not for half a line.
         let late = start + Duration::from_secs(60);
-        assert_eq!(gate.decide(&end, 0, late, 0), Verdict::Drop);
+        assert_eq!(gate.decide(&end, 0, late), Verdict::Drop);
         assert_eq!(gate.total(), Dropped { bytes: 604, lines: 1 });
-        assert!(matches!(gate.decide(&end, 0, late, 0), Verdict::KeepAfter(_)));
+        assert!(matches!(gate.decide(&end, 0, late), Verdict::KeepAfter(_)));
     }
 
     #[test]
     fn a_notice_never_becomes_the_rest_of_a_line() {
         let start = Instant::now();
         let mut gate = gate(1000, 1000, None, start);
-        assert_eq!(gate.decide(&line("stderr", 'P', "begun"), 0, start, 0), Verdict::Keep);
+        assert_eq!(gate.decide(&line("stderr", 'P', "begun"), 0, start), Verdict::Keep);
         let long = line("stdout", 'F', &"x".repeat(2000));
-        assert_eq!(gate.decide(&long, 0, start, 0), Verdict::Drop);
+        assert_eq!(gate.decide(&long, 0, start), Verdict::Drop);
         let ours = text(&gate.finish(0));
         assert!(ours.contains(" stdout F [hull: dropped 2001 bytes"), "{ours}");
     }
@@ -313,11 +325,11 @@ mod tests {
         let now = Instant::now();
         let mut gate = Gate::new(None, Some(500)).unwrap();
         let one = line("stdout", 'F', "one");
-        assert_eq!(gate.decide(&one, 456, now, 0), Verdict::Keep);
-        let Verdict::Replace(ours) = gate.decide(&one, 457, now, 0) else { panic!() };
+        assert_eq!(gate.decide(&one, 456, now), Verdict::Keep);
+        let Verdict::Replace(ours) = gate.decide(&one, 457, now) else { panic!() };
         assert!(text(&ours).contains("limit of 500 bytes; what follows is dropped]"));
-        assert_eq!(gate.decide(&one, 600, now, 0), Verdict::Drop);
-        let Verdict::KeepAfter(ours) = gate.decide(&one, 0, now, 0) else { panic!() };
+        assert_eq!(gate.decide(&one, 600, now), Verdict::Drop);
+        let Verdict::KeepAfter(ours) = gate.decide(&one, 0, now) else { panic!() };
         assert!(text(&ours).contains("dropped 8 bytes of output in 2 lines"), "{}", text(&ours));
     }
 }

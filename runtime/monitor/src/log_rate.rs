@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// The longest burst that is kept account of.
 const BURST_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a stream waits at least, unless the burst is whole before.
+const WAIT_STEP: Duration = Duration::from_millis(50);
 
 /// A limit on the rate of a log.
 #[derive(Debug)]
@@ -45,10 +47,27 @@ impl Rate {
         self.paid = from.checked_add(self.cost(bytes)).unwrap_or(from);
     }
 
-    /// When the log is within its burst again, if it is not.
-    pub(crate) fn wait_until(&self, now: Instant) -> Option<Instant> {
-        let over = self.owed(now).checked_sub(self.burst).filter(|over| !over.is_zero())?;
-        now.checked_add(over)
+    /// How many bytes are within the burst, if that is `least` or more; else the time at which it is worth to look
+    /// again. `least` is bounded by the burst, so that time comes.
+    pub(crate) fn room(&self, least: usize, now: Instant) -> Result<usize, Instant> {
+        let free = self.burst.saturating_sub(self.owed(now));
+        let needed = self.cost(least).min(self.burst);
+        let Some(missing) = needed.checked_sub(free).filter(|missing| !missing.is_zero()) else {
+            let bytes = free.as_nanos() * u128::from(self.bytes_per_s) / 1_000_000_000;
+            return Ok(usize::try_from(bytes).unwrap_or(usize::MAX));
+        };
+        // Not for every few bytes: what collects in a while is read at once.
+        let wait = missing.saturating_add(WAIT_STEP).min(self.burst.saturating_sub(free));
+        Err(now.checked_add(wait.max(missing)).unwrap_or(now))
+    }
+
+    /// Has the whole burst again.
+    pub(crate) fn refill(&mut self, now: Instant) {
+        self.paid = now;
+    }
+
+    pub(crate) fn bytes_per_s(&self) -> u64 {
+        self.bytes_per_s
     }
 
     fn owed(&self, now: Instant) -> Duration {
@@ -110,13 +129,22 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_waits_for_what_is_over_the_burst() {
+    fn who_waits_waits_for_the_room_that_is_needed() {
         let start = Instant::now();
         let mut of = rate(1000, 2000, start);
-        assert_eq!(of.wait_until(start), None);
-        of.charge(3500, start);
-        assert_eq!(of.wait_until(start), Some(start + Duration::from_millis(1500)));
-        assert_eq!(of.wait_until(start + Duration::from_millis(1500)), None);
+        assert_eq!(of.room(100, start), Ok(2000));
+        of.charge(1950, start);
+        let then = start + Duration::from_millis(50) + WAIT_STEP;
+        assert_eq!(of.room(100, start), Err(then));
+        assert_eq!(of.room(100, then), Ok(150));
+        // More than the burst is never free.
+        let whole = start + Duration::from_millis(1950);
+        assert_eq!(of.room(5000, start), Err(whole));
+        assert_eq!(of.room(5000, whole), Ok(2000));
+        of.charge(5000, whole);
+        assert_eq!(of.room(0, whole), Ok(0));
+        of.refill(whole);
+        assert_eq!(of.room(5000, whole), Ok(2000));
     }
 
     #[test]
@@ -125,6 +153,6 @@ mod tests {
         let mut of = rate(0, u64::MAX, start);
         of.charge(usize::MAX, start);
         of.charge(usize::MAX, start);
-        let _any = of.wait_until(start);
+        let _any = of.room(usize::MAX, start);
     }
 }

@@ -8,6 +8,7 @@
 //! ```
 
 use crate::journal::Journal;
+use crate::log_buffer::HEAD;
 use crate::log_file::LogFile;
 use crate::log_gate::{Excess, Gate, Verdict};
 use crate::log_rate::Rate;
@@ -20,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// How often a loss is reported at most: there may be one with every line.
 pub(crate) const NEWS_EVERY: Duration = Duration::from_secs(10);
+/// A stream that waits for its rate waits until so much of it may be read.
+const READ_BYTES_MIN: usize = 64;
 
 /// The rules of one log, and what they did so far.
 #[derive(Debug)]
@@ -83,13 +86,12 @@ impl Rules {
             pace.charge(text.len(), now);
         }
         let Some(mut gate) = self.gate.take() else { return self.put(file, text) };
-        let at_ns = now_ns();
         // The lines since `begin` are kept, and not written yet.
         let (mut begin, mut at) = (0, 0);
         for line in text.split_inclusive(|byte| *byte == b'\n') {
             let end = at + line.len();
             let size = self.size.saturating_add(length(&text[begin..at]));
-            match gate.decide(line, size, now, at_ns) {
+            match gate.decide(line, size, now) {
                 Verdict::Keep => {}
                 Verdict::KeepAfter(ours) => {
                     self.put(file, &text[begin..at]);
@@ -142,9 +144,25 @@ impl Rules {
         }
     }
 
-    /// Until when no output is read, for its rate.
-    pub(crate) fn wait_until(&self, now: Instant) -> Option<Instant> {
-        self.pace.as_ref()?.wait_until(now)
+    /// How much output may be read of a stream that has `rest` bytes of a line already, so that its log stays within
+    /// the rate whatever the output is; or until when none is read.
+    pub(crate) fn room(&self, rest: usize, now: Instant) -> Result<usize, Instant> {
+        let Some(pace) = &self.pace else { return Ok(usize::MAX) };
+        // The rest of a line may end with the next byte, and every byte may be an empty line.
+        let first = rest + HEAD + 1;
+        let room = pace.room(first + READ_BYTES_MIN * (HEAD + 1), now)?;
+        Ok((room.saturating_sub(first) / (HEAD + 1)).max(1))
+    }
+
+    /// The processes are gone, so nobody can wait: what they left passes as far as a burst, and the rest is dropped.
+    pub(crate) fn stop_waiting(&mut self) {
+        let Some(mut rate) = self.pace.take() else { return };
+        rate.refill(Instant::now());
+        let excess = Excess { bytes_per_s: rate.bytes_per_s(), rate };
+        match &mut self.gate {
+            Some(gate) => gate.set_excess(excess),
+            None => self.gate = Gate::new(Some(excess), None),
+        }
     }
 
     fn dropped(&self) -> LogDropped {
