@@ -184,6 +184,16 @@ fn an_address_that_is_a_name_is_refused_with_what_is_expected() {
 }
 
 #[test]
+fn what_is_not_a_file_is_refused_with_advice_and_the_null_device_is_empty() {
+    let (_dir, main) = written(&[("config.toml", "")]);
+    fs::remove_file(&main).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &main).unwrap();
+    let err = load(Some(&main), &[]).unwrap_err();
+    assert!(err.hint().is_some_and(|hint| hint.contains("at most 1 MiB")), "{err:?}");
+    load(Some(Path::new("/dev/null")), &[]).unwrap();
+}
+
+#[test]
 fn names_that_begin_with_a_dot_are_not_drop_in_files() {
     let (_dir, main) = written(&[
         ("config.toml", ""),

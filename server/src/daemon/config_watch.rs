@@ -219,7 +219,7 @@ fn add_path(to: &mut Directories, path: &Path) -> PathBuf {
                     Ok(target) => {
                         links += 1;
                         add(&next);
-                        for part in parts(&target).collect::<Vec<_>>().into_iter().rev() {
+                        for part in parts(&target).rev() {
                             rest.push_front(part);
                         }
                     }
@@ -237,7 +237,7 @@ fn add_path(to: &mut Directories, path: &Path) -> PathBuf {
     at
 }
 
-fn parts(path: &Path) -> impl Iterator<Item = PathBuf> {
+fn parts(path: &Path) -> impl DoubleEndedIterator<Item = PathBuf> {
     path.components().map(|part| PathBuf::from(part.as_os_str()))
 }
 
