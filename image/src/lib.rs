@@ -40,7 +40,9 @@ pub use layer::progress::WaitReason;
 pub use limits::Limits;
 pub use reference::Reference;
 pub use registry::{BreakerStates, HostFigures, PullFigures};
-pub use store::{Measure, Progress, ProgressState, Rootfs, Spool, Store, check_quotas};
+pub use store::{
+    Measure, NewSettings, Progress, ProgressState, Rootfs, Spool, Store, check_quotas,
+};
 pub use types::{
     Config, DiskCapacity, FsUsage, Image, Imported, Imports, LayerQuota, Left, Platform, Problem,
     Registry, Remote, Verified,

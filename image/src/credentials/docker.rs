@@ -10,7 +10,7 @@ use crate::fs::files;
 use crate::reference::host::{bare, normal_or_lower};
 use data_encoding::BASE64;
 use serde_json::{Map, Value, json};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -100,9 +100,9 @@ fn auths(file: &mut Map<String, Value>) -> Result<&mut Map<String, Value>, Strin
 }
 
 fn read(path: &Path) -> Result<Map<String, Value>, String> {
-    let bytes = match files::read_following(path, super::FILE_BYTES_MAX) {
+    let bytes = match hull_sys::files::read(path, super::FILE_BYTES_MAX) {
         Ok(bytes) => bytes,
-        Err(err) if err.is_not_found() => return Ok(Map::new()),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Map::new()),
         Err(err) => return Err(err.to_string()),
     };
     // The message of serde may quote the text, and with it a secret: report only the position.

@@ -16,11 +16,11 @@ pub mod docker;
 mod helper;
 
 use crate::error::Cause;
-use crate::fs::files;
 use crate::reference::host::{bare, normal_or_lower};
 use auth::Auth;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -62,9 +62,9 @@ pub(crate) async fn find(path: &Path, host: &str) -> Result<Option<Auth>, Cause>
         from: path.display().to_string(),
         why,
     };
-    let bytes = match files::read_following(path, FILE_BYTES_MAX) {
+    let bytes = match hull_sys::files::read(path, FILE_BYTES_MAX) {
         Ok(bytes) => bytes,
-        Err(err) if err.is_not_found() => return Ok(None),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(err) => return Err(failed(err.to_string())),
     };
     // The message of serde may quote the text, and with it a secret: report only the position.

@@ -196,7 +196,7 @@ pub enum Cause {
         /// The path of the file or directory.
         path: PathBuf,
         /// The underlying error.
-        source: sys::Error,
+        source: std::sync::Arc<std::io::Error>,
     },
     /// The settings of a registry are invalid.
     #[error("understand {}: {}", path.display(), shown(why, REASON_MAX))]

@@ -8,7 +8,6 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -72,19 +71,6 @@ pub(crate) fn open_file(path: &Path) -> Result<File> {
         return Err(Error::new(Errno::INVAL, format!("{}: not a regular file", failed())));
     }
     Ok(file.into())
-}
-
-/// Reads a file of the operator's, which may be a link, of at most `max` bytes.
-pub(crate) fn read_following(path: &Path, max: u64) -> Result<Vec<u8>> {
-    let failed = || format!("read({})", path.display());
-    let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(Error::of(|| format!("open({})", path.display())))?;
-    let mut bytes = Vec::new();
-    File::from(file).take(max + 1).read_to_end(&mut bytes).map_err(Error::of_io(failed))?;
-    if bytes.len() as u64 > max {
-        return Err(Error::new(Errno::FBIG, failed()));
-    }
-    Ok(bytes)
 }
 
 /// Makes a file that is not there yet.

@@ -17,7 +17,6 @@
 
 use crate::digest::Digest;
 use crate::error::Cause;
-use crate::fs::files;
 use crate::manifest::{self, Descriptor};
 use crate::registry::Session;
 use data_encoding::BASE64;
@@ -41,7 +40,7 @@ const P256: &[u8] = &[
 const ED: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// A public key whose signatures are accepted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Key {
     P256(Vec<u8>),
     Ed25519(Vec<u8>),
@@ -51,7 +50,7 @@ impl Key {
     /// Reads a public key; what is wrong is said in words.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
         let wrong = |why: &str| format!("key {}: {why}", path.display());
-        let pem = files::read_following(path, KEY_FILE_BYTES_MAX)
+        let pem = hull_sys::files::read(path, KEY_FILE_BYTES_MAX)
             .map_err(|err| wrong(&err.to_string()))?;
         Self::parse(&pem)
             .ok_or_else(|| wrong("it is not a public key in PEM (ECDSA on P-256, or Ed25519)"))

@@ -21,7 +21,6 @@ mod cosign;
 pub(crate) use cosign::signed;
 
 use crate::error::{Cause, Error};
-use crate::fs::files;
 use crate::reference::Reference;
 use crate::reference::host::{is_this_machine, port_of};
 use cosign::Key;
@@ -33,7 +32,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 const THIS_MACHINE: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// The rule for a repository.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// Every image is accepted.
     Accept,
@@ -54,7 +53,7 @@ impl Rule {
 }
 
 /// The content of the policy file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Policy {
     pub(crate) path: PathBuf,
     default: Rule,
@@ -62,7 +61,7 @@ pub(crate) struct Policy {
     repositories: Vec<(Pattern, Rule)>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Pattern {
     /// `host/repository`.
     Is(String),
@@ -138,7 +137,7 @@ impl Policy {
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |why: String| Error::Policy { path: path.to_owned(), why };
         let bytes =
-            files::read_following(path, FILE_BYTES_MAX).map_err(|err| wrong(err.to_string()))?;
+            hull_sys::files::read(path, FILE_BYTES_MAX).map_err(|err| wrong(err.to_string()))?;
         let text = std::str::from_utf8(&bytes).map_err(|err| wrong(err.to_string()))?;
         Self::parse(text, path).map_err(wrong)
     }

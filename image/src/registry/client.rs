@@ -9,7 +9,6 @@ use super::failure::innermost_message;
 use super::hosts::Trust;
 use super::tls::{self, NOT_A_CLIENT_CERTIFICATE, wrong};
 use crate::error::Cause;
-use crate::fs::files;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect;
 use std::os::unix::fs::MetadataExt as _;
@@ -90,8 +89,8 @@ pub(super) fn build(key: &Key) -> Result<reqwest::Client, Cause> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Cause> {
-    files::read_following(path, PEM_FILE_BYTES_MAX)
-        .map_err(|source| Cause::CaFile { path: path.to_owned(), source })
+    hull_sys::files::read(path, PEM_FILE_BYTES_MAX)
+        .map_err(|err| Cause::CaFile { path: path.to_owned(), source: Arc::new(err) })
 }
 
 /// The system's resolver, with a warning when it is slow.

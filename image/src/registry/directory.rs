@@ -16,6 +16,7 @@ use super::hosts::{self, Host, Trust};
 use crate::error::Cause;
 use crate::fs::files;
 use crate::reference::host;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The settings for `host`, if the directory has any. `server` is its own address.
@@ -24,13 +25,13 @@ pub(super) fn find(root: &Path, host: &str, server: &str) -> Result<Option<Vec<H
         let directory = root.join(name);
         let path = directory.join("hosts.toml");
         let failed = |why: String| Cause::HostsFile { path: path.clone(), why };
-        match files::read_following(&path, hosts::FILE_BYTES_MAX) {
+        match hull_sys::files::read(&path, hosts::FILE_BYTES_MAX) {
             Ok(bytes) => {
                 let text =
                     String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8 text".into()))?;
                 return hosts::parse(&text, server, &directory).map(Some).map_err(failed);
             }
-            Err(err) if err.is_not_found() => {}
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
             Err(err) => return Err(failed(err.to_string())),
         }
         match files::names(&directory) {

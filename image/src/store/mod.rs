@@ -40,6 +40,7 @@ mod spool;
 pub use progress::{Progress, ProgressState};
 pub use quotas::check_quotas;
 pub use rootfs::{Measure, Rootfs};
+pub use settings::NewSettings;
 pub use spool::Spool;
 
 use crate::credentials::auth::Auth;
@@ -108,13 +109,17 @@ impl Store {
         Ok((Self { parts: Arc::new(parts) }, problems))
     }
 
+    /// Reads what changed settings name, such as the policy. Changes nothing. Blocks.
+    pub fn read_settings(&self, config: &Config) -> Result<NewSettings, Error> {
+        NewSettings::read(config, &self.parts.settings.current())
+    }
+
     /// Takes over changed settings, except the directory. They concern the pulls and imports that begin from now on;
-    /// which images are pinned changes at once. If the policy cannot be read, nothing changes. Blocks.
-    pub fn configure(&self, config: &Config) -> Result<(), Error> {
-        let settings = Settings::of(config, Some(&self.parts.settings.current()))?;
+    /// which images are pinned changes at once.
+    pub fn configure(&self, new: NewSettings) {
+        let NewSettings { settings, pinned, .. } = new;
         self.parts.settings.replace(settings);
-        self.parts.index.lock().set_pinned(settings::pinned(config));
-        Ok(())
+        self.parts.index.lock().set_pinned(pinned);
     }
 
     /// Whether images and containers can be added: the file system may be read-only, from the start

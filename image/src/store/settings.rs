@@ -52,6 +52,32 @@ impl Settings {
     }
 }
 
+/// Settings that have been read and are not in force yet.
+#[derive(Debug)]
+pub struct NewSettings {
+    pub(super) settings: Settings,
+    pub(super) pinned: BTreeSet<String>,
+    is_policy_edited: bool,
+}
+
+impl NewSettings {
+    pub(super) fn read(config: &Config, before: &Settings) -> Result<Self, Error> {
+        let settings = Settings::of(config, Some(before))?;
+        let of_policy = (before.policy.as_ref(), settings.policy.as_ref());
+        let is_policy_edited = matches!(
+            of_policy,
+            (Some(old), Some(new)) if old.path == new.path && old != new
+        );
+        Ok(Self { settings, pinned: pinned(config), is_policy_edited })
+    }
+
+    /// Whether the policy file is the one that was in force when they were read, and has other rules or keys now.
+    #[must_use]
+    pub fn is_policy_edited(&self) -> bool {
+        self.is_policy_edited
+    }
+}
+
 /// The settings in force, shared by the parts of a store.
 #[derive(Debug, Clone)]
 pub(super) struct LiveSettings(Arc<RwLock<Arc<Settings>>>);

@@ -249,20 +249,11 @@ fn bool_field(object: &Map<String, Value>, key: &str) -> Result<bool, String> {
 }
 
 fn text_of(file: &Path) -> Result<String, String> {
-    let of = match fs::metadata(file) {
-        Err(err) if file.is_symlink() => return Err(format!("where its link leads: {err}")),
-        other => other.map_err(|err| err.to_string())?,
-    };
-    // A read of a pipe waits.
-    if !of.is_file() {
-        let kind = if of.is_dir() { "a directory" } else { "a pipe, socket or device" };
-        return Err(format!("it is {kind}, not a file"));
-    }
-    let length = of.len();
-    if length > FILE_BYTES_MAX {
-        return Err(format!("it has {length} bytes, more than {FILE_BYTES_MAX}"));
-    }
-    fs::read_to_string(file).map_err(|err| err.to_string())
+    let bytes = hull_sys::files::read(file, FILE_BYTES_MAX).map_err(|err| {
+        let is_broken_link = err.kind() == io::ErrorKind::NotFound && file.is_symlink();
+        if is_broken_link { format!("where its link leads: {err}") } else { err.to_string() }
+    })?;
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
 }
 
 /// The entries with these extensions, in name order; none if the directory does not exist. Entries that are not files
@@ -360,10 +351,7 @@ mod tests {
         let found = read(dir.path()).unwrap();
         let bad: Vec<_> = found.bad.iter().map(|of| of.why.clone()).collect();
         assert!(bad[0].contains("its link leads: No such file"), "{bad:?}");
-        assert_eq!(
-            bad[1..],
-            ["it is a directory, not a file", "it is a pipe, socket or device, not a file"]
-        );
+        assert_eq!(bad[1..], ["it is not a regular file", "it is not a regular file"]);
         let before = fingerprint(dir.path()).unwrap();
         fs::write(at("elsewhere"), named("late")).unwrap();
         assert_ne!(fingerprint(dir.path()).unwrap(), before);

@@ -134,7 +134,7 @@ fn what_is_too_long_or_not_a_file_is_set_aside_and_the_others_are_loaded() {
     let why: BTreeMap<&str, &str> = (loaded.set_aside.iter())
         .map(|bad| (bad.path.file_name().unwrap().to_str().unwrap(), bad.why.as_str()))
         .collect();
-    assert_eq!(why["long.bad"], "it cannot be read: it has more than 1024 bytes");
+    assert_eq!(why["long.bad"], "it cannot be read: it is larger than 1024 bytes");
     assert_eq!(why["directory.bad"], "it cannot be read: it is not a regular file");
     assert_eq!(why["fifo.bad"], "it cannot be read: it is not a regular file");
     assert_eq!(why["renamed.bad"], "it is the record of another");

@@ -2,13 +2,13 @@
 //! Parses the values of flags. Pure.
 
 use super::error::{Error, Result};
-use crate::config::{Size, decimal};
+use crate::config::{LAYER_MIN, Size, decimal};
 use hull_plan::accounts::{Account, UserSpec};
 use hull_proto::cri as api;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-fn bad(flag: &'static str, value: &str, why: impl Into<String>) -> Error {
+pub(super) fn bad(flag: &'static str, value: &str, why: impl Into<String>) -> Error {
     Error::BadFlag { flag, value: value.to_owned(), why: why.into() }
 }
 
@@ -80,7 +80,12 @@ pub(crate) fn layer_size(options: &[String]) -> Result<Option<String>> {
         let text = option.strip_prefix("size=").ok_or_else(|| {
             bad("--storage-opt", option, "it is not size=SIZE, the only option that Hull has")
         })?;
-        found = Some(size("--storage-opt", text)?.to_string());
+        let size = Size::parse(text).map_err(|why| bad("--storage-opt", option, why))?;
+        if size < LAYER_MIN {
+            let why = format!("it must be at least {LAYER_MIN}");
+            return Err(bad("--storage-opt", option, why));
+        }
+        found = Some(size.bytes().to_string());
     }
     Ok(found)
 }
@@ -158,7 +163,7 @@ pub(crate) fn time(flag: &'static str, text: &str, now_ns: i64) -> Result<i64> {
     if let Ok(seconds) = text.parse::<i64>() {
         return seconds.checked_mul(NANOS).ok_or_else(|| bad(flag, text, "it is too large"));
     }
-    duration_ns(text).map(|before| now_ns.saturating_sub(before)).ok_or_else(|| {
+    duration_ns(text).map(|before| now_ns.saturating_sub(before)).map_err(|_| {
         bad(
             flag,
             text,
@@ -169,17 +174,21 @@ pub(crate) fn time(flag: &'static str, text: &str, now_ns: i64) -> Result<i64> {
 
 /// Parses a duration that is more than 0, as in `10m` or `1h30m`.
 pub(crate) fn duration(flag: &'static str, text: &str) -> Result<Duration> {
-    let nanos = duration_ns(text).and_then(|nanos| u64::try_from(nanos).ok()).filter(|of| *of > 0);
-    nanos
-        .map(Duration::from_nanos)
-        .ok_or_else(|| bad(flag, text, "it is not a duration such as 10m or 1h30m"))
+    let nanos = duration_ns(text).map_err(|why| bad(flag, text, why))?;
+    match u64::try_from(nanos) {
+        Ok(1..) => Ok(Duration::from_nanos(nanos.unsigned_abs())),
+        Ok(0) | Err(_) => Err(bad(flag, text, "it must be more than 0")),
+    }
 }
 
-/// A duration of numbers with the units h, m, s and ms, in nanoseconds.
-fn duration_ns(text: &str) -> Option<i64> {
+/// A duration of numbers with the units d, h, m, s and ms, in nanoseconds. The error is a sentence without its subject.
+fn duration_ns(text: &str) -> Result<i64, &'static str> {
+    const MALFORMED: &str = "it is not a duration such as 10m or 1h30m";
+    const LONG: &str = "it is too long: the longest is 106751d";
     let (mut total, mut rest) = (0_i64, text);
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let digits =
+            rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0).ok_or(MALFORMED)?;
         let (number, after) = rest.split_at(digits);
         let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
@@ -189,12 +198,14 @@ fn duration_ns(text: &str) -> Option<i64> {
             "m" => 60_000_000_000,
             "s" => 1_000_000_000,
             "ms" => 1_000_000,
-            _ => return None,
+            _ => return Err(MALFORMED),
         };
-        total = total.checked_add(number.parse::<i64>().ok()?.checked_mul(scale)?)?;
+        // Of digits alone: one that is not a number is too large.
+        let number = number.parse::<i64>().ok().and_then(|number| number.checked_mul(scale));
+        total = number.and_then(|number| total.checked_add(number)).ok_or(LONG)?;
         rest = after;
     }
-    (!text.is_empty()).then_some(total)
+    if text.is_empty() { Err(MALFORMED) } else { Ok(total) }
 }
 
 /// The period of CPU quotas, in microseconds.
@@ -292,8 +303,36 @@ mod tests {
         let of = |text: &str| layer_size(&[text.to_owned()]);
         assert_eq!(layer_size(&[]).unwrap(), None);
         assert_eq!(of("size=1g").unwrap().as_deref(), Some("1073741824"));
-        for bad in ["1g", "size=", "size=fast", "mode=1"] {
-            of(bad).unwrap_err();
+        for (bad, why) in [
+            ("1g", "not size=SIZE"),
+            ("size=", "not a size such as 64m"),
+            ("size=fast", "not a size such as 64m"),
+            ("size=-1", "it is less than 0"),
+            ("size=0", "it must be more than 0"),
+            ("size=1k", "it must be at least 1m"),
+            ("size=1x", "its unit is none of"),
+            ("mode=1", "not size=SIZE"),
+        ] {
+            let said = of(bad).unwrap_err().to_string();
+            assert!(said.contains(why), "{bad}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_duration_that_cannot_be_used_says_why() {
+        assert_eq!(duration("--for", "1h30m").unwrap(), Duration::from_secs(5400));
+        for (text, why) in [
+            ("0s", "more than 0"),
+            ("0", "not a duration"),
+            ("s", "not a duration"),
+            ("", "not a duration"),
+            ("5x", "not a duration"),
+            ("200000d", "too long"),
+            ("99999999999999999999s", "too long"),
+            ("106751d99999h", "too long"),
+        ] {
+            let said = duration("--for", text).unwrap_err().to_string();
+            assert!(said.contains(why), "{text}: {said}");
         }
     }
 

@@ -72,13 +72,22 @@ pub(crate) async fn config(
 /// Has the daemon read its files again, and prints what differed.
 pub(crate) async fn reload(mut client: Client, list: &ListArgs) -> Result<()> {
     let found = client.admin.reload(admin::ReloadRequest { dry_run: false }).await?.into_inner();
-    print(&RELOADED, &found.changes, "nothing has changed\n", list)?;
+    let same = if found.policy_edited {
+        "no setting has changed; the image policy has other rules, which are in force\n"
+    } else {
+        "nothing has changed\n"
+    };
+    print(&RELOADED, &found.changes, same, list)?;
+    if found.policy_edited && !found.changes.is_empty() {
+        output::to_stderr("the image policy has other rules, which are in force\n");
+    }
     let waiting = found.changes.iter().filter(|of| !of.at_once).map(|of| of.key.as_str());
     let waiting: Vec<&str> = waiting.collect();
     if !waiting.is_empty() {
         output::to_stderr(&format!(
-            "warning: {} needs a restart of the daemon: `systemctl restart hull`; pods run on meanwhile\n",
-            waiting.join(", ")
+            "warning: {} {} a restart of the daemon: `systemctl restart hull`; pods run on meanwhile\n",
+            waiting.join(", "),
+            if waiting.len() == 1 { "needs" } else { "need" }
         ));
     }
     Ok(())
@@ -111,6 +120,11 @@ fn change_row(of: &admin::SettingChange) -> Row {
 
 /// Shows or changes the level of the daemon's log.
 pub(crate) async fn log_level(mut client: Client, args: &LogLevel) -> Result<()> {
+    if args.reset && args.time.is_some() {
+        let why =
+            "`--reset` goes back to the configured level at once, so there is no time to wait";
+        return Err(parse::bad("--for", args.time.as_deref().unwrap_or_default(), why));
+    }
     let time = args.time.as_ref().map(|text| parse::duration("--for", text)).transpose()?;
     let time_ms = time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     let request = admin::LogLevelRequest {

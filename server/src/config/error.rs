@@ -58,6 +58,9 @@ impl Error {
                 "write its settings below a line `[{section}]`; `hull config default` shows them"
             )),
             Self::BadSetting { .. } => Some("for example --set network.mtu=1450".into()),
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
+                Some("a configuration file is a regular file of UTF-8 text, of at most 1 MiB, or a link to one".into())
+            }
             Self::Read { .. } | Self::List { .. } => None,
         }
     }

@@ -12,15 +12,20 @@ use super::settings::Config;
 use super::validate::{self, validate};
 use serde::Deserialize as _;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Where the configuration is read from when no file is named.
 const FILE: &str = "/etc/hull/config.toml";
+
+/// Largest file of the configuration, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The merged configuration.
 #[derive(Debug)]
@@ -87,20 +92,32 @@ impl Loaded {
 pub(crate) fn load(path: Option<&Path>, set: &[String]) -> Result<Loaded, Error> {
     let file = path.unwrap_or(Path::new(FILE));
     let mut merged = Merged::default();
-    match fs::read_to_string(file) {
+    match read(file) {
         Ok(text) => merged.add(&text, |line| Origin::File { path: file.to_owned(), line })?,
         Err(err) if err.kind() == io::ErrorKind::NotFound && path.is_none() => {}
         Err(source) => return Err(Error::Read { path: file.to_owned(), source }),
     }
     for path in drop_ins(file)? {
-        let text = fs::read_to_string(&path)
-            .map_err(|source| Error::Read { path: path.clone(), source })?;
+        let text = read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
         merged.add(&text, |line| Origin::File { path: path.clone(), line })?;
     }
     for setting in set {
         merged.add(&as_toml(setting)?, |_| Origin::Flag)?;
     }
     merged.finish(Source { named: path.map(Path::to_owned), set: set.to_vec() })
+}
+
+/// The text of a file, which is regular and not large.
+fn read(path: &Path) -> io::Result<String> {
+    let bytes = hull_sys::files::read(path, FILE_BYTES_MAX)?;
+    String::from_utf8(bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
+}
+
+/// Whether a name is that of a drop-in file: as `*.toml` in a shell, without those that begin with a dot.
+pub(crate) fn is_drop_in(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    name.ends_with(b".toml") && !name.starts_with(b".")
 }
 
 /// The directory of the drop-in files of `file`.
@@ -111,7 +128,7 @@ fn drop_in_dir(file: &Path) -> PathBuf {
 }
 
 /// `<file>.d/*.toml`, by name.
-fn drop_ins(file: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(crate) fn drop_ins(file: &Path) -> Result<Vec<PathBuf>, Error> {
     let directory = drop_in_dir(file);
     let failed = |source| Error::List { path: directory.clone(), source };
     let entries = match fs::read_dir(&directory) {
@@ -121,9 +138,9 @@ fn drop_ins(file: &Path) -> Result<Vec<PathBuf>, Error> {
     };
     let mut paths = Vec::new();
     for entry in entries {
-        let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            paths.push(path);
+        let entry = entry.map_err(failed)?;
+        if is_drop_in(&entry.file_name()) {
+            paths.push(entry.path());
         }
     }
     paths.sort();
@@ -269,6 +286,10 @@ fn of_value(err: &toml::de::Error, found: &[Leaf<'_>]) -> Option<(String, usize,
     let message = err.message();
     let why = if message.starts_with("invalid value: integer") {
         format!("it is {}, which is too large", described(leaf.value.get_ref()))
+    } else if message.starts_with("invalid socket address") {
+        let example = example(&leaf.key);
+        let found = described(leaf.value.get_ref());
+        format!("it is {found}, and must be an IP address and a port, as in {example}")
     } else if let Some(variant) = message.strip_prefix("unknown variant ") {
         format!("it is {}", variant.replacen(", expected ", ", and must be ", 1))
     } else {

@@ -36,7 +36,7 @@ pub(crate) use error::Error;
 #[cfg(test)]
 pub(crate) use keys::KEYS;
 pub(crate) use keys::Takes;
-pub(crate) use layers::{Loaded, Source, load};
+pub(crate) use layers::{Loaded, Source, drop_ins, is_drop_in, load};
 pub(crate) use live::LiveConfig;
 #[cfg(test)]
 pub(crate) use origin::Origin;

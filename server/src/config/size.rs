@@ -62,12 +62,20 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+const MALFORMED: &str = "it is not a size such as 64m or 1.5g";
+
 /// Parses a size in bytes. Units are powers of 1024, in any case, with or without `i` and `b`. The error is a sentence
 /// without its subject.
 pub(crate) fn parse(text: &str) -> Result<u64, &'static str> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    if text.starts_with('-') {
+        return Err("it is less than 0");
+    }
     let (number, unit) = text.split_at(digits);
+    if number.is_empty() {
+        return Err(MALFORMED);
+    }
     let unit = unit.trim_start().to_ascii_lowercase();
     let ends = ["ib", "i", "b"];
     let letter = ends.iter().find_map(|end| unit.strip_suffix(end)).unwrap_or(&unit);
@@ -77,7 +85,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, &'static str> {
         None if unit.is_empty() || unit == "b" => 1,
         None => return Err("its unit is none of k, m, g, t"),
     };
-    let bytes = decimal(number, scale).ok_or("it is not a size such as 64m or 1.5g")?;
+    let bytes = decimal(number, scale).ok_or(MALFORMED)?;
     // TOML and CRI have 64 bits with a sign.
     i64::try_from(bytes).ok().and_then(|bytes| u64::try_from(bytes).ok()).ok_or("it is too large")
 }

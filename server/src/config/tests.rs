@@ -162,6 +162,7 @@ fn a_wrong_value_names_file_and_line() {
         ("[runtime]\nshm_bytes = \"64 bananas\"\n", 2),
         ("[network]\npod_cidr = [\"10.0.0.0/24\"]\nwait_for_pod_cidr = true\n", 3),
         ("[network]\ncluster_cidrs = [\"10.244.0.0\"]\n", 2),
+        ("[runtime]\nshm_bytes = 0\n", 2),
         ("socket = \"hull.sock\"\n", 1),
         ("state_dir = \"/var/run/a/rather/deep/place\"\n", 1),
         ("[cgroup]\nparent = \"/a/../b\"\n", 2),
@@ -171,6 +172,36 @@ fn a_wrong_value_names_file_and_line() {
         let err = load(Some(&main), &[]).unwrap_err();
         assert!(err.to_string().contains(&format!("config.toml:{line}: ")), "{text}: {err}");
     }
+}
+
+#[test]
+fn an_address_that_is_a_name_is_refused_with_what_is_expected() {
+    let text = "[metrics]\naddress = \"localhost:9999\"\n";
+    let (_dir, main) = written(&[("config.toml", text)]);
+    let said = load(Some(&main), &[]).unwrap_err().to_string();
+    assert!(said.contains("config.toml:2: it is the string \"localhost:9999\""), "{said}");
+    assert!(said.contains("must be an IP address and a port, as in \""), "{said}");
+}
+
+#[test]
+fn what_is_not_a_file_is_refused_with_advice_and_the_null_device_is_empty() {
+    let (_dir, main) = written(&[("config.toml", "")]);
+    fs::remove_file(&main).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &main).unwrap();
+    let err = load(Some(&main), &[]).unwrap_err();
+    assert!(err.hint().is_some_and(|hint| hint.contains("at most 1 MiB")), "{err:?}");
+    load(Some(Path::new("/dev/null")), &[]).unwrap();
+}
+
+#[test]
+fn names_that_begin_with_a_dot_are_not_drop_in_files() {
+    let (_dir, main) = written(&[
+        ("config.toml", ""),
+        ("config.toml.d/.hidden.toml", "nonsense"),
+        ("config.toml.d/.toml", "nonsense"),
+        ("config.toml.d/a.toml", "[network]\nmtu = 1400\n"),
+    ]);
+    assert_eq!(load(Some(&main), &[]).unwrap().config.network.mtu, Some(1400));
 }
 
 #[test]

@@ -96,6 +96,7 @@ fn runtime(runtime: &Runtime) -> Result<(), Invalid> {
         let why = format!("{size} is less than {LAYER_MIN}");
         return Err(("runtime.writable_layer_size", why));
     }
+    positive("runtime.shm_bytes", runtime.shm_bytes)?;
     positive("runtime.exec_syncs_max", runtime.exec_syncs_max as u64)?;
     positive("runtime.launch_timeout_s", runtime.launch_timeout_s)
 }

@@ -110,4 +110,11 @@ mod tests {
             assert!(refused.contains(ANNOTATION), "{refused}");
         }
     }
+
+    #[test]
+    fn a_node_without_quotas_names_the_option_and_the_annotation() {
+        let refused = Error::NoQuotas { directory: "/var/lib/hull".into(), why: "none".into() };
+        let hint = refused.hint().unwrap();
+        assert!(hint.contains("--storage-opt") && hint.contains(ANNOTATION), "{hint}");
+    }
 }

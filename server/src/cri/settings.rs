@@ -5,7 +5,7 @@ use super::status;
 use crate::config::log_filter::Filter;
 use crate::config::{Change, Takes};
 use crate::node::Node;
-use crate::node::reload;
+use crate::node::reload::{self, Reloaded};
 use hull_proto::admin as api;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use std::sync::Arc;
@@ -17,10 +17,15 @@ pub(super) async fn reload(
     node: &Arc<Node>,
     request: api::ReloadRequest,
 ) -> Result<api::ReloadResponse, Status> {
-    let changes =
-        if request.dry_run { reload::differences(node).await } else { reload::reload(node).await };
-    let changes = changes.map_err(|err| status::of_reload(&err))?;
-    Ok(api::ReloadResponse { changes: changes.into_iter().map(change).collect() })
+    let found = if request.dry_run {
+        let changes = reload::differences(node).await;
+        changes.map(|changes| Reloaded { changes, is_policy_edited: false })
+    } else {
+        reload::reload(node).await
+    };
+    let Reloaded { changes, is_policy_edited } = found.map_err(|err| status::of_reload(&err))?;
+    let changes = changes.into_iter().map(change).collect();
+    Ok(api::ReloadResponse { changes, policy_edited: is_policy_edited })
 }
 
 fn change(of: Change) -> api::SettingChange {

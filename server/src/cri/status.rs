@@ -123,6 +123,7 @@ pub(crate) fn of_reload(error: &reload::Error) -> Status {
         reload::Error::Config { .. } => Code::InvalidArgument,
         reload::Error::Merge => Code::FailedPrecondition,
         reload::Error::Images { source } => image_code(source),
+        reload::Error::Hangs => Code::Unavailable,
     };
     plain(code, &message(error, error.hint()))
 }

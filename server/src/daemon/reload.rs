@@ -10,7 +10,7 @@ use super::signals::{Request, Signals};
 use crate::config::Takes;
 use crate::error::Chain;
 use crate::node::Node;
-use crate::node::reload::reload;
+use crate::node::reload::{Reloaded, reload};
 use std::sync::Arc;
 use tracing::{debug, error, info, warn};
 
@@ -18,7 +18,7 @@ use tracing::{debug, error, info, warn};
 pub(super) fn start(node: &Arc<Node>, mut signals: Signals, calls: CallLog) {
     let watched = Arc::clone(node);
     tokio::spawn(async move {
-        let watch = match ConfigWatch::start(&watched.config_source) {
+        let mut watch = match ConfigWatch::start(&watched.config_source) {
             Ok(watch) => watch,
             Err(err) => {
                 warn!(error = %err, hint = "use `hull reload` after changes", "the files of the configuration are not watched");
@@ -45,13 +45,19 @@ async fn read_again(node: &Arc<Node>, cause: &str) {
     let service = Service::find();
     service.say(&reloading());
     match reload(node).await {
-        Ok(changes) if changes.is_empty() => {
+        Ok(Reloaded { changes, is_policy_edited: false }) if changes.is_empty() => {
             debug!(cause, "configuration read again; it is the same");
         }
-        Ok(changes) => {
+        Ok(Reloaded { changes, is_policy_edited }) => {
             let taken = changes.iter().filter(|change| change.takes == Takes::AtOnce).count();
             let need_restart = changes.len().saturating_sub(taken);
-            info!(cause, taken_over = taken, need_restart, "configuration read again");
+            info!(
+                cause,
+                taken_over = taken,
+                need_restart,
+                policy_edited = is_policy_edited,
+                "configuration read again"
+            );
         }
         Err(err) => {
             error!(cause, error = %Chain(&err), hint = err.hint(), "configuration not taken over; nothing has changed");

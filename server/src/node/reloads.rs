@@ -2,28 +2,28 @@
 //! The turns of reloads, and what the last one said.
 
 use crate::config::Change;
-use std::sync::{Mutex, PoisonError};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The reloads of the daemon: one at a time.
 #[derive(Debug)]
 pub(crate) struct Reloads {
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
     /// The settings that were last named as waiting for a restart.
     named: Mutex<Vec<Change>>,
 }
 
 impl Default for Reloads {
     fn default() -> Self {
-        Self { turn: Semaphore::new(1), named: Mutex::default() }
+        Self { turn: Arc::new(Semaphore::new(1)), named: Mutex::default() }
     }
 }
 
 impl Reloads {
-    /// Waits for the turn of a reload, which ends with what is returned.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    /// Waits for the turn of a reload, which lasts until it is dropped.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed.
-        self.turn.acquire().await.ok()
+        Arc::clone(&self.turn).acquire_owned().await.ok()
     }
 
     /// Whether others wait for a restart than those that were named.

@@ -8,7 +8,7 @@ use super::super::error::{Error, Result};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat2};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
@@ -65,13 +65,11 @@ impl Root {
     /// It cannot be read, or is larger.
     pub(crate) fn bytes(&self, path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
         let Some((file, _)) = self.file(path)? else { return Ok(None) };
-        let mut bytes = Vec::new();
-        let read = file.take(max + 1).read_to_end(&mut bytes);
-        read.map_err(Error::io(format!("read {}", self.shown(path))))?;
-        if bytes.len() as u64 > max {
-            return Err(self.unusable(path, &format!("it is larger than {max} bytes")));
-        }
-        Ok(Some(bytes))
+        let bytes = hull_sys::files::read_opened(file.into(), max);
+        bytes.map(Some).map_err(|err| match err.kind() {
+            ErrorKind::InvalidData => self.unusable(path, &err.to_string()),
+            _ => Error::io(format!("read {}", self.shown(path)))(err),
+        })
     }
 
     /// The text of a configuration file; `None` if it is not there.

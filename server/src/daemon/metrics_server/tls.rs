@@ -9,9 +9,12 @@ use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
+
+/// Largest file of certificates, in bytes: all authorities of a distribution are a quarter of it.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Why TLS cannot be used. Each text reads after "cannot".
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +36,7 @@ impl Error {
     pub(crate) fn hint(&self) -> String {
         match self {
             Self::Read { source: pem::Error::Io(_), .. } => {
-                "check that the file is there, and that root can read it".into()
+                "check that the file is there, that root can read it, and that it is a regular file of at most 1 MiB".into()
             }
             Self::Read { key: "metrics.tls_key", .. } => {
                 "the file must be PEM and have one private key without a password".into()
@@ -69,11 +72,10 @@ impl Files {
     /// Reads the files. Blocks.
     pub(super) fn acceptor(&self) -> Result<TlsAcceptor, Error> {
         let own = certificates("metrics.tls_cert", &self.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|source| Error::Read {
-            key: "metrics.tls_key",
-            path: self.key.clone(),
-            source,
-        })?;
+        let of_key =
+            |source| Error::Read { key: "metrics.tls_key", path: self.key.clone(), source };
+        let key = read(&self.key).and_then(|pem| PrivateKeyDer::from_pem_slice(&pem));
+        let key = key.map_err(of_key)?;
         let mut roots = RootCertStore::empty();
         for certificate in certificates("metrics.client_ca", &self.client_ca)? {
             let added = roots.add(certificate);
@@ -95,10 +97,15 @@ impl Files {
     }
 }
 
+fn read(path: &Path) -> Result<Vec<u8>, pem::Error> {
+    hull_sys::files::read(path, FILE_BYTES_MAX).map_err(pem::Error::Io)
+}
+
 /// The certificates of a file, at least one.
 fn certificates(key: &'static str, path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
     let failed = |source| Error::Read { key, path: path.clone(), source };
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(failed)?.collect();
+    let pem = read(path).map_err(failed)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let found = found.map_err(failed)?;
     if found.is_empty() {
         return Err(Error::Empty { key, path: path.clone() });
@@ -120,6 +127,10 @@ mod tests {
         let missing = failed();
         assert!(missing.to_string().contains("`metrics.tls_cert`"), "{missing}");
         assert!(missing.hint().contains("is there"), "{}", missing.hint());
+        std::os::unix::fs::symlink("/dev/zero", path("c")).unwrap();
+        let endless = crate::error::Chain(&failed()).to_string();
+        assert!(endless.contains("it is not a regular file"), "{endless}");
+        fs::remove_file(path("c")).unwrap();
         fs::write(path("c"), "nonsense").unwrap();
         assert!(failed().to_string().contains("has no certificate"), "{}", failed());
         let broken = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
