@@ -39,7 +39,8 @@ pub use error::{Cause, Error, ErrorKind, Object, Unreachable};
 pub use layer::progress::WaitReason;
 pub use limits::Limits;
 pub use reference::Reference;
-pub use registry::{BreakerStates, HostFigures, PullFigures};
+pub use digest::sha256;
+pub use registry::{BreakerStates, HostFigures, PullFigures, check_hosts};
 pub use store::{Measure, Progress, ProgressState, Rootfs, Spool, Store, check_quotas};
 pub use types::{
     Config, DiskCapacity, FsUsage, Image, Imported, Imports, LayerQuota, Left, Platform, Problem,
