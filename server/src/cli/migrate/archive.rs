@@ -184,7 +184,7 @@ mod tests {
     }
 
     fn image(layers: Vec<Part>) -> SourceImage {
-        SourceImage { name: "a:1".into(), layers, imports: Vec::new() }
+        SourceImage { name: "a:1".into(), ids: Vec::new(), layers, imports: Vec::new() }
     }
 
     #[test]

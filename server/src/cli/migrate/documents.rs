@@ -128,9 +128,8 @@ pub(crate) fn names(all: &[String]) -> Vec<String> {
 
 /// The texts among the names of images that are neither names nor ids.
 pub(crate) fn odd_names(all: &[String]) -> impl Iterator<Item = &String> {
-    all.iter().filter(|text| {
-        !text.starts_with("sha256:") && hull_image::Reference::parse(text).is_err()
-    })
+    all.iter()
+        .filter(|text| !text.starts_with("sha256:") && hull_image::Reference::parse(text).is_err())
 }
 
 #[cfg(test)]

@@ -102,7 +102,10 @@ impl Findings {
                 if let Some(before) = self.settings.insert(key.to_owned(), setting.clone())
                     && before.value != setting.value
                 {
-                    self.lost(&before.from, format!("{} sets `{key}` too, and is taken", setting.from));
+                    self.lost(
+                        &before.from,
+                        format!("{} sets `{key}` too, and is taken", setting.from),
+                    );
                 }
             }
         }

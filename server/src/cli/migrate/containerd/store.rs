@@ -69,8 +69,7 @@ pub(super) fn images(
             pinned.extend(names.first().cloned());
         }
         let media_type = of.first().map_or("", |of| of.media_type.as_str());
-        let shown =
-            names.first().cloned().unwrap_or_else(|| hull_sys::text::shown(&digest, 128));
+        let shown = names.first().cloned().unwrap_or_else(|| hull_sys::text::shown(&digest, 128));
         let mut search = Search::new(root, place.join(BLOBS));
         match search.target(&digest)? {
             Ok(size) => {

@@ -69,7 +69,10 @@ pub(super) fn translate(root: &Root, found: &mut Findings) -> Result<()> {
                 found.set(FROM, "image.config_path", &hosts::DIRECTORY.into());
                 found.files.push(NewFile { path, text: hosts::text(registry, FROM) });
             }
-            None => found.lost(&format!("registry \"{}\"", hosts::without_account(host)), "it is not the name of a registry"),
+            None => found.lost(
+                &format!("registry \"{}\"", hosts::without_account(host)),
+                "it is not the name of a registry",
+            ),
         }
     }
     Ok(())

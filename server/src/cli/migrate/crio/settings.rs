@@ -170,7 +170,12 @@ const RULES: &[Rule] = &[
         LostIfOn("set `metrics.address`; Hull's metrics have other names: see docs/operate.md"),
     ),
     ("crio.metrics.", Same("it belongs to CRI-O's own metrics")),
-    ("crio.tracing.enable_tracing", LostIfOn("set `tracing.endpoint` and `tracing.sample_percent`; Hull's spans have other names: see docs/operate.md")),
+    (
+        "crio.tracing.enable_tracing",
+        LostIfOn(
+            "set `tracing.endpoint` and `tracing.sample_percent`; Hull's spans have other names: see docs/operate.md",
+        ),
+    ),
     ("crio.tracing.", Same("it belongs to CRI-O's own traces")),
     ("crio.stats.", Same("Hull reads usage when it is requested")),
     ("crio.nri.enable_nri", Key("nri.enable")),
@@ -199,7 +204,8 @@ pub(super) fn translate(file: &Table, found: &mut Findings) {
             let profile =
                 if value.as_bool() == Some(true) { "runtime/default" } else { "unconfined" };
             found.set(&key, "runtime.default_seccomp", &profile.into());
-        } else if key == "crio.runtime.log_size_max" && value.as_integer().is_some_and(|of| of > 0) {
+        } else if key == "crio.runtime.log_size_max" && value.as_integer().is_some_and(|of| of > 0)
+        {
             let why = "set `logs.size_max`: what exceeds it is dropped until the kubelet rotates the log, \
                        where CRI-O begins the file again";
             found.lost(&key, why);

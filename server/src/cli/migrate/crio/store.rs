@@ -288,7 +288,10 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("s/overlay-layers")).unwrap();
         let write =
             |path: &str, text: &str| std::fs::write(dir.path().join("s").join(path), text).unwrap();
-        write("overlay-images/images.json", &images.replace("sha256:ID", &id).replace("ID", &id[7..]));
+        write(
+            "overlay-images/images.json",
+            &images.replace("sha256:ID", &id).replace("ID", &id[7..]),
+        );
         write("overlay-layers/layers.json", layers);
         write("overlay-layers/top.tar-split.gz", "");
         std::fs::write(image.join(file_of(&id)), config).unwrap();
