@@ -35,11 +35,11 @@ mod view;
 
 pub use credentials::auth::Auth;
 pub use credentials::docker;
+pub use digest::sha256;
 pub use error::{Cause, Error, ErrorKind, Object, Unreachable};
 pub use layer::progress::WaitReason;
 pub use limits::Limits;
 pub use reference::Reference;
-pub use digest::sha256;
 pub use registry::{BreakerStates, HostFigures, PullFigures, check_hosts};
 pub use store::{Measure, Progress, ProgressState, Rootfs, Spool, Store, check_quotas};
 pub use types::{

@@ -185,7 +185,8 @@ default_runtime_name = "kata"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata]
 runtime_type = "io.containerd.kata.v2"
 [plugins."io.containerd.grpc.v1.cri".registry.mirrors."docker.io"]
-endpoint = ["https://mirror.example:5000", "ftp://old.example", "http://me:hunter2@m.example", "https://registry-1.docker.io"]
+endpoint = ["https://mirror.example:5000", "ftp://old.example",
+            "http://me:hunter2@m.example", "https://registry-1.docker.io"]
 [plugins."io.containerd.grpc.v1.cri".registry.configs."mirror.example:5000".tls]
 insecure_skip_verify = true
 [plugins."io.containerd.grpc.v1.cri".registry.configs."mirror.example:5000".auth]
