@@ -170,6 +170,11 @@ impl<W: Write> Write for Hashed<W> {
     }
 }
 
+/// The digest of these bytes in its written form, `sha256:…`.
+pub fn sha256(bytes: &[u8]) -> String {
+    Digest::of(bytes).as_str().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -35,11 +35,12 @@ mod view;
 
 pub use credentials::auth::Auth;
 pub use credentials::docker;
+pub use digest::sha256;
 pub use error::{Cause, Error, ErrorKind, Object, Unreachable};
 pub use layer::progress::WaitReason;
 pub use limits::Limits;
 pub use reference::Reference;
-pub use registry::{BreakerStates, HostFigures, PullFigures};
+pub use registry::{BreakerStates, HostFigures, PullFigures, check_hosts};
 pub use store::{
     Measure, NewSettings, Progress, ProgressState, Rootfs, Spool, Store, check_quotas,
 };

@@ -125,6 +125,14 @@ pub(crate) fn parse(text: &str, fallback: &str, beside: &Path) -> Result<Vec<Hos
     Ok(hosts)
 }
 
+/// Checks the text of a `hosts.toml` as a pull reads it.
+///
+/// # Errors
+/// A pull would refuse the file; the reason may contain an address of it.
+pub fn check(text: &str) -> Result<(), String> {
+    parse(text, "https://registry.invalid", Path::new("/")).map(drop)
+}
+
 fn host(address: &str, raw: RawHost, beside: &Path) -> Result<Host, String> {
     let wrong = |why: &str| format!("`{}`: {why}", address.escape_debug());
     let (resolves, pulls) = capabilities(raw.capabilities.as_deref()).map_err(|why| wrong(&why))?;

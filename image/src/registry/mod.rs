@@ -49,6 +49,7 @@ pub(crate) use clients::Clients;
 pub(crate) use counters::PullStage;
 pub use counters::{BreakerStates, HostFigures, PullFigures};
 pub(crate) use fetch::Session;
+pub use hosts::check as check_hosts;
 #[cfg(feature = "fuzz")]
 pub(crate) use hosts::parse as parse_hosts;
 

@@ -168,7 +168,7 @@ mod tests {
         assert!(matches!(waiting, Err(Error::Hangs)));
         drop(end);
         // The turn comes back with the thread's end.
-        let turn = Arc::clone(&reloads.turn).acquire_owned().await.unwrap();
+        let turn = reloads.turn().await.unwrap();
         drop(turn);
         let (_turn, done) = in_turn(&reloads, READ_MAX, || 7).await.unwrap();
         assert_eq!(done, 7);

@@ -124,7 +124,12 @@ async fn a_node_of_crio_changes_to_hull_with_its_images() {
     let words = ["migrate", "--from", "crio", "--root", &place];
     let tried = node.hull(&[&words[..], &["--dry-run"]].concat()).good();
     assert_eq!(files(&root), before, "a dry run changes a file");
-    for line in ["cgroup.driver = \"systemd\"", "crio.runtime.hooks_dir: ", "disable --now crio"] {
+    for line in [
+        "cgroup.driver = \"systemd\"",
+        "runtime.hooks_dir = [",
+        "crictl --runtime-endpoint unix:///var/run/crio/crio.sock rmp --force --all",
+        "disable --now crio",
+    ] {
         assert!(tried.contains(line), "{line}: {tried}");
     }
 
@@ -145,4 +150,40 @@ async fn a_node_of_crio_changes_to_hull_with_its_images() {
     for name in ["registry.invalid/wrong:1", "registry.invalid/pause:1"] {
         assert_eq!(cri.image_status(name).await.unwrap(), None, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_digest_that_lies_changes_nothing_and_names_of_hull_stay() {
+    let node = Node::start().await;
+    let cri = node.cri();
+    let (lying, own, other) = (marked("lying"), marked("own"), marked("other"));
+    let place = |name: &str| node.host_dir().join(name);
+    let migrate = |root: &Path| {
+        let root = root.display().to_string();
+        node.hull(&["migrate", "--from", "crio", "--only", "images", "--root", &root]).good()
+    };
+
+    let root = place("lying");
+    let mut storage = Storage::default();
+    let _ids = storage.add(&root, &lying, "registry.invalid/lying:1");
+    storage.images[0]["digest"] = Value::from(other.pack().manifest.digest());
+    storage.write(&root);
+    let said = migrate(&root);
+    assert!(said.contains("registry.invalid/lying:1: its manifest sha256:"), "{said}");
+    for name in ["registry.invalid/lying:1", &lying.pack().id()] {
+        assert_eq!(cri.image_status(name).await.unwrap(), None, "{name} is stored: {said}");
+    }
+
+    for (directory, image) in [("own", &own), ("other", &other)] {
+        let mut storage = Storage::default();
+        let _ids = storage.add(&place(directory), image, "registry.invalid/app:1");
+        storage.write(&place(directory));
+    }
+    let first = migrate(&place("own"));
+    assert!(first.contains("  registry.invalid/app:1: "), "{first}");
+    let second = migrate(&place("other"));
+    let line = format!("registry.invalid/app:1: stays the name of {}", own.pack().id());
+    assert!(second.contains(&line), "{line}: {second}");
+    let status = cri.image_status("registry.invalid/app:1").await.unwrap().unwrap();
+    assert_eq!(status.id, own.pack().id());
 }

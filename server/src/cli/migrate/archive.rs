@@ -2,6 +2,7 @@
 //! An archive of one image, made while it is read: the form in which `hull import` sends images to the daemon,
 //! which verifies every digest.
 
+use super::super::error::chain;
 use super::root::Root;
 use super::source_image::{Content, Import, Part, SourceImage};
 use super::tar_split::Reassembled;
@@ -153,7 +154,7 @@ impl Read for Exact {
 }
 
 fn file(root: &Root, path: &Path) -> io::Result<std::fs::File> {
-    let opened = root.file(path).map_err(|err| io::Error::other(err.to_string()))?;
+    let opened = root.file(path).map_err(|err| io::Error::other(chain(&err)))?;
     let missing = || io::Error::new(io::ErrorKind::NotFound, root.shown(path));
     opened.map(|(file, _)| file).ok_or_else(missing)
 }
@@ -183,7 +184,7 @@ mod tests {
     }
 
     fn image(layers: Vec<Part>) -> SourceImage {
-        SourceImage { name: "a:1".into(), layers, imports: Vec::new() }
+        SourceImage { name: "a:1".into(), ids: Vec::new(), layers, imports: Vec::new() }
     }
 
     #[test]

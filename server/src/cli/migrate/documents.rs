@@ -126,6 +126,12 @@ pub(crate) fn names(all: &[String]) -> Vec<String> {
     names
 }
 
+/// The texts among the names of images that are neither names nor ids.
+pub(crate) fn odd_names(all: &[String]) -> impl Iterator<Item = &String> {
+    all.iter()
+        .filter(|text| !text.starts_with("sha256:") && hull_image::Reference::parse(text).is_err())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,5 +166,7 @@ mod tests {
             ]
         );
         assert_eq!(names(&["garbage\n".to_owned()]), [""; 0]);
+        let odd = [all[0].clone(), all[4].clone(), "garbage\n".to_owned()];
+        assert_eq!(odd_names(&odd).collect::<Vec<_>>(), ["garbage\n"]);
     }
 }

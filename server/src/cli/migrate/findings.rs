@@ -31,6 +31,8 @@ pub(crate) struct Findings {
     pub(crate) images: Vec<SourceImage>,
     /// Images that have to be pulled again.
     pub(crate) to_pull: Vec<Noted>,
+    /// The socket of the other runtime's CRI, if its configuration names one.
+    pub(crate) socket: Option<String>,
 }
 
 /// The value of a setting of Hull, as TOML, and the setting that it comes from.
@@ -70,6 +72,13 @@ impl Findings {
         self.to_pull.push(Noted::of(name, why));
     }
 
+    /// Notes the names of images that are none.
+    pub(crate) fn odd_names(&mut self, all: &[String]) {
+        for name in super::documents::odd_names(all) {
+            self.pull(name, "it is not the name of an image");
+        }
+    }
+
     /// Sets a setting of Hull to a value, for the setting `from`. Hull's own reader decides whether the value is
     /// right, and whether it is the default.
     pub(crate) fn set(&mut self, from: &str, key: &str, value: &Value) {
@@ -89,7 +98,15 @@ impl Findings {
             }
             Ok(_) => {
                 let from = shown(from, NAME_BYTES_MAX);
-                self.settings.insert(key.to_owned(), Setting { value, from });
+                let setting = Setting { value, from };
+                if let Some(before) = self.settings.insert(key.to_owned(), setting.clone())
+                    && before.value != setting.value
+                {
+                    self.lost(
+                        &before.from,
+                        format!("{} sets `{key}` too, and is taken", setting.from),
+                    );
+                }
             }
         }
     }
@@ -118,7 +135,15 @@ impl Findings {
 
 impl Noted {
     fn of(name: &str, why: impl Into<String>) -> Self {
-        Self { name: shown(name, NAME_BYTES_MAX), why: why.into() }
+        // Names of settings may be addresses, and these may have passwords.
+        let name = match name.split_once("://") {
+            Some((before, rest)) => match rest.rsplit_once('@') {
+                Some((_, rest)) => format!("{before}://{rest}"),
+                None => name.to_owned(),
+            },
+            None => name.to_owned(),
+        };
+        Self { name: shown(&name, NAME_BYTES_MAX), why: why.into() }
     }
 }
 
@@ -138,6 +163,11 @@ mod tests {
         assert_eq!(found.same, [Noted::of("b", "it is the default of `network.cni.conf_dir`")]);
         let names: Vec<&str> = found.lost.iter().map(|of| of.name.as_str()).collect();
         assert_eq!(names, ["c", "d"], "{found:?}");
+        found.set("e", "network.cni.conf_dir", &"/etc/cni/third".into());
+        let last = found.lost.last().unwrap();
+        assert!(last.name == "a" && last.why.contains("e sets"), "{last:?}");
+        found.lost("auths.https://user:hunter2@r.example", "x");
+        assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Writes `hosts.toml`, the file with the endpoints of one registry that Hull and containerd read. Pure.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use toml::Value;
@@ -55,6 +56,31 @@ pub(crate) fn path(host: &str) -> Option<PathBuf> {
     is_good.then(|| PathBuf::from(DIRECTORY).join(name).join("hosts.toml"))
 }
 
+/// Why Hull would refuse an endpoint with this address, without the address itself: it may be a secret.
+pub(crate) fn refusal(address: &str) -> Option<String> {
+    if address.contains('@') {
+        return Some("its address has credentials, which Hull takes from pods or `image.docker_config` alone".into());
+    }
+    let of = Endpoint {
+        address: address.to_owned(),
+        has_api_path: false,
+        serves: Serves::All,
+        tls: Tls::default(),
+    };
+    let registry = Registry { endpoints: vec![of], ..Registry::default() };
+    let why = hull_image::check_hosts(&text(&registry, "a check")).err()?;
+    Some(why.rsplit_once("`: ").map_or("it is not an address", |(_, why)| why).to_owned())
+}
+
+/// An address, or another name, without the account in it.
+pub(crate) fn without_account(text: &str) -> String {
+    let Some((before, rest)) = text.rsplit_once('@') else { return text.to_owned() };
+    match before.split_once("://") {
+        Some((scheme, _)) => format!("{scheme}://{rest}"),
+        None => rest.to_owned(),
+    }
+}
+
 /// The text of the file.
 pub(crate) fn text(registry: &Registry, from: &str) -> String {
     let mut out = format!("# Taken over from {from} by `hull migrate`.\n");
@@ -65,7 +91,9 @@ pub(crate) fn text(registry: &Registry, from: &str) -> String {
         }
     }
     tls(&mut out, &registry.server_tls);
-    for of in &registry.endpoints {
+    let mut there = HashSet::new();
+    // The file can have each address once.
+    for of in registry.endpoints.iter().filter(|of| there.insert(of.address.as_str())) {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "\n[host.{}]", Value::from(of.address.as_str()));
         if of.serves == Serves::Digests {
@@ -133,6 +161,25 @@ mod tests {
              [host.\"https://z.example/v2/proxy\"]\ncapabilities = [\"pull\"]\noverride_path = true\n\
              skip_verify = true\n\n[host.\"http://a.example\"]\n"
         );
+    }
+
+    #[test]
+    fn addresses_that_hull_refuses_are_named_without_their_secrets() {
+        for (address, why) in [
+            ("https://m.example:5000", None),
+            ("m.example/v2", None),
+            ("ftp://m.example", Some("not an HTTP or HTTPS URL")),
+            ("http://m.example/?token=hunter2", Some("no query")),
+            ("http://user:hunter2@m.example", Some("has credentials")),
+        ] {
+            let found = refusal(address);
+            assert_eq!(found.is_some(), why.is_some(), "{address}: {found:?}");
+            let said = found.unwrap_or_default();
+            assert!(said.contains(why.unwrap_or_default()), "{address}: {said}");
+            assert!(!said.contains("hunter2"), "{said}");
+        }
+        assert_eq!(without_account("http://u:p/w@m.example"), "http://m.example");
+        assert_eq!(without_account("u:p@m.example"), "m.example");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::archive::Archive;
 use super::findings::Noted;
 use super::root::Root;
 use super::source_image::SourceImage;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Imports the images one by one, and prints each that was imported. Returns the others, with the reason.
@@ -22,8 +22,16 @@ pub(crate) async fn take_over(
     images: &[SourceImage],
 ) -> Result<Vec<Noted>> {
     let (mut failed, mut sent) = (Vec::new(), HashSet::new());
+    let there = names(&mut client).await?;
     for image in images {
-        match imported(&mut client, root, image, &mut sent).await {
+        let mut image = image.clone();
+        for (name, id) in image.keep_names(&there) {
+            output::line(&format!("  {name}: stays the name of {id}, which Hull has already"))?;
+        }
+        if image.imports.is_empty() {
+            continue;
+        }
+        match imported(&mut client, root, &image, &mut sent).await {
             Ok(()) => {
                 output::line(&format!("  {}: {}", image.name, output::bytes(image.bytes())))?;
             }
@@ -32,6 +40,16 @@ pub(crate) async fn take_over(
         }
     }
     Ok(failed)
+}
+
+/// The names of the daemon's images, with the id of each.
+async fn names(client: &mut Client) -> Result<HashMap<String, String>> {
+    let all = super::super::images::all(client).await?;
+    let names = all.into_iter().flat_map(|image| {
+        let id = image.id;
+        image.repo_tags.into_iter().chain(image.repo_digests).map(move |name| (name, id.clone()))
+    });
+    Ok(names.collect())
 }
 
 /// Imports one image under all of its names. `sent` has the layers that the daemon has.

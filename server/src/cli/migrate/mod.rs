@@ -75,8 +75,9 @@ pub(crate) async fn migrate(
     if args.only == Some(Only::Images) {
         return Ok(());
     }
+    let peer = found.socket.as_deref();
     let steps =
-        Steps { runtime: args.from, kubelet: &kubelet, socket, placed: &placed, has_images };
+        Steps { runtime: args.from, peer, kubelet: &kubelet, socket, placed: &placed, has_images };
     output::print(&steps.text())
 }
 

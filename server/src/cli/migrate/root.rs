@@ -119,7 +119,10 @@ impl Root {
         for part in inside(path).parent().into_iter().flat_map(Path::components) {
             let Component::Normal(name) = part else { continue };
             let flags = OFlags::PATH | OFlags::DIRECTORY;
-            let fd = self.open_at(&above, flags, Mode::empty()).map_err(writing)?;
+            let fd = self.open_at(&above, flags, Mode::empty()).map_err(|errno| match errno {
+                Errno::NOENT => self.leads_nowhere(&above),
+                other => writing(other),
+            })?;
             match mkdirat(&fd, name, Mode::from_raw_mode(0o755)) {
                 Ok(()) | Err(Errno::EXIST) => above.push(name),
                 Err(errno) => return Err(writing(errno)),
@@ -127,7 +130,12 @@ impl Root {
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let mode = Mode::from_raw_mode(0o644);
-        let mut file = File::from(self.open_at(path, flags, mode).map_err(writing)?);
+        let fd = self.open_at(path, flags, mode).map_err(|errno| match errno {
+            Errno::EXIST if matches!(self.file(path), Ok(None)) => self.leads_nowhere(path),
+            Errno::NOENT => self.leads_nowhere(path.parent().unwrap_or(path)),
+            other => writing(other),
+        })?;
+        let mut file = File::from(fd);
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
         written.map_err(Error::io(format!("write {}", self.shown(path))))
     }
@@ -135,6 +143,11 @@ impl Root {
     /// The error for a file that cannot be used.
     pub(crate) fn unusable(&self, path: &Path, why: &str) -> Error {
         Error::Peer { what: self.shown(path), why: why.to_owned(), hint: None }
+    }
+
+    fn leads_nowhere(&self, path: &Path) -> Error {
+        let why = "it is a link, and what it names is not there, or not below the root";
+        Error::io(format!("write to {}", self.shown(path)))(std::io::Error::other(why))
     }
 
     fn open_at(&self, path: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
@@ -199,6 +212,11 @@ mod tests {
         assert_eq!(root.text(path).unwrap().as_deref(), Some("x"));
         let error = root.create(path, "y").unwrap_err().lines();
         assert!(error.contains("hosts.toml"), "{error}");
+        symlink("/nowhere", dir.path().join("etc/dangling")).unwrap();
+        for path in ["/etc/dangling", "/etc/dangling/a/b"] {
+            let error = root.create(Path::new(path), "z").unwrap_err().lines();
+            assert!(error.contains("etc/dangling: it is a link"), "{error}");
+        }
         assert_eq!(root.text(path).unwrap().as_deref(), Some("x"));
     }
 }

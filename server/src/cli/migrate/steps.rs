@@ -16,6 +16,8 @@ const ANNOTATION: &str = "kubeadm.alpha.kubernetes.io/cri-socket";
 #[derive(Debug)]
 pub(crate) struct Steps<'a> {
     pub(crate) runtime: Runtime,
+    /// The socket of the other runtime, if its configuration names one.
+    pub(crate) peer: Option<&'a str>,
     pub(crate) kubelet: &'a Kubelet,
     pub(crate) socket: &'a Path,
     /// Each file's own path, and the one that it got.
@@ -36,7 +38,8 @@ impl Steps<'_> {
         };
         add("kubectl drain NODE --ignore-daemonsets --delete-emptydir-data");
         add("systemctl stop kubelet");
-        add("crictl rmp --force --all");
+        // The settings of crictl may name Hull already.
+        add(&format!("crictl --runtime-endpoint {} rmp --force --all", self.peer_endpoint()));
         add(&format!("systemctl disable --now {name}"));
         add("systemctl enable --now hull.socket hull.service");
         add("hull check");
@@ -63,6 +66,21 @@ impl Steps<'_> {
 
     fn endpoint(&self) -> String {
         format!("unix://{}", self.socket.display())
+    }
+
+    /// The endpoint of the other runtime, as one word of a shell.
+    fn peer_endpoint(&self) -> String {
+        let usual = match self.runtime {
+            Runtime::Containerd => "/run/containerd/containerd.sock",
+            Runtime::Crio => "/var/run/crio/crio.sock",
+        };
+        let endpoint = format!("unix://{}", self.peer.unwrap_or(usual));
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || ":/._-".contains(c);
+        if endpoint.chars().all(is_plain) {
+            return endpoint;
+        }
+        let escaped: String = endpoint.chars().filter(|c| !c.is_control()).collect();
+        format!("'{}'", escaped.replace('\'', "'\\''"))
     }
 
     /// Points the kubelet at Hull: by a drop-in if its unit passes further flags on.
@@ -103,6 +121,8 @@ impl Steps<'_> {
         }
         if self.crictl_beside().is_some() {
             lines.push(format!("mv {CRICTL}.{name} {CRICTL}"));
+        } else if self.placed_at(CRICTL).is_some() {
+            lines.push(format!("rm {CRICTL}"));
         }
         lines.push("systemctl daemon-reload && systemctl start kubelet".into());
         if self.kubelet.is_of_kubeadm {
@@ -131,7 +151,8 @@ mod tests {
 
     fn text(kubelet: &Kubelet, placed: &[(PathBuf, PathBuf)], has_images: bool) -> String {
         let socket = Path::new("/run/hull/hull.sock");
-        Steps { runtime: Runtime::Crio, kubelet, socket, placed, has_images }.text()
+        let peer = Some("/run/other crio.sock");
+        Steps { runtime: Runtime::Crio, peer, kubelet, socket, placed, has_images }.text()
     }
 
     #[test]
@@ -149,6 +170,7 @@ mod tests {
         let text = text(&kubelet, &placed, false);
         let (forward, back) = text.split_once("The way back").unwrap();
         for line in [
+            "crictl --runtime-endpoint 'unix:///run/other crio.sock' rmp --force --all\n",
             "systemctl disable --now crio\n",
             "hull migrate --from crio --only images\n",
             "printf '[Service]\\nEnvironmentFile=/etc/hull/kubelet.env.hull\\n' > ",
@@ -179,6 +201,10 @@ mod tests {
         );
         assert!(with_place.contains("# set to unix:///old: /k.yaml"), "{with_place}");
         assert!(!with_place.contains("--only images"), "{with_place}");
+        let crictl = [(CRICTL.into(), PathBuf::from(CRICTL))];
+        let created = text(&kubelet, &crictl, true);
+        let (_, back) = created.split_once("The way back").unwrap();
+        assert!(back.contains("rm /etc/crictl.yaml\n"), "{back}");
         kubelet.endpoints.clear();
         let without = text(&kubelet, &[], true);
         assert!(without.contains("# start the kubelet with --container-runtime-endpoint=unix:"));

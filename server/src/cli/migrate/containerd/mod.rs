@@ -27,6 +27,8 @@ const ROOT: &str = "/var/lib/containerd";
 pub(crate) fn read(root: &Root) -> Result<Findings> {
     let mut found = Findings::default();
     let file = config::load(root, &mut found)?;
+    let address = file.get("grpc").and_then(|of| of.get("address")).and_then(Value::as_str);
+    found.socket = address.filter(|of| !of.is_empty()).map(str::to_owned);
     settings::translate(&file, &mut found);
     registries::translate(root, &file, &mut found)?;
     let place = file.get("root").and_then(Value::as_str).filter(|place| !place.is_empty());
@@ -183,7 +185,8 @@ default_runtime_name = "kata"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata]
 runtime_type = "io.containerd.kata.v2"
 [plugins."io.containerd.grpc.v1.cri".registry.mirrors."docker.io"]
-endpoint = ["https://mirror.example:5000", "https://registry-1.docker.io"]
+endpoint = ["https://mirror.example:5000", "ftp://old.example",
+            "http://me:hunter2@m.example", "https://registry-1.docker.io"]
 [plugins."io.containerd.grpc.v1.cri".registry.configs."mirror.example:5000".tls]
 insecure_skip_verify = true
 [plugins."io.containerd.grpc.v1.cri".registry.configs."mirror.example:5000".auth]
@@ -206,7 +209,13 @@ disable = true
             "{text}"
         );
         let lost = format!("{:?}", found.lost);
-        for part in ["default_runtime_name", "runtimes.kata", ".auth.password"] {
+        for part in [
+            "default_runtime_name",
+            "runtimes.kata",
+            ".auth.password",
+            "endpoint ftp://old.example",
+            "endpoint http://m.example",
+        ] {
             assert!(lost.contains(part), "{part}: {lost}");
         }
         assert!(!format!("{found:?}").contains("hunter2"), "a secret is shown");

@@ -89,7 +89,7 @@ fn files(
     let with_tls = tls.iter().filter(|(_, tls)| **tls != Tls::default()).map(|(host, _)| *host);
     let hosts: BTreeSet<&str> = mirrors.keys().map(String::as_str).chain(with_tls).collect();
     for host in hosts {
-        let name = format!("registry.mirrors.\"{host}\"");
+        let name = format!("registry.mirrors.\"{}\"", hosts::without_account(host));
         let Some(path) = hosts::path(host) else {
             found.lost(&name, "it is not the name of a registry");
             continue;
@@ -110,10 +110,19 @@ fn files(
                     found.lost(&format!("{name}.endpoint"), "an address has blanks or line breaks");
                     continue;
                 }
+                if let Some(why) = hosts::refusal(&address) {
+                    let bare = hosts::without_account(&address);
+                    let bare = bare.split(['?', '#']).next().unwrap_or_default();
+                    found.lost(&format!("{name}.endpoint {bare}"), why);
+                    continue;
+                }
                 let tls = tls_of(host_of(&address));
                 let serves = Serves::All;
                 registry.endpoints.push(Endpoint { address, has_api_path: false, serves, tls });
             }
+        }
+        if registry == Registry::default() {
+            continue;
         }
         found.set(FROM, "image.config_path", &hosts::DIRECTORY.into());
         found.files.push(NewFile { path, text: hosts::text(&registry, FROM) });
@@ -125,7 +134,7 @@ fn of_config(host: &str, value: &Value, found: &mut Findings) -> Tls {
     let (mut leaves, mut tls, mut pair) = (Vec::new(), Tls::default(), (None, None));
     flatten(value, "", &mut leaves);
     for (key, value) in leaves {
-        let name = format!("registry.configs.\"{host}\".{key}");
+        let name = format!("registry.configs.\"{}\".{key}", hosts::without_account(host));
         match (key.as_str(), value) {
             ("tls.insecure_skip_verify", Value::Boolean(skip)) => tls.skip_verify = *skip,
             (_, Value::String(text)) if text.is_empty() => {}
@@ -141,6 +150,7 @@ fn of_config(host: &str, value: &Value, found: &mut Findings) -> Tls {
         (None, None) => None,
         _ => {
             let why = "a client certificate needs both cert_file and key_file";
+            let host = hosts::without_account(host);
             found.lost(&format!("registry.configs.\"{host}\".tls"), why);
             None
         }

@@ -20,6 +20,11 @@ const SESSIONS: &str =
     "sessions of exec, attach and port-forward are on loopback, by URLs that work once";
 const NODE_KEYS: &str = "Hull does not decrypt images";
 
+const TRACES: &str = "set `tracing.endpoint`; Hull's spans have other names: see docs/operate.md";
+
+/// All settings of the plugin that sends traces.
+const OF_TRACES: &[Rule] = &[("trace.", LostIfOn(TRACES))];
+
 /// Settings outside of plugins.
 const TOP: &[Rule] = &[
     ("root", Same(OWN_FILES)),
@@ -35,7 +40,10 @@ const TOP: &[Rule] = &[
     ("debug.level", Key("log.level")),
     ("debug.format", Key("log.format")),
     ("debug.", LostIfOn("Hull has no socket for profiles")),
-    ("metrics.", LostIfOn("Hull's metrics have other names: see docs/operate.md")),
+    (
+        "metrics.",
+        LostIfOn("set `metrics.address`; Hull's metrics have other names: see docs/operate.md"),
+    ),
     ("oom_score", LostIfOn("set OOMScoreAdjust= in a drop-in of hull.service")),
     ("cgroup.", LostIfOn("set Slice= in a drop-in of hull.service")),
     ("required_plugins", LostIfOn("Hull has no plugins of containerd")),
@@ -159,7 +167,10 @@ fn of_plugin(plugin: &str, value: &Value, found: &mut Findings) {
             continue;
         }
         let shown = format!("plugins.\"{plugin}\".{key}");
-        let is_known = if is_cri {
+        let is_trace = plugin.starts_with("io.containerd.tracing.processor.v1.");
+        let is_known = if is_trace {
+            apply(OF_TRACES, "trace.", &shown, value, found)
+        } else if is_cri {
             of_cri(&key, &shown, value, found) || apply(OF_CRI, &key, &shown, value, found)
         } else {
             plugin == NRI && apply(OF_NRI, &key, &shown, value, found)

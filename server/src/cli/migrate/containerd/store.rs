@@ -6,7 +6,7 @@
 //! io.containerd.content.v1.content/blobs/      sha256/<hex>
 //! ```
 
-use super::super::super::error::{Error, Result};
+use super::super::super::error::{Error, Result, chain};
 use super::super::bolt::{Bucket, Database, Malformed, Value};
 use super::super::documents::{
     self, DEPTH_MAX, DOCUMENT_BYTES_MAX, Descriptor, Digest, Document, ENTRIES_MAX,
@@ -64,11 +64,12 @@ pub(super) fn images(
         }
         let all: Vec<String> = of.iter().map(|of| of.name.clone()).collect();
         let names = documents::names(&all);
+        found.odd_names(&all);
         if of.iter().any(|of| of.is_pinned) {
             pinned.extend(names.first().cloned());
         }
         let media_type = of.first().map_or("", |of| of.media_type.as_str());
-        let shown = names.first().cloned().unwrap_or_else(|| digest.clone());
+        let shown = names.first().cloned().unwrap_or_else(|| hull_sys::text::shown(&digest, 128));
         let mut search = Search::new(root, place.join(BLOBS));
         match search.target(&digest)? {
             Ok(size) => {
@@ -105,10 +106,9 @@ fn listed(database: &Database, found: &mut Findings) -> std::result::Result<Vec<
             continue;
         }
         for (name, value) in images {
-            let (Ok(name), Value::Bucket(image)) = (std::str::from_utf8(name), value) else {
-                continue;
-            };
-            all.extend(named(name, image)?);
+            let Value::Bucket(image) = value else { continue };
+            // What is not UTF-8 is no name, and is in the report as one.
+            all.extend(named(&String::from_utf8_lossy(name), image)?);
         }
     }
     Ok(all)
@@ -141,6 +141,8 @@ struct Search<'r> {
     documents: Vec<Part>,
     layers: Vec<Part>,
     seen: HashSet<String>,
+    /// The ids of the images that are whole.
+    ids: Vec<String>,
     /// Whether an image for this machine is whole.
     is_whole: bool,
     /// The first blob that is missing, in words.
@@ -156,6 +158,7 @@ impl<'r> Search<'r> {
             documents: Vec::new(),
             layers: Vec::new(),
             seen: HashSet::new(),
+            ids: Vec::new(),
             is_whole: false,
             missing: None,
         }
@@ -187,7 +190,17 @@ impl<'r> Search<'r> {
             return Ok(());
         }
         let Content::File(path) = &part.content else { return Ok(()) };
-        let bytes = self.root.bytes(path, DOCUMENT_BYTES_MAX)?.unwrap_or_default();
+        let bytes = match self.root.bytes(path, DOCUMENT_BYTES_MAX) {
+            Ok(bytes) => bytes.unwrap_or_default(),
+            Err(err) => {
+                self.missing.get_or_insert(chain(&err));
+                return Ok(());
+            }
+        };
+        if hull_image::sha256(&bytes) != digest {
+            self.missing.get_or_insert(format!("its blob {digest} has another digest"));
+            return Ok(());
+        }
         let Ok(of) = serde_json::from_slice::<Document>(&bytes) else {
             self.missing.get_or_insert(format!("{digest} is not a document of an image"));
             return Ok(());
@@ -222,7 +235,9 @@ impl<'r> Search<'r> {
                 }
             }
         }
+        let id = config.entry.replace("blobs/sha256/", "sha256:");
         if self.seen.insert(config.entry.clone()) {
+            self.ids.push(id);
             self.documents.push(config);
         }
         self.layers.extend(all);
@@ -238,8 +253,10 @@ impl<'r> Search<'r> {
             return Ok(Err(format!("its digest `{digest}` is not one of sha256")));
         };
         let path = self.blobs.join(&parsed.algorithm).join(&parsed.hex);
-        let Some((_, is)) = self.root.file(&path)? else {
-            return Ok(Err(format!("its blob {digest} is not in the content store")));
+        let is = match self.root.file(&path) {
+            Ok(Some((_, is))) => is,
+            Ok(None) => return Ok(Err(format!("its blob {digest} is not in the content store"))),
+            Err(err) => return Ok(Err(chain(&err))),
         };
         if let Some(size) = size.filter(|size| *size != is) {
             return Ok(Err(format!("its blob {digest} has {is} bytes instead of {size}")));
@@ -259,7 +276,7 @@ impl<'r> Search<'r> {
         } else {
             names.into_iter().map(|name| import(Some(name))).collect()
         };
-        SourceImage { name, layers: self.layers, imports }
+        SourceImage { name, ids: self.ids, layers: self.layers, imports }
     }
 }
 
@@ -267,67 +284,68 @@ impl<'r> Search<'r> {
 mod tests {
     use super::*;
 
-    fn digest(letter: char) -> String {
-        format!("sha256:{}", letter.to_string().repeat(64))
-    }
-
-    fn searched(blobs: &[(char, String)], target: char) -> std::result::Result<usize, String> {
+    /// A store with these blobs under their digests, but for those in `forged`, which have the name of another.
+    fn searched(
+        blobs: &[&str],
+        forged: &[(&str, &str)],
+        target: &str,
+    ) -> std::result::Result<usize, String> {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("blobs/sha256");
         std::fs::create_dir_all(&store).unwrap();
-        for (letter, text) in blobs {
-            std::fs::write(store.join(letter.to_string().repeat(64)), text).unwrap();
+        let path = |of: &str| store.join(hull_image::sha256(of.as_bytes()).replace("sha256:", ""));
+        for text in blobs {
+            std::fs::write(path(text), text).unwrap();
+        }
+        for (named, text) in forged {
+            std::fs::write(path(named), text).unwrap();
         }
         let root = Root::open(dir.path()).unwrap();
         let mut search = Search::new(&root, "/blobs".into());
-        let size = search.target(&digest(target)).unwrap()?;
+        let size = search.target(&hull_image::sha256(target.as_bytes())).unwrap()?;
         let target = json!({ "size": size });
         let image = search.image("x".into(), &target, vec!["a/b:1".into(), "a/b:2".into()]);
-        assert_eq!(image.imports.len(), 2);
+        assert_eq!((image.imports.len(), image.ids.len()), (2, 1));
         Ok(image.layers.len())
+    }
+
+    fn of(text: &str) -> serde_json::Value {
+        json!({ "digest": hull_image::sha256(text.as_bytes()), "size": text.len() })
     }
 
     #[test]
     fn an_image_is_whole_with_its_config_and_all_layers_for_this_machine() {
-        let of = |letter: char, size: usize| json!({ "digest": digest(letter), "size": size });
-        let manifest =
-            json!({ "config": of('c', 2), "layers": [of('1', 1), of('2', 1)] }).to_string();
-        let mut here = of('b', manifest.len());
+        let manifest = json!({ "config": of("{}"), "layers": [of("x"), of("y")] }).to_string();
+        let mut here = of(&manifest);
         here["platform"] = json!({ "architecture": documents::machine() });
-        let mut other = of('d', 5);
+        let mut other = of("other");
         other["platform"] = json!({ "architecture": "s390x-other" });
         let index = json!({ "manifests": [other, here] }).to_string();
-        let mut blobs = vec![
-            ('a', index),
-            ('b', manifest),
-            ('c', "{}".to_owned()),
-            ('1', "x".to_owned()),
-            ('2', "y".to_owned()),
-        ];
-        assert_eq!(searched(&blobs, 'a'), Ok(2));
-        assert_eq!(searched(&blobs, 'b'), Ok(2));
-        blobs[4].1 = "longer".into();
-        let why = searched(&blobs, 'a').unwrap_err();
-        assert!(why.contains("has 6 bytes instead of 1"), "{why}");
-        let removed = blobs.pop();
-        assert!(removed.is_some());
-        let why = searched(&blobs, 'a').unwrap_err();
-        assert!(why.contains("is not in the content store"), "{why}");
-        let why = searched(&blobs, 'c').unwrap_err();
-        assert!(why.contains("not an image for"), "{why}");
-        let why = searched(&[('e', "\u{1}".to_owned())], 'e').unwrap_err();
-        assert!(why.contains("not a document"), "{why}");
+        let all = [index.as_str(), &manifest, "{}", "x", "y"];
+        assert_eq!(searched(&all, &[], &index), Ok(2));
+        assert_eq!(searched(&all, &[], &manifest), Ok(2));
+        let changed = manifest.replace("size", "SIZE");
+        for (blobs, forged, target, why) in [
+            (&all[..], &[("y", "longer")][..], index.as_str(), "has 6 bytes instead of 1"),
+            (&all[..4], &[][..], &index, "is not in the content store"),
+            (&all[..], &[][..], "{}", "not an image for"),
+            (&["\u{1}"][..], &[][..], "\u{1}", "not a document"),
+            (&all[..], &[(manifest.as_str(), changed.as_str())][..], &index, "another digest"),
+        ] {
+            let error = searched(blobs, forged, target).unwrap_err();
+            assert!(error.contains(why), "{why}: {error}");
+        }
     }
 
     #[test]
-    fn an_index_that_contains_itself_ends() {
-        let index = json!({ "manifests": [{ "digest": digest('a'), "size": 0 }] });
-        let mut text = index.to_string();
-        // Its own size, whose digits change it.
-        for _ in 0..3 {
-            text =
-                json!({ "manifests": [{ "digest": digest('a'), "size": text.len() }] }).to_string();
-        }
-        assert!(searched(&[('a', text)], 'a').is_err());
+    fn a_blob_that_is_no_file_is_a_reason_for_its_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let digest = hull_image::sha256(b"x");
+        let blob = dir.path().join("blobs/sha256").join(digest.replace("sha256:", ""));
+        std::fs::create_dir_all(&blob).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let mut search = Search::new(&root, "/blobs".into());
+        let why = search.target(&digest).unwrap().unwrap_err();
+        assert!(why.contains("not a regular file"), "{why}");
     }
 }

@@ -37,13 +37,16 @@ pub(super) fn note(root: &Root, file: &Table, found: &mut Findings) -> Result<()
     }
     let runtime = file.get("crio").and_then(|of| of.get("runtime"));
     if runtime.and_then(|of| of.get("hooks_dir")).and_then(Value::as_array).is_none() {
+        let mut with_hooks = Vec::new();
         for directory in HOOKS {
             let names = root.names(Path::new(directory))?;
             if names.iter().any(|name| name.ends_with(".json")) {
-                let why =
-                    "hooks of a directory are not run: a CDI file or an NRI plugin can add hooks";
-                found.lost(directory, why);
+                with_hooks.push(Value::from(directory));
             }
+        }
+        if !with_hooks.is_empty() {
+            let from = "hooks in the directories that CRI-O reads by default";
+            found.set(from, "runtime.hooks_dir", &Value::Array(with_hooks));
         }
     }
     Ok(())
@@ -96,8 +99,10 @@ mod tests {
     fn mounts_and_hooks_of_all_containers_are_named() {
         let hook = "/usr/share/containers/oci/hooks.d/a.json";
         let found = noted(&[(MOUNTS, "# none\n/a:/b\n"), (hook, "{}")]);
-        assert_eq!(found.lost.len(), 2, "{found:?}");
+        assert_eq!(found.lost.len(), 1, "{found:?}");
+        let hooks = &found.settings["runtime.hooks_dir"].value;
+        assert_eq!(hooks, "[\"/usr/share/containers/oci/hooks.d\"]");
         let found = noted(&[(MOUNTS, "# none\n\n"), ("/etc/containers/oci/hooks.d/README", "")]);
-        assert!(found.lost.is_empty(), "{found:?}");
+        assert!(found.lost.is_empty() && found.settings.is_empty(), "{found:?}");
     }
 }

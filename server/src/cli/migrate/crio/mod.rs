@@ -36,6 +36,7 @@ pub(crate) fn read(root: &Root) -> Result<Findings> {
             merge(&mut file, table);
         }
     }
+    found.socket = text(&file, &["crio", "api", "listen"]).map(str::to_owned);
     settings::translate(&file, &mut found);
     registries::translate(root, &mut found)?;
     beside::note(root, &file, &mut found)?;
@@ -160,13 +161,13 @@ stats_collection_period = 0
                 "image.pinned = [\"quay.io/a/b:1\"]",
                 "network.cni.bin_dirs = [\"/opt/cni/bin/\"]",
                 "runtime.default_ulimits = [\"nofile=1024:2048\"]",
+                "runtime.hooks_dir = [\"/usr/share/containers/oci/hooks.d\"]",
             ]
         );
         let lost: Vec<&str> = found.lost.iter().map(|of| of.name.as_str()).collect();
         for name in [
             "crio.runtime.default_runtime",
             "crio.runtime.runtimes.crun.allowed_annotations",
-            "crio.runtime.hooks_dir",
             "crio.runtime.default_capabilities",
             "crio.metrics.enable_metrics",
         ] {

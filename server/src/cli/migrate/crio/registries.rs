@@ -69,7 +69,10 @@ pub(super) fn translate(root: &Root, found: &mut Findings) -> Result<()> {
                 found.set(FROM, "image.config_path", &hosts::DIRECTORY.into());
                 found.files.push(NewFile { path, text: hosts::text(registry, FROM) });
             }
-            None => found.lost(&format!("registry \"{host}\""), "it is not the name of a registry"),
+            None => found.lost(
+                &format!("registry \"{}\"", hosts::without_account(host)),
+                "it is not the name of a registry",
+            ),
         }
     }
     Ok(())
@@ -142,7 +145,7 @@ fn of_table(
     certificates: &BTreeMap<String, Tls>,
     found: &mut Findings,
 ) -> Option<Registry> {
-    let name = format!("registry \"{prefix}\"");
+    let name = format!("registry \"{}\"", hosts::without_account(prefix));
     if prefix.contains(['/', '*']) {
         found.lost(&name, "a hosts.toml is for all repositories of one host");
         return None;
@@ -174,7 +177,7 @@ fn of_table(
         let location = string(mirror, "location").unwrap_or_default();
         let all = endpoints(&location, is_on(mirror, "insecure"), serves, certificates);
         if all.is_empty() {
-            found.lost(&format!("{name}.mirror"), "its location is not an address");
+            found.lost(&format!("{name}.mirror"), not_an_address(&location));
         }
         registry.endpoints.extend(all);
     }
@@ -184,7 +187,7 @@ fn of_table(
         // The last endpoint of the place itself stands as the server.
         let mut own = endpoints(&location, is_insecure, Serves::All, certificates);
         let Some(last) = own.pop() else {
-            found.lost(&format!("{name}.location"), "it is not an address");
+            found.lost(&format!("{name}.location"), not_an_address(&location));
             return None;
         };
         registry.endpoints.extend(own);
@@ -217,6 +220,9 @@ fn endpoints(
             format!("{scheme}://{host}")
         }
     };
+    if hosts::refusal(&address("https")).is_some() {
+        return Vec::new();
+    }
     let mut tls = certificates.get(host).cloned().unwrap_or_default();
     tls.skip_verify = is_insecure;
     let mut all = vec![Endpoint { address: address("https"), has_api_path, serves, tls }];
@@ -225,6 +231,13 @@ fn endpoints(
         all.push(Endpoint { address: address("http"), has_api_path, serves, tls });
     }
     all
+}
+
+/// Why a location leads to no endpoint, without its credentials.
+fn not_an_address(location: &str) -> String {
+    let bare = hull_sys::text::shown(hosts::without_account(location), 256);
+    let why = if location.contains('@') { "has credentials" } else { "is not an address" };
+    format!("its location `{bare}` {why}")
 }
 
 fn is_on(table: &Table, key: &str) -> bool {
@@ -332,5 +345,13 @@ location = "w.example"
         ]);
         assert!(found.files.is_empty(), "{found:?}");
         assert!(found.lost[0].why.contains("not an address"), "{found:?}");
+        let found = translated(&[(
+            "registries.conf",
+            "[[registry]]\nlocation = \"a.example\"\n[[registry.mirror]]\nlocation = \"me:hunter2@m.example\"\n\
+             [[registry]]\nlocation = \"me:hunter2@b.example\"\ninsecure = true\n",
+        )]);
+        assert!(found.files.is_empty() && found.lost.len() == 2, "{found:?}");
+        assert!(found.lost[0].why.contains("`m.example` has credentials"), "{found:?}");
+        assert!(!format!("{found:?}").contains("hunter2"), "a secret is shown");
     }
 }

@@ -97,16 +97,9 @@ const RULES: &[Rule] = &[
         "crio.runtime.device_ownership_from_security_context",
         LostIfOn("devices keep the owner that they have on the host"),
     ),
-    (
-        "crio.runtime.hooks_dir",
-        LostIfOn("hooks of a directory are not run: a CDI file or an NRI plugin can add hooks"),
-    ),
+    ("crio.runtime.hooks_dir", Key("runtime.hooks_dir")),
     ("crio.runtime.pids_limit", Same("the kubelet limits processes: `podPidsLimit`")),
-    ("crio.runtime.log_size_max", Same("the kubelet rotates logs: `containerLogMaxSize`")),
-    (
-        "crio.runtime.log_to_journald",
-        LostIfOn("output of containers is in the kubelet's log directory alone"),
-    ),
+    ("crio.runtime.log_to_journald", Key("logs.journald")),
     ("crio.runtime.log_filter", LostIfOn("select modules by `log.level`")),
     ("crio.runtime.read_only", LostIfOn("set readOnlyRootFilesystem in the pods")),
     ("crio.runtime.no_pivot", LostIfOn("Hull always changes the root by pivot_root")),
@@ -174,10 +167,15 @@ const RULES: &[Rule] = &[
     ),
     (
         "crio.metrics.enable_metrics",
-        LostIfOn("Hull's metrics have other names: see docs/operate.md"),
+        LostIfOn("set `metrics.address`; Hull's metrics have other names: see docs/operate.md"),
     ),
     ("crio.metrics.", Same("it belongs to CRI-O's own metrics")),
-    ("crio.tracing.enable_tracing", LostIfOn("see docs/operate.md for what Hull traces")),
+    (
+        "crio.tracing.enable_tracing",
+        LostIfOn(
+            "set `tracing.endpoint` and `tracing.sample_percent`; Hull's spans have other names: see docs/operate.md",
+        ),
+    ),
     ("crio.tracing.", Same("it belongs to CRI-O's own traces")),
     ("crio.stats.", Same("Hull reads usage when it is requested")),
     ("crio.nri.enable_nri", Key("nri.enable")),
@@ -206,6 +204,13 @@ pub(super) fn translate(file: &Table, found: &mut Findings) {
             let profile =
                 if value.as_bool() == Some(true) { "runtime/default" } else { "unconfined" };
             found.set(&key, "runtime.default_seccomp", &profile.into());
+        } else if key == "crio.runtime.log_size_max" && value.as_integer().is_some_and(|of| of > 0)
+        {
+            let why = "set `logs.size_max`: what exceeds it is dropped until the kubelet rotates the log, \
+                       where CRI-O begins the file again";
+            found.lost(&key, why);
+        } else if key == "crio.runtime.log_size_max" {
+            found.same(&key, "it is no limit, as in Hull");
         } else if !apply(RULES, &key, &key, value, found) {
             found.lost(&key, "Hull has no such setting");
         }

@@ -12,8 +12,8 @@
 //! has their digests. So an image is imported in two steps: first its configuration with these archives, then its
 //! manifests, by which it gets the digest that pods may name.
 
-use super::super::super::error::Result;
-use super::super::documents::{self, DOCUMENT_BYTES_MAX, Digest, ImageConfig};
+use super::super::super::error::{Result, chain};
+use super::super::documents::{self, DOCUMENT_BYTES_MAX, Digest, Document, ImageConfig};
 use super::super::findings::Findings;
 use super::super::root::Root;
 use super::super::source_image::{Content, Import, Part, SourceImage};
@@ -71,7 +71,8 @@ pub(super) fn images(root: &Root, place: &Path, pause: &str, found: &mut Finding
     for image in images {
         let all = image.names.clone().unwrap_or_default();
         let names = documents::names(&all);
-        let shown = names.first().or(all.first()).unwrap_or(&image.id).clone();
+        found.odd_names(&all);
+        let shown = shown_name(names.first().or(all.first()).unwrap_or(&image.id));
         let is_pause = |name: &String| {
             name.strip_prefix(pause)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '@']))
@@ -117,9 +118,14 @@ impl Store<'_> {
         }
         let directory = self.place.join("overlay-images").join(&image.id);
         let path = directory.join(file_of(&id));
-        let Some(bytes) = self.root.bytes(&path, DOCUMENT_BYTES_MAX)? else {
-            return Ok(Err("its configuration is not in the store".into()));
+        let bytes = match self.root.bytes(&path, DOCUMENT_BYTES_MAX) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(Err("its configuration is not in the store".into())),
+            Err(err) => return Ok(Err(chain(&err))),
         };
+        if hull_image::sha256(&bytes) != id {
+            return Ok(Err("its configuration has another digest than its id".into()));
+        }
         let Ok(config) = serde_json::from_slice::<ImageConfig>(&bytes) else {
             return Ok(Err("its configuration is not one of an image".into()));
         };
@@ -129,9 +135,12 @@ impl Store<'_> {
         };
         let size = bytes.len() as u64;
         let config = |entry: String| Part { entry, size, content: Content::File(path.clone()) };
-        let tags = names.iter().filter(|name| !name.contains('@')).cloned().collect();
-        let mut imports = vec![Import::Saved { tags, config: config("config.json".into()) }];
-        let (targets, mut documents) = self.manifests(&directory, image)?;
+        let (targets, mut documents) = match self.manifests(&directory, image, &id)? {
+            Ok(manifests) => manifests,
+            Err(why) => return Ok(Err(why)),
+        };
+        let mut imports = Vec::new();
+        let mut tags = Vec::new();
         documents.push(config(format!("blobs/sha256/{}", image.id)));
         for name in names {
             // A name with a digest has that one; a tag gets the digest of the image.
@@ -143,17 +152,23 @@ impl Store<'_> {
                 let target = json!({ "digest": digest, "size": size });
                 let documents = documents.clone();
                 imports.push(Import::Layout { target, name: Some(name), documents });
+            } else if !name.contains('@') {
+                tags.push(name);
             }
         }
-        Ok(Ok(SourceImage { name, layers, imports }))
+        // The names with a digest come by it; the first import stores the layers.
+        imports.insert(0, Import::Saved { tags, config: config("config.json".into()) });
+        Ok(Ok(SourceImage { name, ids: vec![id], layers, imports }))
     }
 
-    /// The manifests and indexes of an image, by digest with their sizes, and as entries of an archive.
+    /// The manifests and indexes of an image, by digest with their sizes, and as entries of an archive; or why they
+    /// are not those of the image `id`.
     fn manifests(
         &self,
         directory: &Path,
         image: &Image,
-    ) -> Result<(HashMap<String, u64>, Vec<Part>)> {
+        id: &str,
+    ) -> Result<std::result::Result<(HashMap<String, u64>, Vec<Part>), String>> {
         let (mut sizes, mut parts) = (HashMap::new(), Vec::new());
         let own = image.digest.as_deref().map(|digest| (digest.to_owned(), "manifest".to_owned()));
         let encoded = self.root.names(directory)?.into_iter().filter_map(|file| {
@@ -168,12 +183,25 @@ impl Store<'_> {
             if sizes.contains_key(&digest) {
                 continue;
             }
-            if let Some((_, size)) = self.root.file(&path)? {
-                sizes.insert(digest, size);
-                parts.push(Part { entry, size, content: Content::File(path) });
+            let bytes = match self.root.bytes(&path, DOCUMENT_BYTES_MAX) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => continue,
+                Err(err) => return Ok(Err(chain(&err))),
+            };
+            if hull_image::sha256(&bytes) != digest {
+                return Ok(Err(format!("its manifest {digest} has another digest")));
             }
+            let Ok(document) = serde_json::from_slice::<Document>(&bytes) else {
+                return Ok(Err(format!("{digest} is not a manifest")));
+            };
+            if document.config.is_some_and(|config| config.digest != id) {
+                return Ok(Err(format!("its manifest {digest} is that of another image")));
+            }
+            let size = bytes.len() as u64;
+            sizes.insert(digest, size);
+            parts.push(Part { entry, size, content: Content::File(path) });
         }
-        Ok((sizes, parts))
+        Ok(Ok((sizes, parts)))
     }
 
     /// The layers of an image, lowest first; or why they cannot be put together again.
@@ -222,13 +250,22 @@ impl Store<'_> {
         };
         let headers: PathBuf =
             self.place.join("overlay-layers").join(format!("{}.tar-split.gz", layer.id));
-        if self.root.file(&headers)?.is_none() {
-            return Ok(Err(format!("its layer {id} is stored without the headers of its archive")));
+        match self.root.file(&headers) {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                let why = format!("its layer {id} is stored without the headers of its archive");
+                return Ok(Err(why));
+            }
+            Err(err) => return Ok(Err(chain(&err))),
         }
         let directory = self.place.join("overlay").join(&layer.id).join("diff");
         let entry = format!("layers/{}.tar", digest.hex);
         Ok(Ok(Part { entry, size, content: Content::Split { headers, directory } }))
     }
+}
+
+fn shown_name(name: &str) -> String {
+    hull_sys::text::shown(name, 256)
 }
 
 fn shown(id: &str) -> String {
@@ -239,22 +276,26 @@ fn shown(id: &str) -> String {
 mod tests {
     use super::*;
 
-    const ID: &str = "1111111111111111111111111111111111111111111111111111111111111111";
+    const MANIFEST: &str = "{\"layers\":[]}";
     const LAYER: &str = "2222222222222222222222222222222222222222222222222222222222222222";
 
     /// The image that is found, or why there is none.
     fn of(images: &str, layers: &str, config: &str) -> std::result::Result<SourceImage, String> {
         let dir = tempfile::tempdir().unwrap();
-        let image = dir.path().join("s/overlay-images").join(ID);
+        let id = hull_image::sha256(config.as_bytes());
+        let image = dir.path().join("s/overlay-images").join(id.replace("sha256:", ""));
         std::fs::create_dir_all(&image).unwrap();
         std::fs::create_dir_all(dir.path().join("s/overlay-layers")).unwrap();
         let write =
             |path: &str, text: &str| std::fs::write(dir.path().join("s").join(path), text).unwrap();
-        write("overlay-images/images.json", images);
+        write(
+            "overlay-images/images.json",
+            &images.replace("sha256:ID", &id).replace("ID", &id[7..]),
+        );
         write("overlay-layers/layers.json", layers);
         write("overlay-layers/top.tar-split.gz", "");
-        std::fs::write(image.join(file_of(&format!("sha256:{ID}"))), config).unwrap();
-        std::fs::write(image.join("manifest"), "{}").unwrap();
+        std::fs::write(image.join(file_of(&id)), config).unwrap();
+        std::fs::write(image.join("manifest"), MANIFEST).unwrap();
         let mut found = Findings::default();
         images_of(&Root::open(dir.path()).unwrap(), &mut found);
         match found.images.pop() {
@@ -268,8 +309,9 @@ mod tests {
     }
 
     fn image(name: &str) -> String {
+        let digest = hull_image::sha256(MANIFEST.as_bytes());
         format!(
-            "[{{\"id\":\"{ID}\",\"digest\":\"sha256:{LAYER}\",\"names\":[\"{name}\"],\"layer\":\"top\"}}]"
+            "[{{\"id\":\"ID\",\"digest\":\"{digest}\",\"names\":[\"{name}\"],\"layer\":\"top\"}}]"
         )
     }
 
@@ -288,7 +330,7 @@ mod tests {
         else {
             panic!("{image_of:?}")
         };
-        assert_eq!(tags, &["r.example/a:1"]);
+        assert!(tags.is_empty(), "the name comes with the digest");
         assert_eq!((name.as_deref(), documents.len()), (Some("r.example/a:1"), 2));
         let pause = of(&image("registry.k8s.io/pause:3.10"), &layers, &config(&[&diff_id]));
         assert!(pause.unwrap_err().contains("pause program"));
@@ -297,7 +339,7 @@ mod tests {
     #[test]
     fn a_layer_that_cannot_be_verified_is_pulled_again() {
         let diff_id = format!("sha256:{LAYER}");
-        let other = format!("sha256:{ID}");
+        let other = format!("sha256:{}", "1".repeat(64));
         let good = format!("[{{\"id\":\"top\",\"diff-digest\":\"{diff_id}\",\"diff-size\":10}}]");
         for (layers, config, why) in [
             ("[]".to_owned(), config(&[&diff_id]), "layer top is not in the store"),
@@ -311,5 +353,25 @@ mod tests {
             let error = of(&image("r.example/a:1"), &layers, &config).unwrap_err();
             assert!(error.contains(why), "{error}");
         }
+    }
+
+    #[test]
+    fn a_digest_that_lies_is_a_reason_before_anything_is_imported() {
+        let diff_id = format!("sha256:{LAYER}");
+        let layers = format!("[{{\"id\":\"top\",\"diff-digest\":\"{diff_id}\",\"diff-size\":10}}]");
+        let images = image("r.example/a:1");
+        let lies = images.replace(&hull_image::sha256(MANIFEST.as_bytes()), &diff_id);
+        let error = of(&lies, &layers, &config(&[&diff_id])).unwrap_err();
+        assert!(error.contains("has another digest"), "{error}");
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let id = "1".repeat(64);
+        let file = format!("/s/overlay-images/{id}/{}", file_of(&format!("sha256:{id}")));
+        root.create(Path::new(&file), &config(&[])).unwrap();
+        let list = images.replace("ID", &id);
+        root.create(Path::new("/s/overlay-images/images.json"), &list).unwrap();
+        let mut found = Findings::default();
+        images_of(&root, &mut found);
+        assert!(found.to_pull[0].why.contains("another digest than its id"), "{found:?}");
     }
 }
