@@ -290,7 +290,7 @@ async fn a_file_that_is_not_regular_or_too_large_changes_nothing_and_blocks_noth
     std::os::unix::fs::symlink("/dev/zero", &odd).or_fail("link to what has no end");
     refused(no_file, "a regular file of UTF-8 text");
     fs::remove_file(&odd).or_fail("remove the link");
-    let sparse = fs::File::create(&odd).or_fail("make a file");
+    let sparse = fs::File::create_new(&odd).or_fail("make a file");
     sparse.set_len(3 << 29).or_fail("make it large");
     refused("it is larger than 1048576 bytes", "at most 1 MiB");
     fs::remove_file(&odd).or_fail("remove the file");

@@ -76,7 +76,7 @@ mod tests {
             let why = read(&at(odd), 5).unwrap_err().to_string();
             assert_eq!(why, "it is not a regular file", "{odd}");
         }
-        fs::File::create(at("sparse")).unwrap().set_len(3 << 30).unwrap();
+        fs::File::create_new(at("sparse")).unwrap().set_len(3 << 30).unwrap();
         assert_eq!(read(&at("sparse"), 5).unwrap_err().to_string(), "it is larger than 5 bytes");
         for odd in ["sparse", "endless"] {
             fs::remove_file(at(odd)).unwrap();

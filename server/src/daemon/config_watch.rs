@@ -286,7 +286,7 @@ mod tests {
             assert!(!notices(&mut watch).await, "{other}");
         }
         // What is made and still being written is not complete.
-        let being_written = fs::File::create(drop_ins.join("b.toml")).unwrap();
+        let being_written = fs::File::create_new(drop_ins.join("b.toml")).unwrap();
         assert!(!notices(&mut watch).await);
         drop(being_written);
         assert!(notices(&mut watch).await);

@@ -66,9 +66,11 @@ impl Root {
     pub(crate) fn bytes(&self, path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
         let Some((file, _)) = self.file(path)? else { return Ok(None) };
         let bytes = hull_sys::files::read_opened(file.into(), max);
-        bytes.map(Some).map_err(|err| match err.kind() {
-            ErrorKind::InvalidData => self.unusable(path, &err.to_string()),
-            _ => Error::io(format!("read {}", self.shown(path)))(err),
+        bytes.map(Some).map_err(|err| {
+            if err.kind() == ErrorKind::InvalidData {
+                return self.unusable(path, &err.to_string());
+            }
+            Error::io(format!("read {}", self.shown(path)))(err)
         })
     }
 

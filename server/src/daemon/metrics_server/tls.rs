@@ -102,13 +102,13 @@ fn read(path: &Path) -> Result<Vec<u8>, pem::Error> {
 }
 
 /// The certificates of a file, at least one.
-fn certificates(key: &'static str, path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let failed = |source| Error::Read { key, path: path.clone(), source };
+fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let failed = |source| Error::Read { key, path: path.to_owned(), source };
     let pem = read(path).map_err(failed)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let found = found.map_err(failed)?;
     if found.is_empty() {
-        return Err(Error::Empty { key, path: path.clone() });
+        return Err(Error::Empty { key, path: path.to_owned() });
     }
     Ok(found)
 }

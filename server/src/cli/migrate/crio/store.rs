@@ -23,6 +23,9 @@ use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+/// The manifests and indexes of an image: their sizes by digest, and entries of an archive.
+type Manifests = (HashMap<String, u64>, Vec<Part>);
+
 /// Largest list of images or layers, in bytes.
 const LIST_BYTES_MAX: u64 = 128 << 20;
 
@@ -168,7 +171,7 @@ impl Store<'_> {
         directory: &Path,
         image: &Image,
         id: &str,
-    ) -> Result<std::result::Result<(HashMap<String, u64>, Vec<Part>), String>> {
+    ) -> Result<std::result::Result<Manifests, String>> {
         let (mut sizes, mut parts) = (HashMap::new(), Vec::new());
         let own = image.digest.as_deref().map(|digest| (digest.to_owned(), "manifest".to_owned()));
         let encoded = self.root.names(directory)?.into_iter().filter_map(|file| {
