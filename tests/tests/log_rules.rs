@@ -73,7 +73,7 @@ async fn an_annotation_that_asks_for_more_than_the_node_allows_is_refused() {
     let cri = node.cri();
     let image = hull_tests::fixture::busybox();
     let _id = cri.pull(&image).await.unwrap();
-    for (value, why) in [("2m", "more than this node allows"), ("fast", "its unit is none of")] {
+    for (value, why) in [("2m", "more than this node allows"), ("fast", "it is not a size")] {
         let mut config = cri.pod_config(&format!("web-{}", value.len()));
         config.annotations.insert("hull.run/log-rate-limit".into(), value.into());
         let pod = cri.run_pod_with(config).await.unwrap();

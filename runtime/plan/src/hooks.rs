@@ -63,7 +63,7 @@ pub fn hook_hint(hooks: &Hooks, error: &StepError, filter: Option<&Seccomp>) -> 
     })
 }
 
-/// ETIMEDOUT.
+/// The error number ETIMEDOUT, `errno(3)`.
 const TIMED_OUT: i32 = 110;
 
 /// The code of a shell whose command a seccomp filter killed: 128 + SIGSYS.

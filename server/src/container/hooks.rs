@@ -43,7 +43,7 @@ const OF_START: [HookKind; 5] = [
     HookKind::StartContainer,
     HookKind::Poststart,
 ];
-/// All kinds.
+/// The hooks of all kinds.
 pub(super) const ALL: [HookKind; 6] = [
     HookKind::Prestart,
     HookKind::CreateRuntime,

@@ -34,7 +34,7 @@ const LINKS_MAX: usize = 40;
 /// again.
 const ROUNDS_MAX: usize = 8;
 
-/// What counts in a directory.
+/// The entries of a directory that count.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Counting {
     names: BTreeSet<OsString>,
@@ -50,7 +50,7 @@ pub(super) struct ConfigWatch {
     events: AsyncFd<OwnedFd>,
     file: PathBuf,
     drop_ins: PathBuf,
-    /// What is watched, by watch descriptor.
+    /// The watched directories, by watch descriptor.
     watched: BTreeMap<i32, (PathBuf, Counting)>,
 }
 

@@ -59,7 +59,7 @@ impl Error {
     }
 }
 
-/// What a reload did.
+/// The result of a reload.
 #[derive(Debug)]
 pub(crate) struct Reloaded {
     /// All differences that there were.
@@ -104,7 +104,7 @@ pub(crate) async fn reload(node: &Arc<Node>) -> Result<Reloaded, Error> {
     Ok(Reloaded { changes, is_policy_edited })
 }
 
-/// What has been read, and is not in force yet.
+/// The settings that have been read, and are not in force yet.
 struct Read {
     changes: Vec<Change>,
     next: Config,

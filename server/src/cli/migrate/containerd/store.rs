@@ -107,7 +107,7 @@ fn listed(database: &Database, found: &mut Findings) -> std::result::Result<Vec<
         }
         for (name, value) in images {
             let Value::Bucket(image) = value else { continue };
-            // What is not UTF-8 is no name, and is in the report as one.
+            // What is not UTF-8 is not a name; the report lists it with the invalid ones.
             all.extend(named(&String::from_utf8_lossy(name), image)?);
         }
     }

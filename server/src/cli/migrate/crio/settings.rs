@@ -210,7 +210,7 @@ pub(super) fn translate(file: &Table, found: &mut Findings) {
                        where CRI-O begins the file again";
             found.lost(&key, why);
         } else if key == "crio.runtime.log_size_max" {
-            found.same(&key, "it is no limit, as in Hull");
+            found.same(&key, "it sets no limit, as in Hull");
         } else if !apply(RULES, &key, &key, value, found) {
             found.lost(&key, "Hull has no such setting");
         }
