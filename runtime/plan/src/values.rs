@@ -143,7 +143,7 @@ fn with_swap(memory: &LinuxMemory) -> Result<(), Error> {
     }
 }
 
-/// A new user namespace has a root in both maps, to whom its files belong.
+/// A new user namespace maps a root in both maps: the owner of its files.
 fn id_maps(linux: &Linux) -> Result<(), Error> {
     let is_new = |of: &oci_spec::runtime::LinuxNamespace| {
         let path = of.path().as_ref().filter(|path| !path.as_os_str().is_empty());

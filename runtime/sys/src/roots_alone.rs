@@ -56,6 +56,8 @@ pub fn roots_alone(path: &Path) -> Result<PathBuf, String> {
             left.push_front(name);
         }
     }
+    // After a `..` the end has only been looked at as a directory on the way.
+    look(&at, true)?;
     Ok(at)
 }
 
@@ -146,6 +148,8 @@ mod tests {
         // The end itself, of which the sticky bit says nothing.
         mode(&inner, 0o1777);
         refused(&inner, "its mode 1777");
+        fs::create_dir(inner.join("below")).unwrap();
+        refused(&inner.join("below/.."), "its mode 1777");
         mode(&inner, 0o755);
         mode(&program, 0o777);
         refused(&program, "its mode 777");
