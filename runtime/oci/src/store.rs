@@ -238,7 +238,7 @@ mod tests {
         assert!(text.contains("record.json") && text.contains("version 9"), "{text}");
         assert!(hint.unwrap().contains("newer hull"));
         std::fs::write(&path, vec![b' '; usize::try_from(BYTES_MAX).unwrap() + 1]).unwrap();
-        assert!(reason().0.contains("more than"), "{}", reason().0);
+        assert!(reason().0.contains("larger than"), "{}", reason().0);
         std::fs::remove_file(&path).unwrap();
         assert!(dir.record().unwrap().is_none());
         assert!(dir.filter().unwrap().is_none());
