@@ -185,8 +185,8 @@ pub fn run(only: &str, processes: u8, file: Option<&Path>) -> bool {
     if let Some(file) = file {
         page::replace(file, "Feature gates", &text);
     }
-    let failed = |(_, report): &(Gate, Option<Report>)| {
-        report.as_ref().is_some_and(|report| !e2e::unexpected(report).is_empty())
+    let failed = |(gate, report): &(Gate, Option<Report>)| {
+        report.as_ref().is_some_and(|report| !unexpected(gate.suite, report).is_empty())
     };
     !rows.iter().any(failed)
 }
@@ -208,7 +208,7 @@ fn run_set(
             processes,
             timeout: GATE_MAX,
         });
-        say(&e2e::others(&report));
+        say(&others(gate.suite, &report));
         (*gate, Some(report))
     };
     let rows = match suite {
@@ -227,6 +227,22 @@ fn run_set(
     };
     cluster::down();
     rows
+}
+
+/// The specs of a suite that did not pass, with reasons.
+fn others(suite: Suite, report: &Report) -> String {
+    match suite {
+        Suite::Node => e2e_node::others(report),
+        Suite::Cluster | Suite::No => e2e::others(report),
+    }
+}
+
+/// The specs of a suite that failed without a reason that is known.
+fn unexpected(suite: Suite, report: &Report) -> Vec<String> {
+    match suite {
+        Suite::Node => e2e_node::unexpected(report),
+        Suite::Cluster | Suite::No => e2e::unexpected(report),
+    }
 }
 
 fn table(rows: &[(Gate, Option<Report>)]) -> String {
@@ -253,7 +269,7 @@ fn table(rows: &[(Gate, Option<Report>)]) -> String {
     text.push_str("\n### Specs of gates that did not pass\n\n");
     let others: String = rows
         .iter()
-        .filter_map(|(_, report)| report.as_ref().map(e2e::others))
+        .filter_map(|(gate, report)| report.as_ref().map(|report| others(gate.suite, report)))
         .filter(|text| text != "None.\n")
         .collect();
     text.push_str(if others.is_empty() { "None.\n" } else { &others });

@@ -74,6 +74,7 @@ pub fn start(machine: &Machine, configuration: &Value, arguments: &[String]) -> 
 }
 
 /// The resolv.conf of pods that use the node's: one of the machine, since the host's may name a server on loopback.
-fn resolv_conf(machine: &Machine) -> PathBuf {
+#[must_use]
+pub fn resolv_conf(machine: &Machine) -> PathBuf {
     machine.dir().join("resolv.conf")
 }
