@@ -76,6 +76,9 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
         ..LaunchOptions::default()
     };
     let described = |error| described(&args.id, &process, &error);
+    let counted = Cgroup::at(&host, &cgroup).ok();
+    let oom_kills = |of: &Cgroup| of.exit_counters().map_or(0, |of| of.oom_kills);
+    let before = counted.as_ref().map_or(0, oom_kills);
     let mut started =
         hull_init::launch_exec(&host, &target, &process, &streams, &launch).map_err(described)?;
     drop(streams);
@@ -83,7 +86,10 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
         started.kill();
         return Err(error);
     }
-    started.wait().map_err(described)?;
+    started.wait().map_err(|error| match &counted {
+        Some(cgroup) => described(error.or_memory(cgroup, before)),
+        None => described(error),
+    })?;
     if let Some(receiver) = &pidfd_receiver {
         receiver.give_pidfd(&started.pidfd)?;
     }

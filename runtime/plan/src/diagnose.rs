@@ -4,7 +4,7 @@
 mod mounts;
 
 use crate::failure::{
-    E2BIG, EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS, ENOTDIR, EPERM,
+    E2BIG, EACCES, EAGAIN, ECHILD, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS, ENOTDIR, EPERM,
     ERANGE, EROFS, ESRCH, Failure, Layer, failure, reason,
 };
 use crate::{own_limit, refused_call};
@@ -24,6 +24,18 @@ pub fn is_gone(error: &StepError) -> bool {
     matches!(error.step, Step::Join(_)) && error.errno == ESRCH
 }
 
+/// Whether the kernel killed the process for memory before its program ran.
+#[must_use]
+pub fn is_memory(error: &StepError) -> bool {
+    error.step == Step::Pipe && error.errno == ENOMEM
+}
+
+/// Whether the process was killed before its program ran, by something else than what [`is_memory`] says.
+#[must_use]
+pub fn is_killed_before_exec(error: &StepError) -> bool {
+    error.step == Step::Pipe && error.errno == ECHILD
+}
+
 /// Diagnoses a failed step of a container's start.
 #[must_use]
 pub fn diagnose(plan: &Plan, error: &StepError) -> Failure {
@@ -33,9 +45,7 @@ pub fn diagnose(plan: &Plan, error: &StepError) -> Failure {
         None
     };
     match found {
-        _ if error.step == Step::Pipe && error.errno == ENOMEM => {
-            memory(plan.cgroup.limits.memory_bytes)
-        }
+        _ if is_memory(error) => memory(plan.cgroup.limits.memory_bytes),
         Some((earlier, op)) => of_op(earlier, op, error),
         None => of_step(Some(&plan.process), &plan.cgroup.path, error),
     }
@@ -231,7 +241,7 @@ const WORDS: [Words; 17] = [
         "start",
         "lost the connection to the process that starts it",
         Some(
-            "something on the node killed that process: see the kernel's log (dmesg), and what sends signals there",
+            "something on the node killed that process: see the kernel's log (dmesg; `type=1326` is its seccomp profile), and what sends signals there",
         ),
     ),
     (
@@ -258,7 +268,9 @@ fn clone_hint(errno: i32) -> Option<&'static str> {
         EAGAIN => Some(
             "the pod's limit of processes is reached (the kubelet's `podPidsLimit`, or `--pids-limit` of `hull run`), or the node's (kernel.pid_max, kernel.threads-max): raise it, or find what uses it up",
         ),
-        ENOMEM => Some("free memory on the node"),
+        ENOMEM => Some(
+            "raise the memory limit of the container or its pod if it is reached (`hull stats`), or free memory on the node",
+        ),
         ENOSPC => Some(
             "raise the node's limit of namespaces (sysctl user.max_pid_namespaces, user.max_mnt_namespaces and so on), and find out who keeps them with lsns",
         ),
@@ -294,6 +306,9 @@ fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failur
 
 /// Of a step whose call has no hint behind it.
 fn of_call(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failure {
+    if is_memory(error) {
+        return memory(None);
+    }
     let why = reason(error);
     let refused = process.and_then(|process| refused_call::found(process, error));
     if let Some((what, hint)) = refused {
@@ -414,7 +429,6 @@ mod tests {
 
     #[test]
     fn a_lost_process_is_not_guessed_to_be_out_of_memory() {
-        const ECHILD: i32 = 10;
         let text = |errno| {
             let error = StepError { step: Step::Pipe, errno, call: "ppoll(status)".into() };
             let failure = of_step(None, "/x", &error);
@@ -438,6 +452,14 @@ mod tests {
         assert!(failure.hint.unwrap().contains("of bytes"));
         for none in [None, Some(-1)] {
             assert!(memory(none).what.ends_with("before its program ran"));
+        }
+        let error = StepError { step: Step::Pipe, errno: ENOMEM, call: "read(status)".into() };
+        let of_exec = of_step(None, "/x", &error);
+        assert_eq!(of_exec.what, memory(None).what);
+        assert!(is_memory(&error) && !is_killed_before_exec(&error));
+        for (step, errno) in [(Step::Clone, ENOMEM), (Step::Pipe, EPERM)] {
+            let error = StepError { step, errno, call: String::new() };
+            assert!(!is_memory(&error) && !is_killed_before_exec(&error));
         }
     }
 
