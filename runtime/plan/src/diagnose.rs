@@ -47,14 +47,17 @@ pub fn diagnose(plan: &Plan, error: &StepError) -> Failure {
     match found {
         _ if is_memory(error) => memory(plan.cgroup.limits.memory_bytes),
         Some((earlier, op)) => of_op(earlier, op, error),
-        None => of_step(Some(&plan.process), &plan.cgroup.path, error),
+        None => {
+            let has_init = plan.ops.contains(&Op::Init);
+            of_step(Some(&plan.process), has_init, &plan.cgroup.path, error)
+        }
     }
 }
 
 /// Diagnoses a failed step of an exec.
 #[must_use]
 pub fn diagnose_process(process: &Process, error: &StepError) -> Failure {
-    of_step(Some(process), "of the container", error)
+    of_step(Some(process), false, "of the container", error)
 }
 
 /// Diagnoses a failed step of the pause process, as the monitor sent it.
@@ -70,7 +73,7 @@ pub fn diagnose_pause(plan: &PausePlan, step: &[u8]) -> Failure {
         let what = format!("sysctl `{name}` cannot be set to `{value}`: {}", reason(&error));
         return failure(Layer::Namespace, "sysctl", what, Some(sysctl_hint(error.errno)));
     }
-    of_step(None, &plan.cgroup.path, &error)
+    of_step(None, false, &plan.cgroup.path, &error)
 }
 
 const ROOT_HINT: &str = "see `hull check` for what the kernel lacks; an image that is damaged on disk is repaired by \
@@ -223,7 +226,7 @@ const WORDS: [Words; 17] = [
         "seccomp",
         "its seccomp profile cannot be installed",
         Some(
-            "check the profile; without `allowPrivilegeEscalation: false` it must let the runtime's own last calls pass",
+            "check the profile: it must let the runtime's own last calls pass, unless `allowPrivilegeEscalation: false` is set and no init is injected",
         ),
     ),
     (
@@ -293,24 +296,34 @@ fn refused_pipe(error: &StepError) -> Option<Failure> {
     Some(failure(Layer::Process, "start", what, Some(hint)))
 }
 
-fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failure {
+fn of_step(
+    process: Option<&Process>,
+    has_init: bool,
+    cgroup: &str,
+    error: &StepError,
+) -> Failure {
     if error.step == Step::Cgroup
         && let Some((call, hint)) = error.call.rsplit_once(HINT)
     {
         let error = StepError { call: call.to_owned(), ..error.clone() };
         let hint = Some(hint.to_owned());
-        return Failure { hint, ..of_call(process, cgroup, &error) };
+        return Failure { hint, ..of_call(process, has_init, cgroup, &error) };
     }
-    of_call(process, cgroup, error)
+    of_call(process, has_init, cgroup, error)
 }
 
 /// Of a step whose call has no hint behind it.
-fn of_call(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failure {
+fn of_call(
+    process: Option<&Process>,
+    has_init: bool,
+    cgroup: &str,
+    error: &StepError,
+) -> Failure {
     if is_memory(error) {
         return memory(None);
     }
     let why = reason(error);
-    let refused = process.and_then(|process| refused_call::found(process, error));
+    let refused = process.and_then(|process| refused_call::found(process, has_init, error));
     if let Some((what, hint)) = refused {
         return failure(Layer::Security, "seccomp", what, Some(&hint));
     }
@@ -419,11 +432,11 @@ mod tests {
             [(EAGAIN, "podPidsLimit"), (ENOMEM, "memory"), (ENOSPC, "max_pid_namespaces")]
         {
             let error = StepError { step: Step::Clone, errno, call: "clone3".into() };
-            let hint = of_step(None, "/x", &error).hint.unwrap();
+            let hint = of_step(None, false, "/x", &error).hint.unwrap();
             assert!(hint.contains(wanted) && !hint.contains("disk"), "{hint}");
         }
         let error = StepError { step: Step::Clone, errno: EPERM, call: "clone3".into() };
-        let hint = of_step(None, "/x", &error).hint.unwrap();
+        let hint = of_step(None, false, "/x", &error).hint.unwrap();
         assert!(hint.contains("hull check") && !hint.contains("limit"), "{hint}");
     }
 
@@ -431,7 +444,7 @@ mod tests {
     fn a_lost_process_is_not_guessed_to_be_out_of_memory() {
         let text = |errno| {
             let error = StepError { step: Step::Pipe, errno, call: "ppoll(status)".into() };
-            let failure = of_step(None, "/x", &error);
+            let failure = of_step(None, false, "/x", &error);
             format!("{failure}; hint: {}", failure.hint.as_deref().unwrap_or_default())
         };
         let lost = text(ECHILD);
@@ -454,7 +467,7 @@ mod tests {
             assert!(memory(none).what.ends_with("before its program ran"));
         }
         let error = StepError { step: Step::Pipe, errno: ENOMEM, call: "read(status)".into() };
-        let of_exec = of_step(None, "/x", &error);
+        let of_exec = of_step(None, false, "/x", &error);
         assert_eq!(of_exec.what, memory(None).what);
         assert!(is_memory(&error) && !is_killed_before_exec(&error));
         for (step, errno) in [(Step::Clone, ENOMEM), (Step::Pipe, EPERM)] {
@@ -468,7 +481,7 @@ mod tests {
         // The value is the user's.
         let call = format!("write `64{HINT}x` to /sys/fs/cgroup/x/cpuset.cpus{HINT}choose CPUs");
         let error = StepError { step: Step::Cgroup, errno: 34, call };
-        let failure = of_step(None, "/x", &error);
+        let failure = of_step(None, false, "/x", &error);
         assert_eq!(failure.hint.as_deref(), Some("choose CPUs"));
         assert!(
             failure.what.ends_with("[write `64; hint: x` to /sys/fs/cgroup/x/cpuset.cpus]"),
