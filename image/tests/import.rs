@@ -283,7 +283,12 @@ async fn what_is_no_image_archive_is_told_so() {
         (Vec::new(), corrupt, "not an image archive", "give a tar archive"),
         (Layer::new().file("x", 0o644, "y").tar(), corrupt, "manifest.json", "docker export"),
         (good[..good.len() / 2].to_vec(), corrupt, "archive", "copy"),
-        (packed_short[..packed_short.len() / 2].to_vec(), corrupt, "damaged or cut short", "copy it"),
+        (
+            packed_short[..packed_short.len() / 2].to_vec(),
+            corrupt,
+            "damaged or cut short",
+            "copy it",
+        ),
         (damaged, corrupt, "should have digest", "copy the archive again"),
         (
             oci_archive(&foreign.pack(), "a/b:1"),

@@ -84,7 +84,9 @@ async fn a_stop_during_a_hook_fails_the_start_and_says_so() {
         let wanted = if inside {
             "it was stopped before its program ran".to_owned()
         } else {
-            format!("it was stopped while its {kind} hook #0: `/bin/sh` ran, which said \"waiting\"")
+            format!(
+                "it was stopped while its {kind} hook #0: `/bin/sh` ran, which said \"waiting\""
+            )
         };
         for text in [&said.stderr, &message] {
             assert!(text.contains(&wanted) && text.contains("hint: "), "{kind}: {text}");
@@ -103,10 +105,8 @@ async fn a_container_that_is_killed_during_a_hook_is_not_called_stopped() {
     let (cri, pod, image) = node.pod("web").await;
     let mark = node.host_dir().join("state");
     // The hook knows the process that waits for it: it is in the state on its input.
-    let script = format!(
-        "sed -n 's/.*\"pid\":\\([0-9]*\\).*/\\1/p' > {}; sleep 86404.17",
-        mark.display()
-    );
+    let script =
+        format!("sed -n 's/.*\"pid\":\\([0-9]*\\).*/\\1/p' > {}; sleep 86404.17", mark.display());
     hooked(&node, "createRuntime", &script);
     let id = cri.create(&pod, with_hook(idle("main", &image))).await.or_fail("create it");
     let starting = {

@@ -287,9 +287,7 @@ fn run(hook: &Hook, state: &[u8], surroundings: &Surroundings<'_>) -> Result {
                 Waited::TimedOut => {
                     Some((Errno::TIMEDOUT, format!("killed after {limit} s, its `timeout`")))
                 }
-                Waited::Abandoned => {
-                    Some((Errno::CANCELED, KILLED_WITH_CONTAINER.into()))
-                }
+                Waited::Abandoned => Some((Errno::CANCELED, KILLED_WITH_CONTAINER.into())),
                 Waited::Ended => {
                     let status = status.map_err(errno_context("waitid(hook)"))?;
                     status.and_then(|status| how(&status)).map(|how| (Errno::CANCELED, how))

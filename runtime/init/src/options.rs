@@ -109,8 +109,7 @@ impl LaunchOptions<'_> {
         kinds: &[HookKind],
         status: &str,
     ) -> Result<(), StepError> {
-        let surroundings =
-            Surroundings { leftovers: Leftovers::Killed, ..Surroundings::default() };
+        let surroundings = Surroundings { leftovers: Leftovers::Killed, ..Surroundings::default() };
         self.run_hooks_as(kinds, status, &surroundings)
     }
 

@@ -168,7 +168,9 @@ const FLAGS_AT: usize = 6;
 fn is_before_exec(pid: i32) -> bool {
     let text = read_proc(&format!("{pid}/stat")).unwrap_or_default();
     let flags = text.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(FLAGS_AT));
-    flags.and_then(|flags| flags.parse::<u64>().ok()).is_some_and(|of| of & FORKED_WITHOUT_EXEC != 0)
+    flags
+        .and_then(|flags| flags.parse::<u64>().ok())
+        .is_some_and(|of| of & FORKED_WITHOUT_EXEC != 0)
 }
 
 fn ended_before_exec() -> StepError {

@@ -4,8 +4,8 @@
 mod mounts;
 
 use crate::failure::{
-    E2BIG, EACCES, EAGAIN, ECHILD, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS, ENOTDIR, EPERM,
-    ERANGE, EROFS, ESRCH, Failure, Layer, failure, reason,
+    E2BIG, EACCES, EAGAIN, ECHILD, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS, ENOTDIR,
+    EPERM, ERANGE, EROFS, ESRCH, Failure, Layer, failure, reason,
 };
 use crate::{own_limit, refused_call};
 use hull_init::plan::{HINT, NamespaceKind, Op};
@@ -296,12 +296,7 @@ fn refused_pipe(error: &StepError) -> Option<Failure> {
     Some(failure(Layer::Process, "start", what, Some(hint)))
 }
 
-fn of_step(
-    process: Option<&Process>,
-    has_init: bool,
-    cgroup: &str,
-    error: &StepError,
-) -> Failure {
+fn of_step(process: Option<&Process>, has_init: bool, cgroup: &str, error: &StepError) -> Failure {
     if error.step == Step::Cgroup
         && let Some((call, hint)) = error.call.rsplit_once(HINT)
     {
@@ -313,12 +308,7 @@ fn of_step(
 }
 
 /// Of a step whose call has no hint behind it.
-fn of_call(
-    process: Option<&Process>,
-    has_init: bool,
-    cgroup: &str,
-    error: &StepError,
-) -> Failure {
+fn of_call(process: Option<&Process>, has_init: bool, cgroup: &str, error: &StepError) -> Failure {
     if is_memory(error) {
         return memory(None);
     }

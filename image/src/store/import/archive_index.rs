@@ -130,7 +130,10 @@ impl ArchiveIndex {
                 None => break,
             }
         }
-        Err(bad_archive(ArchiveFault::Incomplete, format!("{} is not in it", shown(path, NAME_MAX))))
+        Err(bad_archive(
+            ArchiveFault::Incomplete,
+            format!("{} is not in it", shown(path, NAME_MAX)),
+        ))
     }
 
     /// A document of at most `max` bytes.

@@ -112,7 +112,8 @@ impl Importer {
         let contents = ArchiveIndex::read(self.plain(archive, work)?, work)?;
         let Contents { images: mut found, left, refused } = self.list(&contents)?;
         if found.is_empty() {
-            return Err(refused.unwrap_or_else(|| bad_archive(ArchiveFault::NoImages, "it contains no image")));
+            return Err(refused
+                .unwrap_or_else(|| bad_archive(ArchiveFault::NoImages, "it contains no image")));
         }
         let is_only = found.len() == 1;
         for of in &mut found {

@@ -415,12 +415,42 @@ mod tests {
     #[test]
     fn a_link_that_is_not_followed_is_not_called_endless() {
         for (target, call, wanted, fix) in [
-            ("/data/x", "make(/data/x): a symbolic link leads to what a process has", "`/proc/self/root`", "that link"),
-            ("/data", "make(/data): a symbolic link leads into a sysfs", "what /sys does not have", "elsewhere"),
-            ("/data", "make(/data): a symbolic link leads into a procfs", "leads into /proc", "elsewhere"),
-            ("/dev/fd/7", "open(/dev/fd/7) is, or lies behind, a symbolic link", "lies behind", "every container"),
-            ("/sys/class/net/lo", "open(/sys/class/net/lo) is, or lies behind, a symbolic link", "lies behind", "its own"),
-            ("/dev", "open(/dev) is, or lies behind, a symbolic link", "lies behind", "in the image"),
+            (
+                "/data/x",
+                "make(/data/x): a symbolic link leads to what a process has",
+                "`/proc/self/root`",
+                "that link",
+            ),
+            (
+                "/data",
+                "make(/data): a symbolic link leads into a sysfs",
+                "what /sys does not have",
+                "elsewhere",
+            ),
+            (
+                "/data",
+                "make(/data): a symbolic link leads into a procfs",
+                "leads into /proc",
+                "elsewhere",
+            ),
+            (
+                "/dev/fd/7",
+                "open(/dev/fd/7) is, or lies behind, a symbolic link",
+                "lies behind",
+                "every container",
+            ),
+            (
+                "/sys/class/net/lo",
+                "open(/sys/class/net/lo) is, or lies behind, a symbolic link",
+                "lies behind",
+                "its own",
+            ),
+            (
+                "/dev",
+                "open(/dev) is, or lies behind, a symbolic link",
+                "lies behind",
+                "in the image",
+            ),
         ] {
             let text = text(&[], target, ELOOP, call);
             assert!(text.contains(wanted) && text.contains(fix), "{text}");

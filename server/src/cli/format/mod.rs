@@ -208,10 +208,12 @@ pub(crate) fn document(value: &Value, names: &[String], args: &OutputArgs) -> Re
         Format::JsonLines => output::json(&format!("{value}\n")),
         Format::Table | Format::Wide => {
             let width = output::terminal_width().filter(|_| !args.no_trunc).map(usize::from);
-            output::json(&width.map_or_else(
-                || yaml::text(value),
-                |width| yaml::folded(&yaml::text(value), width),
-            ))
+            output::json(
+                &width.map_or_else(
+                    || yaml::text(value),
+                    |width| yaml::folded(&yaml::text(value), width),
+                ),
+            )
         }
         Format::Yaml => output::json(&yaml::text(value)),
         Format::Name => names.iter().try_for_each(|name| output::line(name)),

@@ -38,7 +38,8 @@ fn folded_line(line: &str, width: usize) -> String {
     let mut column = out.width();
     for (at, word) in value.split(' ').enumerate() {
         // Of several blanks in a row a reader would keep one.
-        let is_single = !matches!(word, "" | "\"") && out.len() > start + 1 && !out.ends_with([' ', '\\']);
+        let is_single =
+            !matches!(word, "" | "\"") && out.len() > start + 1 && !out.ends_with([' ', '\\']);
         if at > 0 && is_single && column + 1 + word.width() > width {
             out.push('\n');
             out.extend(std::iter::repeat_n(' ', indent));
@@ -195,7 +196,8 @@ mod tests {
     #[test]
     fn wide_strings_are_broken_at_blanks_and_mean_the_same() {
         let long = "one two three  four \\ five \"six\" seven";
-        let value = json!({"a": {"k y": long, "plain": [long, {"x": long}]}, "b": "/a/path/that/is/long"});
+        let value =
+            json!({"a": {"k y": long, "plain": [long, {"x": long}]}, "b": "/a/path/that/is/long"});
         let wide = text(&value);
         let narrow = folded(&wide, 24);
         assert!(narrow.lines().all(|line| line.width() <= 24), "{narrow}");
