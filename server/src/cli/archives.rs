@@ -155,7 +155,7 @@ impl<'p> PartialArchive<'p> {
     pub(super) fn create(path: &'p Path) -> Result<Self> {
         let file = File::options().write(true).create_new(true).open(path);
         let file = file.map_err(|err| match err.kind() {
-            io::ErrorKind::AlreadyExists => Error::ArchiveTaken { path: path.to_owned() },
+            io::ErrorKind::AlreadyExists => Error::FileTaken { path: path.to_owned() },
             _ => Error::io(format!("write {}", path.display()))(err),
         })?;
         Ok(Self { file, path, is_complete: false })

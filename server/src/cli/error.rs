@@ -84,8 +84,6 @@ pub(crate) enum Error {
     OfKubelet { name: String },
     #[error("write {}: a file is there already", path.display())]
     FileTaken { path: PathBuf },
-    #[error("write {}: a file is there already", path.display())]
-    ArchiveTaken { path: PathBuf },
     #[error("read an archive from {what}: it is a directory")]
     ArchiveDirectory { what: String },
     #[error("copy {what}: {why}")]
@@ -181,12 +179,8 @@ impl Error {
             Self::ArchiveDirectory { .. } => {
                 Some("an image layout is packed first: `tar -C DIRECTORY -c . | hull load`".into())
             }
-            Self::ArchiveTaken { path } => Some(format!(
-                "name another file, or remove it if it is not needed: rm {}",
-                path.display()
-            )),
             Self::FileTaken { path } => Some(format!(
-                "name another file, or remove it if it is of an earlier container: rm {}",
+                "name another file, or remove it if nothing needs it any more: rm {}",
                 path.display()
             )),
             Self::BadManifest { hint, .. } | Self::Peer { hint, .. } => hint.clone(),
