@@ -7,7 +7,7 @@ use hull_tests::shell::finish;
 use hull_tests::{Cri, ExpectExt as _, Node, eventually, node};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -80,32 +80,42 @@ impl Cause {
     /// The hint for an import, where nothing is pulled or pushed.
     pub(super) fn hint_of_import(&self) -> Option<String> {
         const AGAIN: &str = "nothing of it was stored: copy the archive again, and if the error stays, save the image again";
-        match self {
-            Self::WrongDigest { .. } | Self::WrongSize { .. } | Self::WrongDiffId { .. } => {
-                Some(AGAIN.into())
-            }
-            Self::Platform { want, .. } => Some(format!(
-                "save the image for this machine's platform: `docker pull --platform {want} IMAGE`, then `docker save IMAGE`"
-            )),
-            Self::NotAnImage { .. } => Some(
-                "give an archive of a container image; charts, signatures and other artifacts are not run".into(),
-            ),
-            Self::Document { .. } | Self::TooLarge { .. } => Some(
-                "save the image again, with another program if this one writes such documents (`docker save`, `podman save`, `skopeo copy`)".into(),
-            ),
-            Self::Layer { source: unpack::Error::Compression { format }, .. } => Some(format!(
-                "layers may be plain, or compressed with gzip or zstd: save the image again without {format}"
-            )),
-            Self::Layer { source, .. }
-                if source.is_archives_fault() && !matches!(source, unpack::Error::Limit { .. }) =>
-            {
-                Some(format!("{AGAIN}; if it is the same then, build it again"))
-            }
-            Self::ArchiveTooLarge { what, .. } if *what != "bytes" => Some(
-                "save its images one by one, each in an archive of its own".into(),
-            ),
-            _ => self.hint(),
+        let is_altered = matches!(
+            self,
+            Self::WrongDigest { .. } | Self::WrongSize { .. } | Self::WrongDiffId { .. }
+        );
+        if is_altered {
+            return Some(AGAIN.into());
         }
+        if let Self::Platform { want, .. } = self {
+            return Some(format!(
+                "save the image for this machine's platform: `docker pull --platform {want} IMAGE`, then `docker save IMAGE`"
+            ));
+        }
+        if let Self::NotAnImage { .. } = self {
+            let hint = "give an archive of a container image; charts, signatures and other artifacts are not run";
+            return Some(hint.into());
+        }
+        if let Self::Document { .. } | Self::TooLarge { .. } = self {
+            return Some(archive_hint(ArchiveFault::Malformed).into());
+        }
+        if let Self::Layer { source: unpack::Error::Compression { format }, .. } = self {
+            return Some(format!(
+                "layers may be plain, or compressed with gzip or zstd: save the image again without {format}"
+            ));
+        }
+        if let Self::Layer { source, .. } = self
+            && source.is_archives_fault()
+            && !matches!(source, unpack::Error::Limit { .. })
+        {
+            return Some(format!("{AGAIN}; if it is the same then, build it again"));
+        }
+        if let Self::ArchiveTooLarge { what, .. } = self
+            && *what != "bytes"
+        {
+            return Some("save its images one by one, each in an archive of its own".into());
+        }
+        self.hint()
     }
 }
 

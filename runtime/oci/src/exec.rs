@@ -14,7 +14,7 @@ use crate::state::Status;
 use crate::status;
 use crate::store::{self, Dir};
 use crate::{foreground, home_dir, rootless};
-use hull_cgroup::CgroupFs;
+use hull_cgroup::{Cgroup, CgroupFs};
 use hull_init::plan::{IdMap, IdMaps};
 use hull_init::{ExecTarget, LaunchOptions, PendingProcess, Phase, Process, StepError};
 use hull_plan::accounts::{Account, UserSpec};

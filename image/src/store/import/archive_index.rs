@@ -176,11 +176,13 @@ impl ArchiveIndex {
 
 /// The error for an archive whose entries cannot be read.
 fn no_more(error: &unpack::Error, fault: ArchiveFault) -> Cause {
-    match error {
-        unpack::Error::Limit { budget, max } if **budget == LAYER_ENTRIES => {
-            Cause::ArchiveTooLarge { what: "entries", max: *max }
-        }
-        unpack::Error::Read { source } => bad_archive(fault, source.to_string()),
-        other => bad_archive(fault, other.to_string()),
+    if let unpack::Error::Limit { budget, max } = error
+        && **budget == LAYER_ENTRIES
+    {
+        return Cause::ArchiveTooLarge { what: "entries", max: *max };
     }
+    if let unpack::Error::Read { source } = error {
+        return bad_archive(fault, source.to_string());
+    }
+    bad_archive(fault, error.to_string())
 }
