@@ -210,7 +210,7 @@ async fn events_that_come_one_by_one_are_in_columns() {
         }
     })
     .await;
-    let text = reader.join().or_fail("wait for the reader").or_fail("read events");
+    let text = reader.join().unwrap().or_fail("read events");
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 13, "the headings, and twelve events: {text}");
     let begins = |line: &str| -> Vec<usize> {
