@@ -122,7 +122,7 @@ async fn a_container_that_is_killed_during_a_hook_is_not_called_stopped() {
     cri.remove(&id).await.or_fail("remove it");
 }
 
-/// What runs on after the container, by the kind of the hook that left it running.
+/// By the kind of the hook that left it running.
 #[tokio::test]
 async fn what_a_hook_on_the_node_leaves_running_outlives_the_container() {
     let node = Node::start().await;

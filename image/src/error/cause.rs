@@ -254,7 +254,7 @@ pub enum Cause {
     },
 }
 
-/// What is wrong with an archive of images.
+/// The fault of an archive of images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ArchiveFault {
     /// It is not a tar archive.

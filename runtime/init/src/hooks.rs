@@ -222,7 +222,7 @@ impl Hooks {
     }
 }
 
-/// What becomes of the processes that a hook leaves running.
+/// The fate of the processes that a hook leaves running.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Leftovers {
     /// They are in the container, and end with it.
@@ -238,7 +238,7 @@ pub(crate) enum Leftovers {
 /// Where a hook runs, and the part of a container's own process that it shares.
 #[derive(Default)]
 pub(crate) struct Surroundings<'a> {
-    /// What becomes of its children.
+    /// The fate of the processes that it leaves running.
     pub(crate) leftovers: Leftovers,
     /// The process of the container: with its end the hook is killed.
     pub(crate) container: Option<BorrowedFd<'a>>,

@@ -125,10 +125,7 @@ pub fn launch(
     if let Some(before) = time {
         leave_time(&before)?;
     }
-    let mut started = started?;
-    if how.start_socket.is_some() {
-        started.silence = Silence::Waits;
-    }
+    let started = started?.with_silence(Silence::of(how.start_socket.is_some()));
     map_phase.parent();
     hook_phase.parent(how, started, report.take())
 }

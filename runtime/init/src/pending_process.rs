@@ -35,7 +35,7 @@ enum PidOwner {
     Ended { before_exec: bool },
 }
 
-/// What has happened when the status pipe of a process that runs ends without a report.
+/// The event behind the end of a status pipe without a report, of a process that was not killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Silence {
     /// The exec closed it.
@@ -56,8 +56,8 @@ pub struct PendingProcess {
     owner: PidOwner,
     /// The process that created the program's, until it was reaped.
     creator: Option<OwnedFd>,
-    /// What the end of the pipe means without a report, unless the process was killed before.
-    pub(crate) silence: Silence,
+    /// The meaning of the pipe's end without a report, unless the process was killed before.
+    silence: Silence,
     report: Vec<u8>,
     end: Option<Result<(), StepError>>,
 }
@@ -157,6 +157,13 @@ fn decode(report: &[u8]) -> Result<(), StepError> {
         .unwrap_or_else(|_| StepError::new(Step::Pipe, Errno::BADMSG, "read(status)")))
 }
 
+impl Silence {
+    /// By whether the process has a start socket.
+    pub(crate) fn of(waits: bool) -> Self {
+        if waits { Self::Waits } else { Self::Exec }
+    }
+}
+
 /// The flag of a process that has not executed a program since its creation: `PF_FORKNOEXEC`, include/linux/sched.h.
 const FORKED_WITHOUT_EXEC: u64 = 0x40;
 /// The place of the flags in `proc_pid_stat(5)`, behind the name.
@@ -184,6 +191,11 @@ impl PendingProcess {
         let owner = slot.map_or(PidOwner::Program, |slot| PidOwner::Creator { slot, kill: false });
         let (report, silence) = (Vec::new(), Silence::Exec);
         Self { pid, pidfd, status, owner, creator: None, silence, report, end: None }
+    }
+
+    /// The same, with this meaning of its pipe's end.
+    pub(crate) fn with_silence(self, silence: Silence) -> Self {
+        Self { silence, ..self }
     }
 
     /// Keeps the page for the program's pid from all processes that are created later.

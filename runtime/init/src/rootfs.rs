@@ -34,6 +34,12 @@ pub(crate) enum Astray {
 }
 
 impl Astray {
+    /// For something that is missing in the directory `at`.
+    fn of_missing(at: &OwnedFd) -> Option<Self> {
+        let kinds = [(PROC_MAGIC, Self::Procfs), (SYSFS_MAGIC, Self::Sysfs)];
+        kinds.into_iter().find_map(|(magic, led)| is_on(at, magic).then_some(led))
+    }
+
     /// The end of an error's call.
     pub(crate) fn text(self) -> &'static str {
         match self {
@@ -167,15 +173,20 @@ impl Root {
             match self.resolve(&next, OFlags::PATH, ResolveFlags::empty()) {
                 Ok(fd) => (at, done) = (fd, next),
                 Err(Errno::LOOP) if is_on(&at, PROC_MAGIC) => return Some(Astray::Process),
-                Err(Errno::LOOP) if links < LINKS_MAX => {
-                    links += 1;
-                    if unfold_link(&at, &name, &mut todo).ok()? {
-                        (at, done) = (self.find("/").ok()?, String::new());
+                Err(Errno::LOOP | Errno::NOENT) if links < LINKS_MAX => {
+                    match unfold_link(&at, &name, &mut todo) {
+                        Ok(from_root) => {
+                            links += 1;
+                            if from_root {
+                                (at, done) = (self.find("/").ok()?, String::new());
+                            }
+                        }
+                        // There is nothing of that name.
+                        Err(_) if links > 0 || self.find_plain(&done).is_err() => {
+                            return Astray::of_missing(&at);
+                        }
+                        Err(_) => return None,
                     }
-                }
-                Err(Errno::NOENT) if links > 0 || self.find_plain(&done).is_err() => {
-                    let found = [(PROC_MAGIC, Astray::Procfs), (SYSFS_MAGIC, Astray::Sysfs)];
-                    return found.into_iter().find_map(|(of, led)| is_on(&at, of).then_some(led));
                 }
                 Err(_) => return None,
             }

@@ -23,7 +23,7 @@ const WASTE_MAX: u64 = 256 << 10;
 /// The memory of the daemon at a moment, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Heap {
-    /// What no file backs and is not allocated. What is in use grows and shrinks without being waste, so the size of the
+    /// Memory that no file backs and that is not allocated. What is in use grows and shrinks without being waste, so the size of the
     /// process alone says nothing.
     wasted: u64,
     allocated: u64,
@@ -38,7 +38,7 @@ impl Heap {
     }
 }
 
-/// What the last trim left behind: pages that are in use only in part, stacks of threads, and what the allocator needs
+/// The rest that the last trim left behind: pages that are in use only in part, stacks of threads, and what the allocator needs
 /// for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trimmed {

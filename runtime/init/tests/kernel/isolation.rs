@@ -143,7 +143,7 @@ fn mounts_led_into_procfs(fixture: &Fixture) {
     last(bind(&dir, "/data/kernel"));
     last(bind(&file, "/version"));
     last(mount("tmpfs", "/data/kernel"));
-    // Links of procfs that are no paths are not followed, and none of these is said to be endless.
+    // Links of procfs that stand for what a process has are not followed, and none of these is said to be endless.
     for (number, (aim, below, wanted)) in [
         ("/proc/self/root", "", "a symbolic link leads to what a process has"),
         ("/proc/self/cwd/etc", "/deep", "a symbolic link leads to what a process has"),
