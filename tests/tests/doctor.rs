@@ -334,7 +334,9 @@ async fn a_monitor_that_leaked_is_found_by_any_of_its_sockets_and_ended() {
         let (mut monitor, _waits) = like_a_monitor(scripts.path(), &pod, socket);
 
         let (found, code) = findings(&node, &[]);
-        assert_eq!((names(&found), code), (format!("monitor hull-monitor {pod}\n"), 1));
+        assert_eq!((found.len(), code), (1, 1), "{found:#?}");
+        let name = format!("hull-monitor {pod}");
+        assert_eq!((&found[0]["subject"], &found[0]["name"]), (&"monitor".into(), &name.into()));
         let (fixed, code) = findings(&node, &["--fix"]);
         assert_eq!((fixed.len(), code), (1, 0), "{fixed:#?}");
         assert_eq!(fixed[0]["outcome"], "removed", "{fixed:#?}");
