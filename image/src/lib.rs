@@ -36,7 +36,7 @@ mod view;
 pub use credentials::auth::Auth;
 pub use credentials::docker;
 pub use digest::sha256;
-pub use error::{Cause, Error, ErrorKind, Object, Unreachable};
+pub use error::{ArchiveFault, Cause, Error, ErrorKind, Object, Unreachable};
 pub use layer::progress::WaitReason;
 pub use limits::Limits;
 pub use reference::Reference;

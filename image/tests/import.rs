@@ -268,21 +268,54 @@ async fn what_is_no_image_archive_is_told_so() {
     damaged[at] ^= 0xff;
     let mut foreign = image();
     foreign.arch = "s390x".into();
-    for (archive, fault, says) in [
-        (b"this is not an archive".to_vec(), ErrorKind::Corrupt, "not an image archive"),
-        (Vec::new(), ErrorKind::Corrupt, "not an image archive"),
-        (Layer::new().file("x", 0o644, "y").tar(), ErrorKind::Corrupt, "manifest.json"),
-        (good[..good.len() / 2].to_vec(), ErrorKind::Corrupt, "archive"),
-        (damaged, ErrorKind::Corrupt, "should have digest"),
-        (oci_archive(&foreign.pack(), "a/b:1"), ErrorKind::NotFound, "s390x"),
+    let saved = |layers: &[&str]| {
+        let manifest = json!([{"Config": "c.json", "RepoTags": null, "Layers": layers}]);
+        Layer::new().file("c.json", 0o644, &packed.blobs[0].bytes).file(
+            "manifest.json",
+            0o644,
+            manifest.to_string(),
+        )
+    };
+    let packed_short = Compression::Gzip.pack(&good);
+    let corrupt = ErrorKind::Corrupt;
+    for (archive, fault, says, hint) in [
+        (b"this is not an archive".to_vec(), corrupt, "not an image archive", "give a tar archive"),
+        (Vec::new(), corrupt, "not an image archive", "give a tar archive"),
+        (Layer::new().file("x", 0o644, "y").tar(), corrupt, "manifest.json", "docker export"),
+        (good[..good.len() / 2].to_vec(), corrupt, "archive", "copy"),
+        (
+            packed_short[..packed_short.len() / 2].to_vec(),
+            corrupt,
+            "damaged or cut short",
+            "copy it",
+        ),
+        (damaged, corrupt, "should have digest", "copy the archive again"),
+        (
+            oci_archive(&foreign.pack(), "a/b:1"),
+            ErrorKind::NotFound,
+            "s390x",
+            "docker pull --platform linux/",
+        ),
         (
             Layer::new().hostile(tar::EntryType::Regular, "../manifest.json", "", b"").tar(),
-            ErrorKind::Corrupt,
+            corrupt,
             "climbs",
+            "another program",
+        ),
+        (saved(&["1.tar", "2.tar"]).tar(), corrupt, "1.tar is not in it", "with all of its layers"),
+        (
+            Layer::new().file("manifest.json", 0o644, "[{").tar(),
+            corrupt,
+            "manifest.json cannot be read",
+            "save the image again",
         ),
     ] {
         let err = import(&store, &archive, None).await.unwrap_err();
         assert!(err.kind() == fault && told(&err).contains(says), "{}", told(&err));
+        let given = err.hint().unwrap_or_default();
+        assert!(given.contains(hint), "{}: {given}", told(&err));
+        // Nothing is pulled or pushed here.
+        assert!(!given.contains("push") && !given.contains("registr"), "{given}");
     }
     assert!(
         import(&store, &good, Some("No/Name")).await.unwrap_err().kind() == ErrorKind::BadReference

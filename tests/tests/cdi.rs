@@ -169,21 +169,6 @@ async fn each_run_of_a_container_has_its_hooks() {
     assert_eq!(lines(&log), kinds.repeat(3));
 }
 
-#[tokio::test]
-async fn what_a_hook_leaves_running_is_not_in_the_container() {
-    let node = Node::start().await;
-    let (cri, pod, image) = node.pod("web").await;
-    let left = node.host_dir().join("left");
-    let script = format!("sleep 7331 > /dev/null 2>&1 & echo $! > {}", left.display());
-    hooked(&node, &json!([hook("createContainer", &script)]));
-    let looks = "cat /proc/[0-9]*/cmdline | tr '\\0' ' '";
-    let said = cri.output(&pod, wants_hooks(shell("main", &image, looks))).await;
-    let pid: i32 = fs::read_to_string(&left).unwrap().trim().parse().unwrap();
-    // It may have ended with the container.
-    let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    assert!(said.stdout.contains("cat ") && !said.stdout.contains("7331"), "{said:?}");
-}
-
 /// A program with the part of `nvidia-cdi-hook`'s that its callers see.
 const CDI_HOOK: &str = r#"#!/bin/sh
 bundle=$(sed -n 's/.*"bundle":"\([^"]*\)".*/\1/p')
@@ -410,32 +395,6 @@ async fn a_daemon_that_is_killed_during_a_hook_changes_nothing() {
     again.await.unwrap().unwrap();
     assert_eq!(lines(&log), ["begun", "over"], "it ran once");
     assert_eq!(cri.status(&id).await.state(), api::ContainerState::ContainerRunning);
-}
-
-#[tokio::test]
-async fn a_stop_ends_a_start_that_waits_for_a_hook_and_the_hook() {
-    let node = Node::start().await;
-    let (cri, pod, image) = node.pod("web").await;
-    let log = node.host_dir().join("log");
-    let mark = "86403.17";
-    let waits = format!("echo begun >> {}; sleep {mark} & wait", log.display());
-    hooked(&node, &json!([hook("createRuntime", &waits)]));
-    let id = cri.create(&pod, wants_hooks(idle("main", &image))).await.unwrap();
-    let starting = {
-        let (cri, id) = (cri.clone(), id.clone());
-        tokio::spawn(async move { cri.start(&id).await })
-    };
-    lines_of(&log, 1).await;
-    cri.stop(&id, 0).await.unwrap();
-    // Killed without a word: that is how a program ends which was killed as soon as it ran, too.
-    let _either = starting.await.unwrap();
-    assert_eq!(cri.status(&id).await.state(), api::ContainerState::ContainerExited);
-    eventually("nothing of the hook runs", || async {
-        let left = running_with(&[mark]).map_err(|err| err.to_string())?;
-        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
-    })
-    .await;
-    cri.remove(&id).await.unwrap();
 }
 
 /// There `/proc/<pid>/root` of a hook would be the host's.

@@ -2,10 +2,11 @@
 //! Every command that prints objects, in each of its formats; and tables at terminals of several widths.
 
 use hull_tests::terminal::Terminal;
-use hull_tests::{ExpectExt as _, Node, fixture, node};
+use hull_tests::{ExpectExt as _, Node, eventually, fixture, node};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
 
 /// All formats of `-o` that print objects.
 const FORMATS: [&str; 7] = ["table", "wide", "json", "jsonl", "yaml", "name", "go-template={{.}}"];
@@ -54,12 +55,14 @@ fn cases(image: &str, archive: &str, manifest: &str) -> Vec<Case> {
         case("import", &["import", archive], Some(&[image])),
         case("play kube", &["play", "kube", "--replace", manifest], Some(&["default/played"])),
         case("check", &["check"], None),
+        case("audit", &["audit", "all"], Some(&["all/all"])),
+        case("trace", &["trace", "all"], Some(&["hull/all"])),
     ]
 }
 
-/// Commands with a schema and formats of their own; one that waits; one that finds nothing on a node without leaks; and
+/// Commands with a schema: one that waits; one that finds nothing on a node without leaks; and
 /// those of changed settings, which `reload` tests.
-const OTHERS: [&str; 6] = ["audit", "trace", "events", "doctor", "config diff", "reload"];
+const OTHERS: [&str; 4] = ["events", "doctor", "config diff", "reload"];
 
 #[tokio::test]
 async fn every_command_prints_something_in_each_of_its_formats() {
@@ -165,12 +168,72 @@ async fn tables_at_terminals_have_figures_with_their_units_and_no_line_that_wrap
     let _named = node.hull(&["rm", "-f", name]).good();
 }
 
+#[tokio::test]
+async fn checks_and_facts_of_a_node_fit_into_a_terminal() {
+    let node = Node::start().await;
+    for words in [&["check"][..], &["info"]] {
+        // `check` exits with 1 if the node lacks something.
+        let shown = at_terminal_with(&node, words, 80, "|| [ $? = 1 ]").await;
+        assert!(shown.lines().count() > 10, "{words:?}: {shown}");
+        for line in shown.lines() {
+            let has_long_word = line.split(' ').any(|word| word.chars().count() > 50);
+            assert!(line.chars().count() <= 80 || has_long_word, "{words:?}: {line}\n{shown}");
+        }
+    }
+    let template = node.hull(&["trace", "-o", "nothing", "x"]);
+    assert!(template.stderr.contains("text, svg, json, jsonl, yaml, name"), "{template:?}");
+}
+
+#[tokio::test]
+async fn events_that_come_one_by_one_are_in_columns() {
+    let node = Node::start().await;
+    let image = fixture::busybox();
+    let mut command = node.hull_command(&["events", "--count", "12"]);
+    let mut events = command.stdout(Stdio::piped()).spawn().or_fail("read events");
+    let mut out = events.stdout.take().or_fail("take its output");
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        out.read_to_string(&mut text).map(|_| text)
+    });
+    let names = ["a", "of-some-more-length", "b"];
+    let mut number = 0;
+    eventually("enough events have come", || {
+        number += 1;
+        let name = format!("{}-{number}", names[number % names.len()]);
+        let ran = node.hull(&["run", "--rm", "--name", &name, &image, "true"]);
+        let ended = events.try_wait();
+        async move {
+            match (ran.code, ended) {
+                (0, Ok(Some(_))) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        }
+    })
+    .await;
+    let text = reader.join().unwrap().or_fail("read events");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 13, "the headings, and twelve events: {text}");
+    let begins = |line: &str| -> Vec<usize> {
+        let is_begin = |at: &usize| *at == 0 || line[..*at].ends_with("  ");
+        let words = line.char_indices().filter(|(_, c)| *c != ' ').map(|(at, _)| at);
+        words.filter(is_begin).collect()
+    };
+    for line in &lines {
+        assert_eq!(begins(line), begins(lines[0]), "{text}");
+    }
+}
+
 /// The output of a command at a terminal of this width.
 async fn at_terminal(node: &Node, words: &[&str], width: u16) -> String {
+    at_terminal_with(node, words, width, "").await
+}
+
+/// As [`at_terminal`], with more of a shell's command behind it.
+async fn at_terminal_with(node: &Node, words: &[&str], width: u16, more: &str) -> String {
     const END: &str = "the code is ";
     let hull = node.hull_command(words);
     let mut command = Command::new("sh");
-    command.args(["-c", &format!("\"$0\" \"$@\"; echo {END}$?")]);
+    command.args(["-c", &format!("\"$0\" \"$@\" {more}; echo {END}$?")]);
     command.arg(hull.get_program()).args(hull.get_args()).env("NO_COLOR", "1");
     command.envs(hull.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let terminal = Terminal::start(&command, (width, 50));

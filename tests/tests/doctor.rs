@@ -9,8 +9,12 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Child;
 use tokio::process::Command;
 
 /// The findings, and the exit code.
@@ -292,4 +296,79 @@ async fn a_pinned_network_namespace_of_a_removed_pod_is_removed_with_its_file() 
     }
     let (found, code) = findings(&node, &[]);
     assert_eq!((found.len(), code), (0, 0), "{found:#?}");
+}
+
+/// A process with the command line of a pod's monitor, and with this socket; it ends when the second of the pair closes.
+fn like_a_monitor(dir: &Path, pod: &str, socket: OwnedFd) -> (Child, UnixStream) {
+    // The name of the pod is that of its script, so that it is the first argument.
+    fs::write(dir.join(pod), "read line <&1\n").or_fail("write a script");
+    let (waits, ours) = UnixStream::pair().or_fail("make a pair of sockets");
+    let mut command = std::process::Command::new("sh");
+    command.arg0("hull-monitor").arg(pod).current_dir(dir);
+    let child = command.stdin(socket).stdout(OwnedFd::from(waits)).spawn();
+    (child.or_fail("run it"), ours)
+}
+
+/// Sockets at the path of a pod's monitor: one that listens, or a connection to it that outlived it.
+fn socket_at(path: &Path, listens: bool) -> (OwnedFd, Option<UnixStream>) {
+    let listener = UnixListener::bind(path).or_fail("listen");
+    if listens {
+        return (listener.into(), None);
+    }
+    let client = UnixStream::connect(path).or_fail("connect");
+    let (connection, _) = listener.accept().or_fail("accept");
+    (connection.into(), Some(client))
+}
+
+#[tokio::test]
+async fn a_monitor_that_leaked_is_found_by_any_of_its_sockets_and_ended() {
+    let node = Node::start().await;
+    for (digits, listens) in [("ae", true), ("af", false)] {
+        let pod = digits.repeat(32);
+        let scripts = tempfile::tempdir().or_fail("make a directory");
+        let dir = node.state_dir().join("run").join(&pod);
+        fs::create_dir(&dir).or_fail("make the pod's directory");
+        let (socket, _client) = socket_at(&dir.join("monitor.sock"), listens);
+        // The directory would be found as a leak of its own.
+        fs::remove_dir_all(&dir).or_fail("remove the pod's directory");
+        let (mut monitor, _waits) = like_a_monitor(scripts.path(), &pod, socket);
+
+        let (found, code) = findings(&node, &[]);
+        assert_eq!((found.len(), code), (1, 1), "{found:#?}");
+        let name = format!("hull-monitor {pod}");
+        assert_eq!((&found[0]["subject"], &found[0]["name"]), (&"monitor".into(), &name.into()));
+        let (fixed, code) = findings(&node, &["--fix"]);
+        assert_eq!((fixed.len(), code), (1, 0), "{fixed:#?}");
+        assert_eq!(fixed[0]["outcome"], "removed", "{fixed:#?}");
+        let ended = monitor.wait().or_fail("wait for it");
+        assert_eq!(ended.signal(), Some(9), "{ended:?}");
+        let (found, code) = findings(&node, &[]);
+        assert_eq!((found.len(), code), (0, 0), "{found:#?}");
+    }
+}
+
+#[tokio::test]
+async fn the_monitors_of_another_daemon_are_left_alone_also_when_it_is_gone() {
+    let (node, mut other) = (Node::start().await, Node::start().await);
+    let (_cri, _pod, _image) = node.pod("web").await;
+    let (_cri, of_other, _image) = other.pod("web").await;
+    let monitor = host::monitor_of(&of_other);
+    for daemon_is_gone in [false, true] {
+        if daemon_is_gone {
+            other.kill();
+        }
+        let (found, code) = findings(&node, &["--fix"]);
+        assert_eq!((found.len(), code), (0, 0), "gone: {daemon_is_gone}: {found:#?}");
+        kill(monitor, None).or_fail("find the other daemon's monitor");
+    }
+    // A pod of the other one with a cgroup where this one makes its own: as long as its monitor runs it is not a leak.
+    let cgroups = make_cgroups(&node, &of_other);
+    let (found, code) = findings(&node, &["--fix"]);
+    assert_eq!((found.len(), code), (0, 0), "{found:#?}");
+    assert!(cgroups.iter().all(|cgroup| cgroup.is_dir()), "{cgroups:?}");
+    for cgroup in cgroups {
+        fs::remove_dir(cgroup).or_fail("remove the cgroup");
+    }
+    other.start_again().await;
+    assert_eq!(host::monitor_of(&of_other), monitor, "the same monitor serves on");
 }

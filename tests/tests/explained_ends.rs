@@ -6,6 +6,7 @@ use hull_tests::cri::{container, mount, pod_security, resources, security, shell
 use hull_tests::{Cri, ExpectExt as _, Node, eventually};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 /// The message of a container that ran to its end.
 async fn message(cri: &Cri, pod: &str, config: ContainerConfig) -> String {
@@ -298,4 +299,37 @@ async fn what_has_no_effect_here_is_refused_or_noted() {
     security(&mut config).capabilities = Some(add);
     let refused = cri.create(&pod, config).await.err().or_fail("be refused");
     contains(refused.message(), &["CAP_SYS_RESOURCE", "bounding set", "remove SYS_RESOURCE"]);
+}
+
+/// Of a container that reaches its limit again and again, with the command's process as the first to be killed.
+#[tokio::test]
+async fn a_command_that_is_killed_for_memory_before_its_program_runs_says_so() {
+    let node = Node::start().await;
+    let (cri, pod, image) = node.pod("full").await;
+    let script = "until [ -e /go ]; do sleep 0.05; done; head -c 14m /dev/zero > /dev/shm/base; \
+                  while :; do : > /dev/shm/more; \
+                  (echo 500 > /proc/self/oom_score_adj; while printf %4096s x; do :; done >> /dev/shm/more); done";
+    let mut config = shell("main", &image, script);
+    let limits = resources(&mut config);
+    (limits.memory_limit_in_bytes, limits.oom_score_adj) = (16 << 20, 1000);
+    let id = cri.run(&pod, config).await;
+    let pid = cri.pid(&id).await;
+    // What fills the memory has a higher score than this, and a command the highest.
+    fs::write(format!("/proc/{pid}/oom_score_adj"), "0").or_fail("spare the first process");
+    let go = Path::new("/proc").join(pid.to_string()).join("root/go");
+    drop(fs::File::create_new(go).or_fail("let it begin"));
+    let said = eventually("a command is killed before its program runs", || async {
+        match cri.exec(&id, &["true"]).await {
+            Ok(ran) => Err(format!("{ran:?}")),
+            Err(said) if said.message().contains("before its program ran") => {
+                Ok(said.message().to_owned())
+            }
+            Err(said) => Err(said.message().to_owned()),
+        }
+    })
+    .await;
+    let parts = ["out of memory before its program ran", "its container reached its memory limit"];
+    contains(&said, &parts);
+    contains(&said, &["16 MiB", "raise the memory limit"]);
+    assert_eq!(cri.status(&id).await.state(), api::ContainerState::ContainerRunning);
 }

@@ -184,9 +184,11 @@ pub enum Cause {
         /// The underlying error.
         source: sys::Error,
     },
-    /// The file is not an archive of images, or incomplete.
-    #[error("it is not an image archive: {}", shown(why, REASON_MAX))]
+    /// The file is not an archive of images, or not a good one.
+    #[error("{fault}: {}", shown(why, REASON_MAX))]
     Archive {
+        /// The fault, for its sentence and its hint.
+        fault: ArchiveFault,
         /// The reason, as part of a sentence.
         why: String,
     },
@@ -250,6 +252,26 @@ pub enum Cause {
         /// The path of the file or directory.
         path: PathBuf,
     },
+}
+
+/// The fault of an archive of images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ArchiveFault {
+    /// It is not a tar archive.
+    #[error("it is not an image archive")]
+    NoTar,
+    /// It is a tar archive of something else.
+    #[error("it is not an image archive")]
+    NoImages,
+    /// It ends too early, or cannot be read on.
+    #[error("the archive is damaged or cut short")]
+    Damaged,
+    /// It lacks a part that its documents name.
+    #[error("the archive is incomplete")]
+    Incomplete,
+    /// Its documents or entries contradict its format.
+    #[error("the archive is malformed")]
+    Malformed,
 }
 
 /// The kind of an object that a registry was asked for.

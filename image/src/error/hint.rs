@@ -4,8 +4,9 @@
 //! The rule: a hint is true for every error that carries it. Where several things could be at fault there is no hint,
 //! or it says what to look at.
 
-use super::cause::{Cause, Object};
+use super::cause::{ArchiveFault, Cause, Object};
 use super::kind::ErrorKind;
+use crate::unpack;
 use hull_sys as sys;
 
 impl Cause {
@@ -44,9 +45,7 @@ impl Cause {
                 source.hint().or_else(|| source.system().and_then(disk_hint))
             }
             Self::Keep { source, .. } => disk_hint(source),
-            Self::Archive { .. } => {
-                Some("give an OCI layout in a tar archive, or what `docker save` writes".into())
-            }
+            Self::Archive { fault, .. } => Some(archive_hint(*fault).into()),
             Self::ArchiveTooLarge { what: "bytes", .. } => Some(
                 "if you trust the archive, raise `archive_bytes_max` under `[image]`".into(),
             ),
@@ -73,6 +72,68 @@ impl Cause {
                 "push the image again, with another tool if this one writes such documents; if it is right at the registry, see whether a proxy changes responses".into(),
             ),
             Self::Document { .. } | Self::TooLarge { .. } | Self::ArchiveTooLarge { .. } => None,
+        }
+    }
+}
+
+impl Cause {
+    /// The hint for an import, where nothing is pulled or pushed.
+    pub(super) fn hint_of_import(&self) -> Option<String> {
+        const AGAIN: &str = "nothing of it was stored: copy the archive again, and if the error stays, save the image again";
+        let is_altered = matches!(
+            self,
+            Self::WrongDigest { .. } | Self::WrongSize { .. } | Self::WrongDiffId { .. }
+        );
+        if is_altered {
+            return Some(AGAIN.into());
+        }
+        if let Self::Platform { want, .. } = self {
+            return Some(format!(
+                "save the image for this machine's platform: `docker pull --platform {want} IMAGE`, then `docker save IMAGE`"
+            ));
+        }
+        if let Self::NotAnImage { .. } = self {
+            let hint = "give an archive of a container image; charts, signatures and other artifacts are not run";
+            return Some(hint.into());
+        }
+        if let Self::Document { .. } | Self::TooLarge { .. } = self {
+            return Some(archive_hint(ArchiveFault::Malformed).into());
+        }
+        if let Self::Layer { source: unpack::Error::Compression { format }, .. } = self {
+            return Some(format!(
+                "layers may be plain, or compressed with gzip or zstd: save the image again without {format}"
+            ));
+        }
+        if let Self::Layer { source, .. } = self
+            && source.is_archives_fault()
+            && !matches!(source, unpack::Error::Limit { .. })
+        {
+            return Some(format!("{AGAIN}; if it is the same then, build it again"));
+        }
+        if let Self::ArchiveTooLarge { what, .. } = self
+            && *what != "bytes"
+        {
+            return Some("save its images one by one, each in an archive of its own".into());
+        }
+        self.hint()
+    }
+}
+
+/// For an archive that is not one of images, or not a good one.
+fn archive_hint(fault: ArchiveFault) -> &'static str {
+    match fault {
+        ArchiveFault::NoTar => {
+            "give a tar archive, plain or compressed with gzip, zstd, xz or bzip2, as `docker save`, `podman save` and `hull export` write it"
+        }
+        ArchiveFault::NoImages => {
+            "give an archive that `docker save`, `podman save` or `hull export` wrote, or an image layout whose files are at its top (`tar -C DIRECTORY -c .`); one of a container's files, as `docker export` writes it, becomes an image by a build (`FROM scratch`, `ADD FILE /`)"
+        }
+        ArchiveFault::Damaged => {
+            "copy it again, and compare its checksum with that of the original; or save the image again"
+        }
+        ArchiveFault::Incomplete => "save the image again, with all of its layers",
+        ArchiveFault::Malformed => {
+            "save the image again, with another program if this one writes such archives (`docker save`, `podman save`, `skopeo copy`)"
         }
     }
 }

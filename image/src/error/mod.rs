@@ -13,7 +13,7 @@ mod kind;
 pub(crate) mod text;
 mod unreachable;
 
-pub use cause::{Cause, Object};
+pub use cause::{ArchiveFault, Cause, Object};
 pub use kind::ErrorKind;
 pub(crate) use text::{NAME_MAX, REASON_MAX, shown};
 pub use unreachable::Unreachable;
@@ -245,10 +245,10 @@ impl Error {
             Self::InUse { .. } => {
                 Some("remove its containers first; `hull rmi TAG` takes away one of several names".into())
             }
-            Self::Pull { source, .. }
-            | Self::Import { source }
-            | Self::Tag { source, .. }
-            | Self::Verify { source } => source.hint(),
+            Self::Import { source } => source.hint_of_import(),
+            Self::Pull { source, .. } | Self::Tag { source, .. } | Self::Verify { source } => {
+                source.hint()
+            }
             Self::NameTaken { .. } => Some("remove that name first, or use `--force`".into()),
             Self::BrokenLayer { image, .. } => {
                 Some(format!("pull it again, or `hull images verify --repair {image}`"))
@@ -271,9 +271,11 @@ impl Error {
             Self::Policy { path, .. } => {
                 Some(format!("correct {}, or unset `policy` under `[image]`", path.display()))
             }
+            Self::Export { .. } => Some(
+                "`hull images verify` compares layers with what was stored, and repairs them with `--repair`".into(),
+            ),
+            Self::NoImage { .. } => Some("list the images with `hull images`".into()),
             Self::Credentials { .. }
-            | Self::NoImage { .. }
-            | Self::Export { .. }
             | Self::View { .. }
             | Self::Read { .. }
             | Self::Broken { .. } => None,

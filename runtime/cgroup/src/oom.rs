@@ -58,6 +58,12 @@ impl OomEvents {
         self.flags
     }
 
+    /// The number of kills that were reported so far, or had happened before.
+    #[must_use]
+    pub fn reported(&self) -> u64 {
+        self.seen
+    }
+
     /// The number of kills since the last call.
     ///
     /// # Errors

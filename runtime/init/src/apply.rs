@@ -208,9 +208,10 @@ impl Builder<'_> {
         if is_strict(target) {
             return self.places.place(root, target, make, of_bind && make == Make::File);
         }
-        let found = root
-            .find_or_make(target, make, 0o755)
-            .map_err(errno_context(format!("make({target})")))?;
+        let found = root.find_or_make(target, make, 0o755).map_err(|errno| {
+            let led = root.led_astray(target).map(|led| format!(": {}", led.text()));
+            errno_context(format!("make({target}){}", led.unwrap_or_default()))(errno)
+        })?;
         check_outside_procfs(root, found.as_fd(), target)?;
         Ok(found)
     }

@@ -13,6 +13,7 @@ use hull_sys::{BirthSlot, ForkResult, clone3, flags};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::cell::Cell;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// With the causes that the errno does not say, and the hint: a report has only this text. The bounds and usage that
@@ -49,6 +50,8 @@ pub(crate) struct CloneArgs<'a> {
     /// Whether the user namespace of the process that `pid` names is entered before its pid namespace: only there is the
     /// right to.
     pub(crate) user_of_pid: bool,
+    /// Where the parent's copy of the pipe for the report is kept, for a process beside the child that reports, too.
+    pub(crate) report_beside: Option<&'a Cell<Option<OwnedFd>>>,
 }
 
 impl CloneArgs<'_> {
@@ -69,7 +72,7 @@ impl CloneArgs<'_> {
         let forked = clone3(flags, into.as_ref().map(OwnedFd::as_fd));
         match forked.map_err(StepError::at(Step::Clone))? {
             ForkResult::Parent { pid, pidfd } => {
-                drop(report);
+                self.keep_report(report);
                 let mut started = PendingProcess::new(pid, pidfd, news, slot);
                 // Later processes must not inherit the page: a tracer could write into it there.
                 if let Err(err) = started.keep_slot_from_others() {
@@ -99,6 +102,13 @@ impl CloneArgs<'_> {
                     Ok(never) => match never {},
                 }
             }
+        }
+    }
+
+    /// In the parent: keeps its copy of the report's end of the status pipe where that is asked for, and closes it else.
+    pub(crate) fn keep_report(&self, report: OwnedFd) {
+        if let Some(place) = self.report_beside {
+            place.set(Some(report));
         }
     }
 

@@ -5,7 +5,7 @@
 //! parent, or a process beside it      child
 //!   │ clone                              │ mounts
 //!   │◀──────────── ready ────────────────┤
-//!   │ prepare, prestart, createRuntime   │
+//!   │ prepare, prestart, createRuntime   │ killed meanwhile: the parent's side reports the hook
 //!   ├────── continue, or the error ─────▶│ createContainer, the new root, identity
 //!   │◀──────── ready (end of file) ──────┤ waits at the start socket; the parent may end
 //! process that starts it ─ continue, report ─▶│ startContainer, exec
@@ -18,13 +18,13 @@
 use crate::apply::become_container_root;
 use crate::attributes::not_traceable;
 use crate::hook_process::{Lock, end_with_parent};
-use crate::hooks::{HookKind, Surroundings};
+use crate::hooks::{HookKind, Leftovers, Surroundings};
 use crate::namespaces::{enter_user_namespace_of, join_all, join_differing};
 use crate::options::LaunchOptions;
 use crate::pending_process::{PendingProcess, encode, fail, reported, status_pipe};
 use crate::plan::{Namespace, Namespaces, Step, StepError};
 use hull_sys::{ForkResult, fork};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{Errno, read, write};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -84,7 +84,7 @@ impl HookPhase {
         if self.from_outside {
             return Ok(());
         }
-        how.run_hooks(&[HookKind::CreateContainer], "creating")
+        how.run_hooks_in_mounts(&[HookKind::CreateContainer], "creating")
     }
 
     /// In the child: it is ready. With the container's root, where the parent's side needs that.
@@ -107,19 +107,25 @@ impl HookPhase {
         hull_sys::receive_fd(side.as_fd()).ok().flatten().map(Some)
     }
 
+    /// Whether a process of its own has the parent's side.
+    pub(crate) fn is_beside(&self, how: &LaunchOptions<'_>) -> bool {
+        self.sides.is_some() && how.hooks_beside.is_some()
+    }
+
     /// The parent's side. With [`LaunchOptions::hooks_beside`] a process of its own has it, and this returns at once:
-    /// the child reports what failed there.
+    /// the child reports what failed there, or that process does through `report`, if the child was killed.
     pub(crate) fn parent(
         &self,
         how: &LaunchOptions<'_>,
         mut started: PendingProcess,
+        report: Option<OwnedFd>,
     ) -> Result<PendingProcess, StepError> {
         let Some((ours, theirs)) = &self.sides else { return Ok(started) };
         drop(theirs.take());
         let side = ours.take().ok_or_else(broken)?;
-        let done = match how.hooks_beside {
-            Some(dir) => self.beside(how, &started, &side, dir),
-            None => self.serve(how, &started, &side),
+        let done = match (how.hooks_beside, report) {
+            (Some(dir), Some(report)) => self.beside(how, &started, &side, (dir, report)),
+            _ => self.serve(how, &started, &side).map(|()| continue_child(&side)),
         };
         if let Err(error) = done {
             started.kill_and_reap();
@@ -134,21 +140,30 @@ impl HookPhase {
         how: &LaunchOptions<'_>,
         started: &PendingProcess,
         side: &OwnedFd,
-        dir: BorrowedFd<'_>,
+        (dir, report): (BorrowedFd<'_>, OwnedFd),
     ) -> Result<(), StepError> {
         let parent = getpid();
         match fork().map_err(StepError::at(Step::Clone))? {
             // It is reaped with all other children.
             ForkResult::Parent { .. } => Ok(()),
             ForkResult::Child => {
-                let served = end_with_parent(parent, &[side.as_fd(), started.pidfd.as_fd(), dir])
-                    .and_then(|()| {
-                        // Until the end: what follows a failed start waits for it.
-                        let _lock = Lock::take(dir)?;
-                        self.serve(how, started, side)
-                    });
-                if let Err(error) = served {
-                    let _gone = write(side, &encode(&error).unwrap_or_default());
+                let kept = [side.as_fd(), started.pidfd.as_fd(), dir, report.as_fd()];
+                let served = end_with_parent(parent, &kept).and_then(|()| {
+                    // Until hooks have ended: what follows a failed start waits for it.
+                    let _lock = Lock::take(dir)?;
+                    self.serve(how, started, side)
+                });
+                match served {
+                    Ok(()) => {
+                        // First: the pipe's end is to be the child's exec.
+                        drop(report);
+                        continue_child(side);
+                    }
+                    Err(error) => {
+                        // A child that was killed reports nothing.
+                        let to = if has_ended(&started.pidfd) { &report } else { side };
+                        let _gone = write(to, &encode(&error).unwrap_or_default());
+                    }
                 }
                 hull_sys::exit_now(0)
             }
@@ -168,7 +183,7 @@ impl HookPhase {
         how.prepare.map_or(Ok(()), |prepare| (prepare.0)(started.pid))?;
         if let Some(hooks) = how.hooks {
             let surroundings = Surroundings {
-                is_outside: true,
+                leftovers: Leftovers::OfNode,
                 container: Some(started.pidfd.as_fd()),
                 directory: how.hooks_directory,
                 ..Surroundings::default()
@@ -178,8 +193,6 @@ impl HookPhase {
         if let Some(root) = root {
             self.create_container(how, started, &root)?;
         }
-        // A process that ended meanwhile has left its report.
-        let _sent = write(side, CONTINUE);
         Ok(())
     }
 
@@ -208,7 +221,7 @@ impl HookPhase {
                     .and_then(|()| self.enter(how, pidfd, kept))
                     .and_then(|()| {
                         let surroundings = Surroundings {
-                            is_outside: true,
+                            leftovers: Leftovers::Killed,
                             container: Some(pidfd),
                             ..Surroundings::default()
                         };
@@ -244,6 +257,17 @@ impl HookPhase {
         let failed = |errno| StepError::new(Step::Pipe, errno, "fchdir(root)");
         rustix::process::fchdir(root).map_err(failed)
     }
+}
+
+/// Lets the child continue. One that ended meanwhile has left its report.
+fn continue_child(side: &OwnedFd) {
+    let _sent = write(side, CONTINUE);
+}
+
+/// Whether a process has ended, by its pidfd.
+fn has_ended(process: &OwnedFd) -> bool {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
 /// Waits for the parent's side; the error that it sends is the child's own.

@@ -139,7 +139,7 @@ impl Hooks {
             kinds,
             status,
             pid,
-            &Surroundings { is_outside: true, ..Surroundings::default() },
+            &Surroundings { leftovers: Leftovers::OfNode, ..Surroundings::default() },
         )
     }
 
@@ -152,7 +152,8 @@ impl Hooks {
         pid: i32,
         directory: Option<&Path>,
     ) -> Vec<StepError> {
-        let surroundings = Surroundings { is_outside: true, directory, ..Surroundings::default() };
+        let leftovers = Leftovers::OfNode;
+        let surroundings = Surroundings { leftovers, directory, ..Surroundings::default() };
         let of_kinds = self.list.iter().enumerate().filter(|(_, of)| kinds.contains(&of.kind));
         let ran = of_kinds.map(|(at, _)| self.run_one(at, status, pid, &surroundings));
         ran.filter_map(Result::err).collect()
@@ -221,12 +222,24 @@ impl Hooks {
     }
 }
 
+/// The fate of the processes that a hook leaves running.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Leftovers {
+    /// They are in the container, and end with it.
+    #[default]
+    OfContainer,
+    /// They run on, on the node; those of a hook that failed are killed, one by one.
+    OfNode,
+    /// They are killed as soon as the hook has ended. They are in the container's mount namespace with the node's root and
+    /// rights, and the new root of that namespace becomes theirs too: what they execute or load then is the image's.
+    Killed,
+}
+
 /// Where a hook runs, and the part of a container's own process that it shares.
 #[derive(Default)]
 pub(crate) struct Surroundings<'a> {
-    /// Whether it runs in the pid namespace of our procfs: what it starts can be found and killed one by one. In a
-    /// container that is left to the end of the container.
-    pub(crate) is_outside: bool,
+    /// The fate of the processes that it leaves running.
+    pub(crate) leftovers: Leftovers,
     /// The process of the container: with its end the hook is killed.
     pub(crate) container: Option<BorrowedFd<'a>>,
     /// Its working directory, if that is not the caller's.
@@ -248,7 +261,8 @@ fn run(hook: &Hook, state: &[u8], surroundings: &Surroundings<'_>) -> Result {
     let (out, said) = pipe_with(PipeFlags::CLOEXEC).map_err(errno_context("pipe2(CLOEXEC)"))?;
     rustix::io::ioctl_fionbio(&out, true).map_err(errno_context("ioctl(FIONBIO)"))?;
     let failed = |err: hull_sys::Error| (err.errno(), err.to_string());
-    let children = surroundings.is_outside.then(Children::adopt);
+    let leftovers = surroundings.leftovers;
+    let children = (leftovers != Leftovers::OfContainer).then(Children::adopt);
     match fork().map_err(failed)? {
         ForkResult::Child => {
             let (errno, call) = become_hook(hook, &stdin, &said, surroundings);
@@ -273,9 +287,7 @@ fn run(hook: &Hook, state: &[u8], surroundings: &Surroundings<'_>) -> Result {
                 Waited::TimedOut => {
                     Some((Errno::TIMEDOUT, format!("killed after {limit} s, its `timeout`")))
                 }
-                Waited::Abandoned => {
-                    Some((Errno::CANCELED, "killed as its container ended".into()))
-                }
+                Waited::Abandoned => Some((Errno::CANCELED, KILLED_WITH_CONTAINER.into())),
                 Waited::Ended => {
                     let status = status.map_err(errno_context("waitid(hook)"))?;
                     status.and_then(|status| how(&status)).map(|how| (Errno::CANCELED, how))
@@ -288,9 +300,12 @@ fn run(hook: &Hook, state: &[u8], surroundings: &Surroundings<'_>) -> Result {
                 let _gone = rustix::process::kill_process_group(group, Signal::KILL);
             }
             let _reaped = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-            if let Some(children) = children {
-                children.release(why.is_some());
-            }
+            let is_killed = why.is_some() || leftovers == Leftovers::Killed;
+            let are_gone = children.is_none_or(|children| children.release(is_killed));
+            let why = why.or_else(|| {
+                let left = !are_gone && leftovers == Leftovers::Killed;
+                left.then(|| (Errno::BUSY, "what it left running does not end".to_owned()))
+            });
             why.map_or(Ok(()), |(errno, how)| Err((errno, format!("{how}; it said {text:?}"))))
         }
     }
@@ -298,6 +313,8 @@ fn run(hook: &Hook, state: &[u8], surroundings: &Surroundings<'_>) -> Result {
 
 /// The signal of a seccomp filter.
 const SIGSYS: i32 = 31;
+/// How the error of a hook begins that was killed because its container had ended.
+pub const KILLED_WITH_CONTAINER: &str = "killed as its container ended";
 /// How the error of a hook begins that was killed by a seccomp filter.
 pub const KILLED_BY_FILTER: &str = "killed by signal 31 (bad system call)";
 

@@ -38,7 +38,8 @@ pub(crate) fn run(
     let forked = clone3(0, into.as_ref().map(OwnedFd::as_fd));
     match forked.map_err(StepError::at(Step::Clone))? {
         ForkResult::Parent { pidfd, .. } => {
-            drop((report, pid_writer));
+            drop(pid_writer);
+            args.keep_report(report);
             let mut number = [0; 4];
             let got = read(&pid_reader, &mut number).unwrap_or(0);
             // The event loop must not reap it as a process of the pod.

@@ -21,7 +21,7 @@ use crate::namespaces::{
     JoinedNamespaces, enter_time, join_all, join_differing, leave_time, new_flags,
 };
 use crate::options::LaunchOptions;
-use crate::pending_process::PendingProcess;
+use crate::pending_process::{PendingProcess, Silence};
 use crate::plan::{IdMaps, Namespace, NamespaceKind, Plan, Process, Step, StepError};
 use crate::process::{self, Birth, PreMountFiles};
 use crate::streams::Io;
@@ -30,6 +30,7 @@ use crate::{apply, attributes, intermediate_process, mount_sources, procfs};
 use hull_cgroup::{Cgroup, CgroupFs};
 use hull_sys::flags;
 use rustix::fs::{CWD, Mode, OFlags};
+use std::cell::Cell;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// A running container that a further process joins.
@@ -80,6 +81,7 @@ pub fn launch(
     let procfs = procfs(&joined, how)?;
     io.chown_stdio_of(plan);
     let time = enter_time(&plan.namespaces)?;
+    let (hook_phase, report) = (HookPhase::new(how, &plan.namespaces)?, Cell::new(None));
     let clone = CloneArgs {
         host,
         cgroup: &cgroup,
@@ -91,8 +93,8 @@ pub fn launch(
         hierarchies: &[],
         write_maps: how.write_maps,
         user_of_pid: false,
+        report_beside: hook_phase.is_beside(how).then_some(&report),
     };
-    let hook_phase = HookPhase::new(how, &plan.namespaces)?;
     let work = |report: &mut OwnedFd, birth: Birth<'_>| {
         // The host's /proc, which no process of the container can have changed.
         let pre_mount = PreMountFiles::open(&plan.process)?;
@@ -123,9 +125,9 @@ pub fn launch(
     if let Some(before) = time {
         leave_time(&before)?;
     }
-    let started = started?;
+    let started = started?.with_silence(Silence::of(how.start_socket.is_some()));
     map_phase.parent();
-    hook_phase.parent(how, started)
+    hook_phase.parent(how, started, report.take())
 }
 
 fn create_cgroup(
@@ -202,6 +204,7 @@ pub fn launch_exec(
         hierarchies: how.hierarchies,
         write_maps: how.write_maps,
         user_of_pid: how.write_maps.is_some() && target.id_maps.is_some(),
+        report_beside: None,
     };
     clone.run(|report, birth| {
         let pre_mount = PreMountFiles::open(process)?;

@@ -2,7 +2,7 @@
 //! Options of a launch that are not part of the plan: whether the process outlives its parent, where it waits, its
 //! keyring, and its hooks.
 
-use crate::hooks::{HookKind, Hooks, Surroundings};
+use crate::hooks::{HookKind, Hooks, Leftovers, Surroundings};
 use crate::namespaces::Processes;
 use crate::plan::{IdMaps, Step, StepError};
 use crate::procfs::PodProcfs;
@@ -102,9 +102,15 @@ impl LaunchOptions<'_> {
         self.run_hooks_as(&[HookKind::StartContainer], "created", surroundings)
     }
 
-    /// In the child: runs the hooks of these kinds. The pid in the state is the one in the child's own namespace.
-    pub(crate) fn run_hooks(&self, kinds: &[HookKind], status: &str) -> Result<(), StepError> {
-        self.run_hooks_as(kinds, status, &Surroundings::default())
+    /// In the child: runs the hooks of these kinds, in its mount namespace and with the root that it has before its own.
+    /// The pid in the state is the one in the child's own namespace.
+    pub(crate) fn run_hooks_in_mounts(
+        &self,
+        kinds: &[HookKind],
+        status: &str,
+    ) -> Result<(), StepError> {
+        let surroundings = Surroundings { leftovers: Leftovers::Killed, ..Surroundings::default() };
+        self.run_hooks_as(kinds, status, &surroundings)
     }
 
     fn run_hooks_as(

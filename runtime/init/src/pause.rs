@@ -84,6 +84,7 @@ pub fn pause(
         hierarchies: &[],
         write_maps: None,
         user_of_pid: false,
+        report_beside: None,
     };
     let handover = (plan.namespaces.pid == Namespace::New).then(Handover::new).transpose()?;
     let pending = clone.run(|report, _| {

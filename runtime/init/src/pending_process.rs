@@ -3,6 +3,7 @@
 //! when the exec goes through, and carries a [`StepError`] when something failed before.
 
 use crate::plan::{Step, StepError};
+use crate::sysctl::read_proc;
 use hull_cgroup::Cgroup;
 use hull_sys::BirthSlot;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -30,6 +31,17 @@ enum PidOwner {
     /// The process that is about to create the program's, whose pid the kernel will write into `slot`. With
     /// `kill`, that process is to be killed as soon as it exists.
     Creator { slot: BirthSlot, kill: bool },
+    /// The process of the program, which has ended and may be reaped: so its pid may be another's by now.
+    Ended { before_exec: bool },
+}
+
+/// The event behind the end of a status pipe without a report, of a process that was not killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// The exec closed it.
+    Exec,
+    /// The process closed it, and waits at its start socket.
+    Waits,
 }
 
 /// A process between its clone and its exec.
@@ -44,6 +56,8 @@ pub struct PendingProcess {
     owner: PidOwner,
     /// The process that created the program's, until it was reaped.
     creator: Option<OwnedFd>,
+    /// The meaning of the pipe's end without a report, unless the process was killed before.
+    silence: Silence,
     report: Vec<u8>,
     end: Option<Result<(), StepError>>,
 }
@@ -143,47 +157,104 @@ fn decode(report: &[u8]) -> Result<(), StepError> {
         .unwrap_or_else(|_| StepError::new(Step::Pipe, Errno::BADMSG, "read(status)")))
 }
 
+impl Silence {
+    /// By whether the process has a start socket.
+    pub(crate) fn of(waits: bool) -> Self {
+        if waits { Self::Waits } else { Self::Exec }
+    }
+}
+
+/// The flag of a process that has not executed a program since its creation: `PF_FORKNOEXEC`, include/linux/sched.h.
+const FORKED_WITHOUT_EXEC: u64 = 0x40;
+/// The place of the flags in `proc_pid_stat(5)`, behind the name.
+const FLAGS_AT: usize = 6;
+
+/// Whether a child of ours that is not reaped has never executed a program, also if it has ended: a status pipe ends by
+/// a SIGKILL as it ends by the exec, and the kernel clears this flag before it closes descriptors for an exec. False
+/// where the kernel does not say.
+fn is_before_exec(pid: i32) -> bool {
+    let text = read_proc(&format!("{pid}/stat")).unwrap_or_default();
+    let flags = text.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(FLAGS_AT));
+    flags
+        .and_then(|flags| flags.parse::<u64>().ok())
+        .is_some_and(|of| of & FORKED_WITHOUT_EXEC != 0)
+}
+
+fn ended_before_exec() -> StepError {
+    let call = "read(status): the process ended before its program ran";
+    StepError::new(Step::Pipe, Errno::CHILD, call)
+}
+
 impl PendingProcess {
     /// With `slot`, the process is the one that creates the program's.
     pub(crate) fn new(pid: i32, pidfd: OwnedFd, status: OwnedFd, slot: Option<BirthSlot>) -> Self {
         let owner = slot.map_or(PidOwner::Program, |slot| PidOwner::Creator { slot, kill: false });
-        Self { pid, pidfd, status, owner, creator: None, report: Vec::new(), end: None }
+        let (report, silence) = (Vec::new(), Silence::Exec);
+        Self { pid, pidfd, status, owner, creator: None, silence, report, end: None }
+    }
+
+    /// The same, with this meaning of its pipe's end.
+    pub(crate) fn with_silence(self, silence: Silence) -> Self {
+        Self { silence, ..self }
     }
 
     /// Keeps the page for the program's pid from all processes that are created later.
     pub(crate) fn keep_slot_from_others(&self) -> hull_sys::Result<()> {
         match &self.owner {
             PidOwner::Creator { slot, .. } => slot.keep_from_children(),
-            PidOwner::Program => Ok(()),
+            PidOwner::Program | PidOwner::Ended { .. } => Ok(()),
         }
     }
 
-    /// Updates the state; true when `pid` and `pidfd` have become the program's. Never blocks. To be called
-    /// before an ended child is reaped: its pid may be that of the program, not known before this call.
+    /// Updates the state; true when `pid` and `pidfd` have become the program's. Never blocks.
     pub fn update(&mut self) -> bool {
         if self.end.is_some() {
             return false;
         }
         let ended = read_available(&self.status, &mut self.report);
         let is_born = self.take_birth();
-        match (ended, &self.owner) {
-            (Ok(false), _) => {}
-            (Ok(true), PidOwner::Creator { .. }) if self.report.is_empty() => {
-                let call = "read(status): the process ended before its program ran";
-                self.end = Some(Err(StepError::new(Step::Pipe, Errno::CHILD, call)));
+        match ended {
+            Ok(false) => {}
+            Ok(true) if self.report.is_empty() && self.is_before_exec() => {
+                self.end = Some(Err(ended_before_exec()));
             }
-            (Ok(true), _) => self.end = Some(decode(&self.report)),
-            (Err(error), _) => self.end = Some(Err(error)),
+            Ok(true) => self.end = Some(decode(&self.report)),
+            Err(error) => self.end = Some(Err(error)),
         }
         is_born
     }
 
-    /// To be called when process `pid` has ended. Nothing writes a report any more, though its creator may still
-    /// have the pipe open for a moment. False when only the creator has ended, and the program's own process may
-    /// be about to appear.
+    /// As [`Self::update`], to be called for each pending process before the child `ended` of ours is reaped: its pid may
+    /// be that of the program, not known before this call, and whether its program ran is not known after it.
+    pub fn update_before_reaping(&mut self, ended: i32) -> bool {
+        let is_born = self.update();
+        if self.end.is_none() && matches!(self.owner, PidOwner::Program) && self.pid == ended {
+            self.owner = PidOwner::Ended { before_exec: self.is_before_exec() };
+        }
+        is_born
+    }
+
+    /// Whether its process has not come to the exec, or to what [`Silence`] means instead.
+    fn is_before_exec(&self) -> bool {
+        match self.owner {
+            PidOwner::Program => self.silence == Silence::Exec && is_before_exec(self.pid),
+            PidOwner::Creator { .. } => true,
+            PidOwner::Ended { before_exec } => before_exec,
+        }
+    }
+
+    /// To be called when process `pid` has ended, after [`Self::update_before_reaping`]. Its creator may have the pipe
+    /// open for a moment longer. False when the result is still to come: only the creator has ended, and the program's own
+    /// process may be about to appear; or it was killed before its exec, and a process that runs hooks beside it reports
+    /// in which of them.
     pub fn ended(&mut self) -> bool {
         self.update();
-        if matches!(self.owner, PidOwner::Program) && self.end.is_none() {
+        let waits = match self.owner {
+            PidOwner::Program => false,
+            PidOwner::Creator { .. } => true,
+            PidOwner::Ended { before_exec } => before_exec && self.report.is_empty(),
+        };
+        if self.end.is_none() && !waits {
             self.end = Some(decode(&self.report));
         }
         self.end.is_some()
@@ -236,7 +307,7 @@ impl PendingProcess {
     pub fn wait_for_program(&mut self) -> bool {
         loop {
             self.update();
-            if matches!(self.owner, PidOwner::Program) {
+            if matches!(self.owner, PidOwner::Program | PidOwner::Ended { .. }) {
                 return true;
             }
             if self.end.is_some() {
@@ -279,11 +350,11 @@ impl PendingProcess {
 
 impl StepError {
     /// The same, or the lack of memory: if the process ended without a report, and the kernel has killed one of its
-    /// cgroup for memory, that is the reason.
+    /// cgroup for memory since there were `kills_before`, that is the reason.
     #[must_use]
-    pub fn or_memory(self, cgroup: &Cgroup) -> Self {
+    pub fn or_memory(self, cgroup: &Cgroup, kills_before: u64) -> Self {
         let is_silent = self.step == Step::Pipe && self.errno == Errno::CHILD.raw_os_error();
-        if !is_silent || !cgroup.exit_counters().is_ok_and(|of| of.oom_kills > 0) {
+        if !is_silent || !cgroup.exit_counters().is_ok_and(|of| of.oom_kills > kills_before) {
             return self;
         }
         let call = "read(status): the process was killed, its cgroup had no more memory";

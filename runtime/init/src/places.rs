@@ -7,14 +7,11 @@
 //! symbolic link leads a mount into a procfs: the rule about mounts in /proc goes by the text of their destinations.
 
 use crate::mount::{CallError, Result, errno_context};
-use crate::rootfs::{Make, Root, kind, mount_id};
+use crate::rootfs::{Astray, Make, PROC_MAGIC, Root, SYSFS_MAGIC, kind, mount_id};
 use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, StatxFlags, fstatfs, statx};
 use rustix::io::Errno;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-/// `SYSFS_MAGIC` and `PROC_SUPER_MAGIC`, include/uapi/linux/magic.h.
-const SYSFS_MAGIC: rustix::fs::FsWord = 0x6265_6572;
-const PROC_MAGIC: rustix::fs::FsWord = 0x9fa0;
 /// The place of the cgroup file systems on every host.
 const CGROUPS_OF_HOST: &str = "/sys/fs/cgroup";
 /// Below these, no symbolic link leads to a mount point.
@@ -185,7 +182,7 @@ pub(crate) fn check_outside_procfs(root: &Root, at: BorrowedFd<'_>, target: &str
     if plain.is_some() && plain == identity(at) {
         return Ok(());
     }
-    let call = format!("move_mount({target}): a symbolic link leads into a procfs");
+    let call = format!("move_mount({target}): {}", Astray::Procfs.text());
     Err(errno_context(call)(Errno::LOOP))
 }
 

@@ -6,8 +6,8 @@
 //! a link in the image can point nowhere else, even if it is changed meanwhile.
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, mkdirat, openat2,
-    readlinkat, statx,
+    AtFlags, FileType, FsWord, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, fstatfs,
+    mkdirat, openat2, readlinkat, statx,
 };
 use rustix::io::Errno;
 use std::collections::VecDeque;
@@ -17,6 +17,38 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 const LINKS_MAX: u32 = 40;
 
 type Result<T> = std::result::Result<T, Errno>;
+
+/// `SYSFS_MAGIC` and `PROC_SUPER_MAGIC`, include/uapi/linux/magic.h.
+pub(crate) const SYSFS_MAGIC: FsWord = 0x6265_6572;
+pub(crate) const PROC_MAGIC: FsWord = 0x9fa0;
+
+/// Where symbolic links led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Astray {
+    /// To a link of procfs that stands for what a process has, such as its root: it is never followed.
+    Process,
+    /// To a part of procfs that does not exist, where nothing can be made.
+    Procfs,
+    /// As [`Astray::Procfs`], in sysfs.
+    Sysfs,
+}
+
+impl Astray {
+    /// For something that is missing in the directory `at`.
+    fn of_missing(at: &OwnedFd) -> Option<Self> {
+        let kinds = [(PROC_MAGIC, Self::Procfs), (SYSFS_MAGIC, Self::Sysfs)];
+        kinds.into_iter().find_map(|(magic, led)| is_on(at, magic).then_some(led))
+    }
+
+    /// The end of an error's call.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Process => "a symbolic link leads to what a process has",
+            Self::Procfs => "a symbolic link leads into a procfs",
+            Self::Sysfs => "a symbolic link leads into a sysfs",
+        }
+    }
+}
 
 /// How a missing last part is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,22 +154,44 @@ impl Root {
                 Ok(fd) => (at, done) = (fd, next),
                 Err(Errno::LOOP) if links < LINKS_MAX => {
                     links += 1;
-                    let aim =
-                        readlinkat(&at, name.as_str(), Vec::new()).map_err(|_| Errno::LOOP)?;
-                    let aim = aim.to_str().map_err(|_| Errno::ILSEQ)?;
-                    if aim.starts_with('/') {
+                    if unfold_link(&at, &name, &mut todo)? {
                         (at, done) = (self.find("/")?, String::new());
                     }
-                    parts(aim)
-                        .collect::<Vec<_>>()
-                        .into_iter()
-                        .rev()
-                        .for_each(|part| todo.push_front(part));
                 }
                 Err(errno) => return Err(errno),
             }
         }
         Ok(at)
+    }
+
+    /// Why nothing could be found or made at `path`, if a link on the way is the reason.
+    pub(crate) fn led_astray(&self, path: &str) -> Option<Astray> {
+        let mut todo: VecDeque<String> = parts(path).collect();
+        let (mut at, mut done, mut links) = (self.find("/").ok()?, String::new(), 0);
+        while let Some(name) = todo.pop_front() {
+            let next = format!("{done}/{name}");
+            match self.resolve(&next, OFlags::PATH, ResolveFlags::empty()) {
+                Ok(fd) => (at, done) = (fd, next),
+                Err(Errno::LOOP) if is_on(&at, PROC_MAGIC) => return Some(Astray::Process),
+                Err(Errno::LOOP | Errno::NOENT) if links < LINKS_MAX => {
+                    match unfold_link(&at, &name, &mut todo) {
+                        Ok(from_root) => {
+                            links += 1;
+                            if from_root {
+                                (at, done) = (self.find("/").ok()?, String::new());
+                            }
+                        }
+                        // There is nothing of that name.
+                        Err(_) if links > 0 || self.find_plain(&done).is_err() => {
+                            return Astray::of_missing(&at);
+                        }
+                        Err(_) => return None,
+                    }
+                }
+                Err(_) => return None,
+            }
+        }
+        None
     }
 
     /// As [`Root::find_or_make`], but nothing on the way, nor the last part, may be a symbolic link
@@ -178,6 +232,18 @@ impl Root {
         let (parent, name) = split(path)?;
         Ok((self.find_or_make(parent, Make::Directory, 0o755)?, name))
     }
+}
+
+/// Puts the aim of a link in front of the parts of a path that are still to be resolved. True if it begins at the root.
+fn unfold_link(at: &OwnedFd, name: &str, todo: &mut VecDeque<String>) -> Result<bool> {
+    let aim = readlinkat(at, name, Vec::new()).map_err(|_| Errno::LOOP)?;
+    let aim = aim.to_str().map_err(|_| Errno::ILSEQ)?;
+    parts(aim).collect::<Vec<_>>().into_iter().rev().for_each(|part| todo.push_front(part));
+    Ok(aim.starts_with('/'))
+}
+
+fn is_on(at: &OwnedFd, magic: FsWord) -> bool {
+    fstatfs(at).is_ok_and(|stat| stat.f_type == magic)
 }
 
 /// `..` stays: it is only ever resolved by the kernel, beneath the root.

@@ -140,6 +140,15 @@ impl Container {
         }
     }
 
+    /// As [`Self::update`], before the child `ended` of this process is reaped.
+    pub(crate) fn update_before_reaping(&mut self, ended: i32) {
+        if let ContainerState::Starting(pending) = &mut self.state
+            && let Some((pid, pidfd)) = pending.update_before_reaping(ended)
+        {
+            (self.pid, self.pidfd) = (pid, pidfd);
+        }
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.state, ContainerState::Running(_))
     }

@@ -9,7 +9,6 @@
 use crate::connection::RequestId;
 use crate::containers::{Container, ContainerState};
 use crate::draining::{DrainingCgroup, FailedStart};
-use crate::execs::Exec;
 use crate::hooks::ContainerHooks;
 use crate::log::Stream;
 use crate::monitor::Monitor;
@@ -33,8 +32,11 @@ impl Monitor {
     pub(crate) fn reap(&mut self) {
         while let Some(pid) = hull_sys::next_ended() {
             // The owner of the pid must be known before another process can get it.
-            self.containers.values_mut().for_each(Container::update);
-            self.execs.values_mut().for_each(Exec::update);
+            self.containers.values_mut().for_each(|of| of.update_before_reaping(pid));
+            self.execs.values_mut().for_each(|of| of.update_before_reaping(pid));
+            if let Some(pending) = self.pause.as_mut().and_then(|of| of.pending.as_mut()) {
+                let _its_own = pending.update_before_reaping(pid);
+            }
             let Some(reaped) = hull_sys::reap(pid) else { return };
             let (pid, how) = match reaped {
                 Reaped::Code(pid, code) => (pid, ExitHow::Code(code)),

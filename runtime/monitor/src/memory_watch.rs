@@ -42,6 +42,11 @@ impl MemoryWatch {
         (is_announced || kills > 0).then_some(kills)
     }
 
+    /// The number of kills that were reported so far.
+    pub(crate) fn reported(&self) -> u64 {
+        self.events.reported()
+    }
+
     /// The time at which its events are waited for again.
     pub(crate) fn resumes_at(&self) -> Option<Instant> {
         self.resumes_at

@@ -20,10 +20,19 @@ impl PendingStart {
     /// Updates its state. Returns the new pid and descriptor when these have become the program's; see
     /// [`PendingProcess::update`].
     pub(crate) fn update(&mut self) -> Option<(i32, OwnedFd)> {
-        if !self.process.update() {
-            return None;
-        }
-        let pidfd = self.process.pidfd.try_clone().ok()?;
+        let is_born = self.process.update();
+        self.program(is_born)
+    }
+
+    /// As [`Self::update`]; see [`PendingProcess::update_before_reaping`].
+    pub(crate) fn update_before_reaping(&mut self, ended: i32) -> Option<(i32, OwnedFd)> {
+        let is_born = self.process.update_before_reaping(ended);
+        self.program(is_born)
+    }
+
+    /// The process of the program, if it is new.
+    fn program(&self, is_born: bool) -> Option<(i32, OwnedFd)> {
+        let pidfd = is_born.then(|| self.process.pidfd.try_clone().ok()).flatten()?;
         Some((self.process.pid, pidfd))
     }
 

@@ -11,6 +11,7 @@ use crate::hooks::ContainerHooks;
 use crate::last_output::Tails;
 use crate::log::Log;
 use crate::log_rules::Rules;
+use crate::memory_watch::MemoryWatch;
 use crate::monitor::Monitor;
 use crate::pause::Pause;
 use crate::pending_start::{self, PendingStart};
@@ -298,7 +299,10 @@ impl Monitor {
             .map_err(|error| step(&error))?;
         let (pid, pidfd) = (process.pid, copy(&process.pidfd)?);
         let pending = self.pending(process, request, EventSource::ExecStatus(exec))?;
-        self.execs.insert(exec, Exec { pid, pidfd, pending: Some(pending) });
+        let watch = self.containers.get(id).and_then(|of| of.memory.as_ref());
+        let (container, oom_kills_before) = (id.clone(), watch.map(MemoryWatch::reported));
+        let pending = Some(pending);
+        self.execs.insert(exec, Exec { pid, pidfd, pending, container, oom_kills_before });
         Ok(None)
     }
 
@@ -390,11 +394,22 @@ impl Monitor {
         let reply = match result {
             Ok(()) => Ok(Response::Started(started)),
             Err(error) => {
-                self.execs.remove(&number);
-                Err(step(&error))
+                let exec = self.execs.remove(&number);
+                Err(step(&match exec {
+                    Some(exec) => self.exec_failure(&exec, error),
+                    None => error,
+                }))
             }
         };
         self.daemon.reply(pending.request, reply);
+    }
+
+    /// Why an exec did not come to its program. The kernel may have killed it for its container's memory.
+    fn exec_failure(&self, exec: &Exec, error: StepError) -> StepError {
+        match (self.containers.get(&exec.container), exec.oom_kills_before) {
+            (Some(container), Some(before)) => error.or_memory(&container.cgroup, before),
+            (None, _) | (_, None) => error,
+        }
     }
 }
 
@@ -421,7 +436,7 @@ fn step(error: &StepError) -> Failure {
 fn of_memory(failure: Failure, cgroup: &Cgroup) -> Failure {
     let Failure::Step(bytes) = &failure else { return failure };
     match borsh::from_slice::<StepError>(bytes) {
-        Ok(error) => step(&error.or_memory(cgroup)),
+        Ok(error) => step(&error.or_memory(cgroup, 0)),
         Err(_) => failure,
     }
 }

@@ -232,7 +232,7 @@ fn described(setup: &Setup, error: &StepError) -> Error {
     }
     let cgroup = status::cgroup(&setup.record);
     let error = error.clone();
-    let error = cgroup.map_or(error.clone(), |cgroup| error.or_memory(&cgroup));
+    let error = cgroup.map_or(error.clone(), |cgroup| error.or_memory(&cgroup, 0));
     Error::Start { id, failure: Box::new(hull_plan::diagnose(&setup.plan, &error)) }
 }
 

@@ -14,7 +14,7 @@ use crate::state::Status;
 use crate::status;
 use crate::store::{self, Dir};
 use crate::{foreground, home_dir, rootless};
-use hull_cgroup::CgroupFs;
+use hull_cgroup::{Cgroup, CgroupFs};
 use hull_init::plan::{IdMap, IdMaps};
 use hull_init::{ExecTarget, LaunchOptions, PendingProcess, Phase, Process, StepError};
 use hull_plan::accounts::{Account, UserSpec};
@@ -76,6 +76,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
         ..LaunchOptions::default()
     };
     let described = |error| described(&args.id, &process, &error);
+    let kills = KillsBefore::of(&host, &cgroup);
     let mut started =
         hull_init::launch_exec(&host, &target, &process, &streams, &launch).map_err(described)?;
     drop(streams);
@@ -83,7 +84,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
         started.kill();
         return Err(error);
     }
-    started.wait().map_err(described)?;
+    started.wait().map_err(|error| described(kills.or_memory(error)))?;
     if let Some(receiver) = &pidfd_receiver {
         receiver.give_pidfd(&started.pidfd)?;
     }
@@ -95,6 +96,28 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
     match signals {
         Some(signals) => foreground::supervise(&started.pidfd, &signals, master.as_ref(), resize),
         None => Ok(0),
+    }
+}
+
+/// The number of out-of-memory kills in a container's cgroup before a process of it.
+struct KillsBefore {
+    cgroup: Option<Cgroup>,
+    number: u64,
+}
+
+impl KillsBefore {
+    fn of(host: &CgroupFs, cgroup: &str) -> Self {
+        let cgroup = Cgroup::at(host, cgroup).ok();
+        let counters = cgroup.as_ref().and_then(|of| of.exit_counters().ok());
+        Self { cgroup, number: counters.map_or(0, |of| of.oom_kills) }
+    }
+
+    /// The error of the process, or the lack of memory if that ended it.
+    fn or_memory(&self, error: StepError) -> StepError {
+        match &self.cgroup {
+            Some(cgroup) => error.or_memory(cgroup, self.number),
+            None => error,
+        }
     }
 }
 

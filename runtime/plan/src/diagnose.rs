@@ -4,8 +4,8 @@
 mod mounts;
 
 use crate::failure::{
-    E2BIG, EACCES, EAGAIN, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS, ENOTDIR, EPERM,
-    ERANGE, EROFS, ESRCH, Failure, Layer, failure, reason,
+    E2BIG, EACCES, EAGAIN, ECHILD, EINVAL, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOSYS, ENOTDIR,
+    EPERM, ERANGE, EROFS, ESRCH, Failure, Layer, failure, reason,
 };
 use crate::{own_limit, refused_call};
 use hull_init::plan::{HINT, NamespaceKind, Op};
@@ -24,6 +24,18 @@ pub fn is_gone(error: &StepError) -> bool {
     matches!(error.step, Step::Join(_)) && error.errno == ESRCH
 }
 
+/// Whether the kernel killed the process for memory before its program ran.
+#[must_use]
+pub fn is_memory(error: &StepError) -> bool {
+    error.step == Step::Pipe && error.errno == ENOMEM
+}
+
+/// Whether the process was killed before its program ran, by something else than what [`is_memory`] says.
+#[must_use]
+pub fn is_killed_before_exec(error: &StepError) -> bool {
+    error.step == Step::Pipe && error.errno == ECHILD
+}
+
 /// Diagnoses a failed step of a container's start.
 #[must_use]
 pub fn diagnose(plan: &Plan, error: &StepError) -> Failure {
@@ -33,18 +45,19 @@ pub fn diagnose(plan: &Plan, error: &StepError) -> Failure {
         None
     };
     match found {
-        _ if error.step == Step::Pipe && error.errno == ENOMEM => {
-            memory(plan.cgroup.limits.memory_bytes)
-        }
+        _ if is_memory(error) => memory(plan.cgroup.limits.memory_bytes),
         Some((earlier, op)) => of_op(earlier, op, error),
-        None => of_step(Some(&plan.process), &plan.cgroup.path, error),
+        None => {
+            let has_init = plan.ops.contains(&Op::Init);
+            of_step(Some(&plan.process), has_init, &plan.cgroup.path, error)
+        }
     }
 }
 
 /// Diagnoses a failed step of an exec.
 #[must_use]
 pub fn diagnose_process(process: &Process, error: &StepError) -> Failure {
-    of_step(Some(process), "of the container", error)
+    of_step(Some(process), false, "of the container", error)
 }
 
 /// Diagnoses a failed step of the pause process, as the monitor sent it.
@@ -60,7 +73,7 @@ pub fn diagnose_pause(plan: &PausePlan, step: &[u8]) -> Failure {
         let what = format!("sysctl `{name}` cannot be set to `{value}`: {}", reason(&error));
         return failure(Layer::Namespace, "sysctl", what, Some(sysctl_hint(error.errno)));
     }
-    of_step(None, &plan.cgroup.path, &error)
+    of_step(None, false, &plan.cgroup.path, &error)
 }
 
 const ROOT_HINT: &str = "see `hull check` for what the kernel lacks; an image that is damaged on disk is repaired by \
@@ -213,7 +226,7 @@ const WORDS: [Words; 17] = [
         "seccomp",
         "its seccomp profile cannot be installed",
         Some(
-            "check the profile; without `allowPrivilegeEscalation: false` it must let the runtime's own last calls pass",
+            "check the profile: it must let the runtime's own last calls pass, unless `allowPrivilegeEscalation: false` is set and no init is injected",
         ),
     ),
     (
@@ -231,7 +244,7 @@ const WORDS: [Words; 17] = [
         "start",
         "lost the connection to the process that starts it",
         Some(
-            "something on the node killed that process: see the kernel's log (dmesg), and what sends signals there",
+            "something on the node killed that process: see the kernel's log (dmesg; `type=1326` is its seccomp profile), and what sends signals there",
         ),
     ),
     (
@@ -258,7 +271,9 @@ fn clone_hint(errno: i32) -> Option<&'static str> {
         EAGAIN => Some(
             "the pod's limit of processes is reached (the kubelet's `podPidsLimit`, or `--pids-limit` of `hull run`), or the node's (kernel.pid_max, kernel.threads-max): raise it, or find what uses it up",
         ),
-        ENOMEM => Some("free memory on the node"),
+        ENOMEM => Some(
+            "raise the memory limit of the container or its pod if it is reached (`hull stats`), or free memory on the node",
+        ),
         ENOSPC => Some(
             "raise the node's limit of namespaces (sysctl user.max_pid_namespaces, user.max_mnt_namespaces and so on), and find out who keeps them with lsns",
         ),
@@ -281,21 +296,24 @@ fn refused_pipe(error: &StepError) -> Option<Failure> {
     Some(failure(Layer::Process, "start", what, Some(hint)))
 }
 
-fn of_step(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failure {
+fn of_step(process: Option<&Process>, has_init: bool, cgroup: &str, error: &StepError) -> Failure {
     if error.step == Step::Cgroup
         && let Some((call, hint)) = error.call.rsplit_once(HINT)
     {
         let error = StepError { call: call.to_owned(), ..error.clone() };
         let hint = Some(hint.to_owned());
-        return Failure { hint, ..of_call(process, cgroup, &error) };
+        return Failure { hint, ..of_call(process, has_init, cgroup, &error) };
     }
-    of_call(process, cgroup, error)
+    of_call(process, has_init, cgroup, error)
 }
 
 /// Of a step whose call has no hint behind it.
-fn of_call(process: Option<&Process>, cgroup: &str, error: &StepError) -> Failure {
+fn of_call(process: Option<&Process>, has_init: bool, cgroup: &str, error: &StepError) -> Failure {
+    if is_memory(error) {
+        return memory(None);
+    }
     let why = reason(error);
-    let refused = process.and_then(|process| refused_call::found(process, error));
+    let refused = process.and_then(|process| refused_call::found(process, has_init, error));
     if let Some((what, hint)) = refused {
         return failure(Layer::Security, "seccomp", what, Some(&hint));
     }
@@ -404,20 +422,19 @@ mod tests {
             [(EAGAIN, "podPidsLimit"), (ENOMEM, "memory"), (ENOSPC, "max_pid_namespaces")]
         {
             let error = StepError { step: Step::Clone, errno, call: "clone3".into() };
-            let hint = of_step(None, "/x", &error).hint.unwrap();
+            let hint = of_step(None, false, "/x", &error).hint.unwrap();
             assert!(hint.contains(wanted) && !hint.contains("disk"), "{hint}");
         }
         let error = StepError { step: Step::Clone, errno: EPERM, call: "clone3".into() };
-        let hint = of_step(None, "/x", &error).hint.unwrap();
+        let hint = of_step(None, false, "/x", &error).hint.unwrap();
         assert!(hint.contains("hull check") && !hint.contains("limit"), "{hint}");
     }
 
     #[test]
     fn a_lost_process_is_not_guessed_to_be_out_of_memory() {
-        const ECHILD: i32 = 10;
         let text = |errno| {
             let error = StepError { step: Step::Pipe, errno, call: "ppoll(status)".into() };
-            let failure = of_step(None, "/x", &error);
+            let failure = of_step(None, false, "/x", &error);
             format!("{failure}; hint: {}", failure.hint.as_deref().unwrap_or_default())
         };
         let lost = text(ECHILD);
@@ -439,6 +456,14 @@ mod tests {
         for none in [None, Some(-1)] {
             assert!(memory(none).what.ends_with("before its program ran"));
         }
+        let error = StepError { step: Step::Pipe, errno: ENOMEM, call: "read(status)".into() };
+        let of_exec = of_step(None, false, "/x", &error);
+        assert_eq!(of_exec.what, memory(None).what);
+        assert!(is_memory(&error) && !is_killed_before_exec(&error));
+        for (step, errno) in [(Step::Clone, ENOMEM), (Step::Pipe, EPERM)] {
+            let error = StepError { step, errno, call: String::new() };
+            assert!(!is_memory(&error) && !is_killed_before_exec(&error));
+        }
     }
 
     #[test]
@@ -446,7 +471,7 @@ mod tests {
         // The value is the user's.
         let call = format!("write `64{HINT}x` to /sys/fs/cgroup/x/cpuset.cpus{HINT}choose CPUs");
         let error = StepError { step: Step::Cgroup, errno: 34, call };
-        let failure = of_step(None, "/x", &error);
+        let failure = of_step(None, false, "/x", &error);
         assert_eq!(failure.hint.as_deref(), Some("choose CPUs"));
         assert!(
             failure.what.ends_with("[write `64; hint: x` to /sys/fs/cgroup/x/cpuset.cpus]"),

@@ -71,6 +71,7 @@ pub(crate) const ESRCH: i32 = 3;
 pub(crate) const E2BIG: i32 = 7;
 pub(crate) const ERANGE: i32 = 34;
 pub(crate) const EAGAIN: i32 = 11;
+pub(crate) const ECHILD: i32 = 10;
 pub(crate) const ENOMEM: i32 = 12;
 pub(crate) const EACCES: i32 = 13;
 pub(crate) const EPERM: i32 = 1;

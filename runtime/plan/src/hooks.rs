@@ -3,7 +3,7 @@
 
 use crate::Error;
 use crate::seccomp::refused_at_start;
-use hull_init::hooks::KILLED_BY_FILTER;
+use hull_init::hooks::{KILLED_BY_FILTER, KILLED_WITH_CONTAINER};
 use hull_init::plan::Seccomp;
 use hull_init::{Hook, HookKind, Hooks, Step, StepError};
 use oci_spec::runtime::{Hook as Oci, Spec};
@@ -61,6 +61,15 @@ pub fn hook_hint(hooks: &Hooks, error: &StepError, filter: Option<&Seccomp>) -> 
             format!("correct on this node what its output names, or correct or remove {file} (of `runtime.hooks_dir`), and create the container again")
         })
     })
+}
+
+/// The output of a hook, quoted, that was killed because its container's process had ended; empty if it had none. `None`
+/// for any other error.
+#[must_use]
+pub fn cut_short(error: &StepError) -> Option<&str> {
+    let Step::Hook(_) = error.step else { return None };
+    let said = error.call.strip_prefix(KILLED_WITH_CONTAINER)?.strip_prefix("; it said ")?;
+    Some(if said == "\"\"" { "" } else { said })
 }
 
 /// The error number ETIMEDOUT, `errno(3)`.
@@ -174,6 +183,17 @@ mod tests {
         assert_eq!(of(1, "exit code 1; it said \"exit code 159;\"", Some(&mkdir)), None);
         assert_eq!(of(1, &killed, None), None);
         assert_eq!(of(0, &killed, Some(&mmap)), None, "that one runs outside");
+    }
+
+    #[test]
+    fn a_hook_that_ended_with_its_container_is_told_from_one_that_failed() {
+        let error = |call: String| StepError { step: Step::Hook(0), errno: 125, call };
+        let killed = |said: &str| error(format!("{KILLED_WITH_CONTAINER}; it said {said:?}"));
+        assert_eq!(cut_short(&killed("")), Some(""));
+        assert_eq!(cut_short(&killed("begun")), Some("\"begun\""));
+        assert_eq!(cut_short(&error("exit code 3; it said \"\"".into())), None);
+        let other = StepError { step: Step::Exec, ..killed("") };
+        assert_eq!(cut_short(&other), None);
     }
 
     #[test]

@@ -33,12 +33,14 @@ mod unsupported;
 mod values;
 
 pub use build::{Options, Root, plan};
-pub use diagnose::{diagnose, diagnose_pause, diagnose_process, is_exec, is_gone};
+pub use diagnose::{
+    diagnose, diagnose_pause, diagnose_process, is_exec, is_gone, is_killed_before_exec, is_memory,
+};
 pub use diagnosis::{Certainty, Diagnosis, LastLines};
 pub use error::Error;
 pub use failure::{Failure, Layer};
 pub use further::take_further_limits;
-pub use hooks::{hook_hint, hooks, name_files, refused_by_filter};
+pub use hooks::{cut_short, hook_hint, hooks, name_files, refused_by_filter};
 pub use host::HostFacts;
 pub use hull_cgroup::{FurtherLimits, Limits};
 pub use hull_init::hook_process::{HOOKS as HOOKS_FILE, OWED as OWED_FILE};

@@ -6,14 +6,19 @@ use hull_init::{Process, StepError};
 
 /// The sentence and the hint, if the filter of the process gives this errno for the failed call. A step before the
 /// filter's looks the same, but its calls succeed for the daemon's own processes.
-pub(crate) fn found(process: &Process, error: &StepError) -> Option<(String, String)> {
+pub(crate) fn found(
+    process: &Process,
+    has_init: bool,
+    error: &StepError,
+) -> Option<(String, String)> {
     let filter = process.seccomp.as_ref()?;
     let call = error.call.split(['(', ' ']).next().filter(|call| !call.is_empty())?;
     let errno = u32::try_from(error.errno).ok()?;
     if verdict(filter, call) != Some(Verdict::Fails(errno)) {
         return None;
     }
-    let hint = if process.no_new_privs {
+    // With an init the filter is installed before the program's process exists, whatever is set.
+    let hint = if process.no_new_privs || has_init {
         format!("allow `{call}` in the profile")
     } else {
         format!(
@@ -43,12 +48,16 @@ mod tests {
         let spec = oci_spec::runtime::Spec::default();
         let mut process = crate::process(&oci, &spec, &crate::HostFacts::default()).unwrap();
         let error = |call: &str| StepError { step: Step::Identity, errno: 1, call: call.into() };
-        assert_eq!(found(&process, &error("setresuid()")), None);
+        let found = |process: &Process, error| found(process, false, &error);
+        assert_eq!(found(&process, error("setresuid()")), None);
         process.seccomp = Some(compiled(&localhost(json).unwrap()).unwrap());
-        let (what, hint) = found(&process, &error("setresuid()")).unwrap();
+        let (what, hint) = found(&process, error("setresuid()")).unwrap();
         assert!(what.contains("refuses system call `setresuid`"), "{what}");
         assert!(hint.contains("allow `setresuid`"), "{hint}");
-        assert_eq!(found(&process, &error("setresgid()")), None);
-        assert_eq!(found(&process, &error("")), None);
+        assert!(hint.contains("allowPrivilegeEscalation: false"), "{hint}");
+        assert_eq!(found(&process, error("setresgid()")), None);
+        assert_eq!(found(&process, error("")), None);
+        let of_init = super::found(&process, true, &error("setresuid()")).unwrap().1;
+        assert_eq!(of_init, "allow `setresuid` in the profile");
     }
 }

@@ -264,9 +264,13 @@ impl Report {
     }
 
     /// The report as a JSON document.
-    pub(crate) fn json(&self) -> Result<String, serde_json::Error> {
-        let text = serde_json::to_string_pretty(self)?;
-        Ok(format!("{text}\n"))
+    pub(crate) fn json(&self) -> Result<serde_json::Value, serde_json::Error> {
+        serde_json::to_value(self)
+    }
+
+    /// The containers that were audited, as POD/NAME.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.containers.iter().map(|of| format!("{}/{}", self.pod.name, of.name)).collect()
     }
 
     /// The report as text.

@@ -28,18 +28,19 @@ pub(crate) fn findings(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Runs all checks and prints the findings, only failed ones if `quiet`. The exit code is 1 if pods cannot run.
-pub(crate) fn run(config: &Config, quiet: bool) -> io::Result<ExitCode> {
-    let (text, fit) = report(&findings(config), quiet);
+/// Runs all checks and prints the findings, only failed ones if `quiet`, for a terminal of this width. The exit code is 1
+/// if pods cannot run.
+pub(crate) fn run(config: &Config, quiet: bool, width: Option<u16>) -> io::Result<ExitCode> {
+    let (text, fit) = report(&findings(config), quiet, width);
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(if fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn report(findings: &[Finding], quiet: bool) -> (String, bool) {
+fn report(findings: &[Finding], quiet: bool, width: Option<u16>) -> (String, bool) {
     let shown = findings.iter().filter(|of| !quiet || of.verdict != Verdict::Good);
-    let mut text: String = shown.map(Finding::line).collect();
+    let mut text: String = shown.map(|of| of.line(width)).collect();
     let missing = findings.iter().filter(|of| matches!(of.verdict, Verdict::Missing(_))).count();
     let warnings = findings.iter().filter(|of| matches!(of.verdict, Verdict::Warning(_))).count();
     let verdict = match (missing, warnings) {
@@ -62,12 +63,26 @@ mod tests {
         let good = Finding::good("kernel", "6.1");
         let warning = Finding::warning("swap", "not counted", "boot with swapaccount=1");
         let missing = Finding::missing("overlay", "unknown to the kernel", "modprobe overlay");
-        let (text, fit) = report(&[good.clone(), warning.clone()], true);
+        let (text, fit) = report(&[good.clone(), warning.clone()], true, None);
         assert!(
             fit && !text.contains("6.1") && text.contains("hint: boot with swapaccount=1"),
             "{text}"
         );
-        let (text, fit) = report(&[good, warning, missing], false);
+        let (text, fit) = report(&[good, warning, missing], false, None);
         assert!(!fit && text.contains("6.1") && text.contains("hint: modprobe overlay"), "{text}");
+    }
+
+    #[test]
+    fn lines_fit_into_the_terminal_between_words() {
+        let words = "a finding of many words, and of one that/has/no/blank/at/which/it/could/be/broken at all";
+        let finding = Finding::warning("cgroup", words, words.repeat(2));
+        let (text, _) = report(std::slice::from_ref(&finding), false, Some(80));
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        assert!(text.lines().count() > 5, "{text}");
+        let joined = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (whole, _) = report(std::slice::from_ref(&finding), false, None);
+        assert_eq!(joined(&text), joined(&whole), "no word is lost");
+        let (narrow, _) = report(&[finding], false, Some(30));
+        assert_eq!(narrow, whole, "there is no room for words");
     }
 }

@@ -154,7 +154,10 @@ impl<'p> PartialArchive<'p> {
     /// It cannot be created, or exists.
     pub(super) fn create(path: &'p Path) -> Result<Self> {
         let file = File::options().write(true).create_new(true).open(path);
-        let file = file.map_err(Error::io(format!("write {}", path.display())))?;
+        let file = file.map_err(|err| match err.kind() {
+            io::ErrorKind::AlreadyExists => Error::FileTaken { path: path.to_owned() },
+            _ => Error::io(format!("write {}", path.display()))(err),
+        })?;
         Ok(Self { file, path, is_complete: false })
     }
 
@@ -249,7 +252,8 @@ mod tests {
         assert!(!path.try_exists().unwrap());
         let mut archive = PartialArchive::create(&path).unwrap();
         archive.write(b"whole").unwrap();
-        assert!(PartialArchive::create(&path).is_err(), "the file of somebody else");
+        let taken = PartialArchive::create(&path).err().unwrap().lines();
+        assert!(taken.contains("a file is there already") && taken.contains("rm "), "{taken}");
         archive.complete().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
     }

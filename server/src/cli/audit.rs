@@ -4,11 +4,12 @@
 use super::args::place::Place;
 use super::client::Client;
 use super::error::{Error, Result, chain};
+use super::format::{self, Format, OutputArgs};
 use super::names::{Object, Objects, Prefer, container_name, pod_name};
 use super::output::{self, short};
 use super::verbose;
 use crate::audit::{self, Audited, DaemonFacts, Facts, NotAudited, Report};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use hull_proto::cri as api;
 use std::path::Path;
 
@@ -27,18 +28,10 @@ Run it as root on the node itself: it reads /proc. docs/security.md describes ev
 pub(crate) struct Audit {
     #[command(flatten)]
     pub(crate) place: Place,
-    /// Output format: a table for people, or JSON for programs
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
     /// Container or pod, by id, prefix of the id, name, or POD/NAME
     pub(crate) name: String,
-}
-
-/// Output format of the report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    Table,
-    Json,
 }
 
 /// Audits a container, or all running containers of a pod, and prints the report.
@@ -73,11 +66,17 @@ pub(crate) async fn audit(mut client: Client, socket: &Path, args: &Audit) -> Re
     let count = not_audited.len();
     let namespace = pod.metadata.as_ref().map_or("", |metadata| metadata.namespace.as_str());
     let report = Report::new(pod.id.clone(), pod_name(pod), namespace, audited, not_audited);
-    match args.output {
-        Output::Table => output::print(&report.text())?,
-        Output::Json => output::json(&report.json().map_err(|source| Error::Json { source })?)?,
-    }
+    print(&report, &args.output)?;
     if count == 0 { Ok(()) } else { Err(Error::NotAudited { count }) }
+}
+
+/// Prints a report: as text for people, or as a document.
+fn print(report: &Report, args: &OutputArgs) -> Result<()> {
+    if matches!(args.selected(), Format::Table | Format::Wide) {
+        return output::print(&report.text());
+    }
+    let document = report.json().map_err(|source| Error::Json { source })?;
+    format::document(&document, &report.names(), args)
 }
 
 /// Facts by container id and name, and the containers without facts, each with its error.

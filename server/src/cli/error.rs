@@ -180,7 +180,7 @@ impl Error {
                 Some("an image layout is packed first: `tar -C DIRECTORY -c . | hull load`".into())
             }
             Self::FileTaken { path } => Some(format!(
-                "name another file, or remove it if it is of an earlier container: rm {}",
+                "name another file, or remove it if nothing needs it any more: rm {}",
                 path.display()
             )),
             Self::BadManifest { hint, .. } | Self::Peer { hint, .. } => hint.clone(),

@@ -59,6 +59,8 @@ pub(crate) async fn events(mut client: Client, args: &Events) -> Result<()> {
     let mut list = one_per_line(&args.list);
     // The last one is there already: they are printed together, so that their columns are as wide as they need.
     let mut past = until_ns.filter(|until| *until <= now).map(|_| Vec::new());
+    // Later ones may be wider than the first.
+    let mut measured = vec![widest_row()];
     while left > 0
         && let Some(answer) = stream.message().await?
     {
@@ -79,9 +81,14 @@ pub(crate) async fn events(mut client: Client, args: &Events) -> Result<()> {
             match &mut past {
                 Some(rows) => rows.push(row),
                 None => {
-                    format::list(&EVENTS, vec![row], &list)?;
-                    // The headings once.
+                    format::live(&EVENTS, &measured, row.clone(), &list)?;
+                    // The headings once; and the columns stay as wide as the widest name so far.
                     list.output.no_headers = true;
+                    let width = |row: &Row| row["name"].as_str().map_or(0, str::len);
+                    if measured.last().is_none_or(|last| width(last) < width(&row)) {
+                        measured.truncate(1);
+                        measured.push(row);
+                    }
                 }
             }
         }
@@ -102,6 +109,18 @@ fn short_of(from_ns: i64) -> String {
         "warning: events before {} are not kept any more; `hull explain` has what happened to a container or pod\n",
         String::from_utf8_lossy(&rfc3339(from_ns))
     )
+}
+
+/// A row whose cells are as wide as any event's, but for the name.
+fn widest_row() -> Row {
+    row(json!({
+        "time": format::time(now_ns()),
+        "type": "created",
+        "kind": "container",
+        "id": "0".repeat(64),
+        "name": "",
+        "exitCode": 255,
+    }))
 }
 
 fn one_per_line(list: &ListArgs) -> ListArgs {
@@ -133,4 +152,31 @@ fn event_row(event: &admin::NodeEvent) -> Row {
         "name": name,
         "exitCode": event.exit_code,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_event_is_wider_than_the_row_that_is_measured() {
+        let widest = widest_row();
+        for (kind, container) in
+            [("created", Some("main")), ("started", None), ("stopped", None), ("deleted", None)]
+        {
+            let event = admin::NodeEvent {
+                at_ns: 1_700_000_000_123_456_789,
+                kind: kind.into(),
+                id: "f".repeat(64),
+                container: container.map(str::to_owned),
+                exit_code: Some(137),
+                ..admin::NodeEvent::default()
+            };
+            let row = event_row(&event);
+            for key in ["time", "type", "kind", "id", "exitCode"] {
+                let length = |row: &Row| row[key].to_string().len();
+                assert!(length(&row) <= length(&widest), "{key}: {row:?}");
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@
 use super::args::Check;
 use super::error::{Error, Result};
 use super::format::{self, Field, Format, Kind, Kinds};
+use super::output;
 use super::ps::row;
 use crate::check;
 use crate::config::Config;
@@ -31,7 +32,8 @@ pub(crate) const FINDINGS: Kinds = Kinds {
 /// Checks the host, and prints the findings. The exit code is 1 if pods cannot run.
 pub(crate) fn check(config: &Config, args: &Check) -> Result<ExitCode> {
     if args.output.selected() == Format::default() {
-        return check::run(config, args.quiet).map_err(Error::io("write to stdout"));
+        let ran = check::run(config, args.quiet, output::terminal_width());
+        return ran.map_err(Error::io("write to stdout"));
     }
     let findings = check::findings(config);
     let parts = findings.iter().map(check::Finding::parts);

@@ -34,6 +34,8 @@ pub(crate) struct Table {
     /// The places of the columns that only a wide table has.
     extra: Vec<usize>,
     rows: Vec<Vec<String>>,
+    /// The number of rows, the first ones, that are measured and not printed.
+    measured: usize,
     /// Whether the line of headings is printed.
     headed: bool,
     /// The terminal's width.
@@ -48,6 +50,7 @@ impl Table {
             columns: columns.collect(),
             extra: Vec::new(),
             rows: Vec::new(),
+            measured: 0,
             headed: true,
             width: None,
         }
@@ -61,6 +64,11 @@ impl Table {
     /// The same table, of which these columns are the first to be left out, after empty ones.
     pub(crate) fn with_extra(self, extra: Vec<usize>) -> Self {
         Self { extra, ..self }
+    }
+
+    /// Prints none of the first `count` rows: they only make columns as wide as they need.
+    pub(crate) fn only_measure(&mut self, count: usize) {
+        self.measured = count;
     }
 
     /// Fits the table into this many columns of a terminal.
@@ -85,7 +93,8 @@ impl Table {
         let widths = self.widths();
         let headings: Vec<String> = self.columns.iter().map(|of| of.0.clone()).collect();
         let head = self.headed.then_some(&headings);
-        head.into_iter().chain(&self.rows).map(|cells| line(cells, &widths)).collect()
+        let rows = self.rows.iter().skip(self.measured);
+        head.into_iter().chain(rows).map(|cells| line(cells, &widths)).collect()
     }
 
     /// The width of each column; none if it is left out.

@@ -239,9 +239,9 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
         Ok(started) => Ok(started),
         Err(monitors::Error::Refused { failure: MonitorFailure::Step(step) }) => {
             if let Some(error) = hull_plan::decode_step(&step)
-                && matches!(error.step, hull_plan::Step::Hook(_))
+                && let Some(failed) = of_hook_or_kill(&hooks, error, &planned.process)
             {
-                return Err(failed_hook(&hooks, error, Some(&planned.process)));
+                return Err(failed);
             }
             let (of, known, process) =
                 (Arc::clone(&node), Arc::clone(&record), planned.process.clone());
@@ -253,6 +253,20 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
         }
         Err(source) => Err(Error::Monitor { doing: DOING, source }),
     }
+}
+
+/// The error of a start that a hook or a kill ended; `None` for any other step.
+fn of_hook_or_kill(hooks: &Hooks, error: StepError, process: &Process) -> Option<Error> {
+    // Whether a stop was requested meanwhile is the task's to say.
+    let was_stopped = false;
+    if let Some(said) = hull_plan::cut_short(&error) {
+        let hook = Some((hooks.name(&error), said.to_owned()));
+        return Some(Error::StartCutShort { hook, was_stopped });
+    }
+    if hull_plan::is_killed_before_exec(&error) {
+        return Some(Error::StartCutShort { hook: None, was_stopped });
+    }
+    matches!(error.step, hull_plan::Step::Hook(_)).then(|| failed_hook(hooks, error, Some(process)))
 }
 
 fn failed_hook(hooks: &Hooks, error: StepError, process: Option<&Process>) -> Error {

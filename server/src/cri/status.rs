@@ -193,6 +193,7 @@ fn code(error: &Error) -> Code {
         | Error::HooksDir { .. }
         | Error::NoQuotas { .. }
         | Error::Hook { .. }
+        | Error::StartCutShort { .. }
         | Error::Failed { .. } => Code::FailedPrecondition,
         Error::SetLimits { source } => limits_code(source),
         Error::Parts { source, .. } => parts_code(source),

@@ -8,6 +8,7 @@ mod config_watch;
 mod connection;
 mod directories;
 mod dump;
+mod free_memory;
 mod gc;
 mod in_flight;
 mod measured;

@@ -4,12 +4,13 @@
 //! `hull-plan` knows what each step of a start means; what needs a look into the image (is the
 //! program there, what kind of file is it, is its interpreter there?) is added here.
 
-use crate::container::ContainerRecord;
 use crate::container::state::{ExitDetails, ExitReason};
+use crate::container::{ContainerRecord, exit_details};
 use crate::diagnostics::ends;
 use crate::diagnostics::paths::{self, Inside};
 use crate::diagnostics::running;
 use crate::node::Node;
+use hull_cgroup::ReachedLimit;
 use hull_image::Image;
 use hull_plan::{Failure, Plan, Process, elf};
 use std::os::fd::AsFd as _;
@@ -43,6 +44,9 @@ pub(crate) fn exec(
 ) -> Failure {
     let Some(error) = hull_plan::decode_step(step) else { return unreadable() };
     let mut failure = hull_plan::diagnose_process(process, &error);
+    if hull_plan::is_memory(&error) {
+        failure.evidence.extend(exit_details::reached(node, record, 1).map(whose_memory(record)));
+    }
     // A limit of processes was reached; zombies count too.
     if error.errno == EAGAIN
         && let Some(zombies) = running::zombies(record)
@@ -55,6 +59,20 @@ pub(crate) fn exec(
             program(node, record, &image, process, failure)
         }
         _ => failure,
+    }
+}
+
+/// Says whose memory limit was reached; `None` stands for the node.
+fn whose_memory(record: &ContainerRecord) -> impl Fn(Option<ReachedLimit>) -> String {
+    move |reached| {
+        let Some(reached) = reached else { return "the node had no memory left".to_owned() };
+        let limit = reached.limit_bytes.map(|bytes| format!(" of {}", ends::memory::size(bytes)));
+        let limit = limit.unwrap_or_default();
+        if reached.cgroup == record.cgroup {
+            format!("its container reached its memory limit{limit}")
+        } else {
+            format!("cgroup {} above its container reached its memory limit{limit}", reached.cgroup)
+        }
     }
 }
 
@@ -145,12 +163,29 @@ mod tests {
     use super::*;
     use hull_plan::Diagnosis;
 
-    fn text(how: &ExitReason) -> (&'static str, String) {
+    fn record() -> ContainerRecord {
         let record = serde_json::json!({
             "id": "c", "pod": "p", "config": {}, "image_id": "i", "image_ref": "i", "created_ns": 0,
             "cgroup": "/c", "log_path": "", "user": null, "stop_signal": 15, "state": "Created",
         });
-        end(&serde_json::from_value(record).unwrap(), how)
+        serde_json::from_value(record).unwrap()
+    }
+
+    fn text(how: &ExitReason) -> (&'static str, String) {
+        end(&record(), how)
+    }
+
+    #[test]
+    fn memory_that_an_exec_lacks_is_that_of_whose_limit_was_reached() {
+        let record = record();
+        let reached = |cgroup: &str, limit_bytes| {
+            let reached = ReachedLimit { cgroup: cgroup.into(), limit_bytes, peak_bytes: None };
+            whose_memory(&record)(Some(reached))
+        };
+        let own = "its container reached its memory limit of 16 MiB";
+        assert_eq!(reached("/c", Some(16 << 20)), own);
+        assert_eq!(reached("/", None), "cgroup / above its container reached its memory limit");
+        assert_eq!(whose_memory(&record)(None), "the node had no memory left");
     }
 
     #[test]

@@ -68,6 +68,22 @@ pub(super) fn log_file(path: &str, errno: Errno) -> String {
 
 pub(super) const HOOK: &str = "the hook comes from the file of a CDI device, from an NRI plugin, or from a file in `runtime.hooks_dir`: correct on this node what its output names, or have the device's driver write its file again (such as `nvidia-ctk cdi generate`)";
 
+/// For a container whose process was killed before its program ran, perhaps while a hook ran.
+pub(super) fn cut_short(in_hook: bool, was_stopped: bool) -> Option<String> {
+    let advice = match (was_stopped, in_hook) {
+        (true, true) => {
+            "the stop also ended the hook; if the hook should have ended before, see on this node what it waits for, and \
+             give it a `timeout`"
+        }
+        (true, false) => "the stop came during the start: create or start the container again",
+        (false, _) => {
+            "something on the node killed the container's process: see the kernel's log (dmesg), and what sends signals \
+             there"
+        }
+    };
+    Some(advice.to_owned())
+}
+
 pub(super) const QUOTAS: &str = "leave out `size=` of `hull run --storage-opt` (of a pod, its annotation `hull.run/writable-layer-size`), or have project quotas on the node: xfs mounted with `prjquota`, or ext4 with `tune2fs -O project,quota -Q prjquota` while it is not mounted, and mounted with `prjquota`";
 
 pub(super) const LOG_FILE: &str = "the log path must be a regular file of one name below the pod's log directory, without symbolic links; remove what is there";

@@ -134,9 +134,10 @@ impl Cause {
             | Error::SubPath { .. }
             | Error::Spec { .. }
             | Error::Plan { .. } => Self::Request,
-            Error::WrongState { .. } | Error::Paused { .. } | Error::NameTaken { .. } => {
-                Self::State
-            }
+            Error::WrongState { .. }
+            | Error::Paused { .. }
+            | Error::NameTaken { .. }
+            | Error::StartCutShort { .. } => Self::State,
             Error::NoImage { .. } => Self::Image,
             Error::Image { source, .. } | Error::Rootfs { source, .. } => Self::of_image(source),
             Error::VolumeSource { .. }

@@ -97,6 +97,14 @@ pub(crate) enum Error {
         /// The hint, where there is a better one than that for all hooks.
         hint: Option<String>,
     },
+    /// Its process was killed before its program ran.
+    #[error("start the container: it was {}", cut_short_text(*.was_stopped, hook.as_ref()))]
+    StartCutShort {
+        /// The hook that ran then, if it is known, and the end of its output, quoted or empty.
+        hook: Option<(String, String)>,
+        /// A stop was requested; else something on the node killed it.
+        was_stopped: bool,
+    },
     #[error("{doing}")]
     Monitor { doing: &'static str, source: monitors::Error },
     #[error("{doing} the pod")]
@@ -168,6 +176,16 @@ pub(crate) fn thaw_hint(name: &str, above: Option<&str>) -> String {
             "thaw cgroup {above}: write 0 to its `cgroup.freeze`, or THAWED to its `freezer.state` with cgroup v1"
         ),
         None => format!("`hull unpause {name}`"),
+    }
+}
+
+/// When a container's process was killed.
+fn cut_short_text(was_stopped: bool, hook: Option<&(String, String)>) -> String {
+    let how = if was_stopped { "stopped" } else { "killed" };
+    match hook {
+        Some((hook, said)) if said.is_empty() => format!("{how} while its {hook} ran"),
+        Some((hook, said)) => format!("{how} while its {hook} ran, which said {said}"),
+        None => format!("{how} before its program ran"),
     }
 }
 
@@ -247,6 +265,7 @@ impl Error {
             Self::LaunchTimeout { .. } => Some(
                 "look whether its storage answers, and whether its cgroup or its pod's is frozen; or raise `runtime.launch_timeout_s`".into(),
             ),
+            Self::StartCutShort { hook, was_stopped } => advice::cut_short(hook.is_some(), *was_stopped),
             Self::Hook { hint, .. } => hint.clone().or_else(|| Some(advice::HOOK.into())),
             Self::NoQuotas { .. } => Some(advice::QUOTAS.into()),
             Self::Monitor { source, .. } => monitor_hint(source),

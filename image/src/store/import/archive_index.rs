@@ -4,7 +4,7 @@
 //! The rule: what is kept of the entries, and what is read of the documents, is limited.
 
 use crate::digest::Digest;
-use crate::error::{Cause, NAME_MAX, shown};
+use crate::error::{ArchiveFault, Cause, NAME_MAX, shown};
 use crate::limits::{LAYER_ENTRIES, Limits, Work};
 use crate::manifest::Descriptor;
 use crate::unpack::{self, Archive, Kind, clean, split, target};
@@ -53,8 +53,8 @@ impl Read for Part {
     }
 }
 
-pub(super) fn no_archive(why: impl Into<String>) -> Cause {
-    Cause::Archive { why: why.into() }
+pub(super) fn bad_archive(fault: ArchiveFault, why: impl Into<String>) -> Cause {
+    Cause::Archive { fault, why: why.into() }
 }
 
 /// The path of a blob in an OCI layout.
@@ -65,19 +65,21 @@ pub(super) fn blob_path(digest: &Digest) -> Vec<u8> {
 impl ArchiveIndex {
     /// Reads the archive once, from its start.
     pub(super) fn read(file: File, work: &Work) -> Result<Self, Cause> {
-        let failed = |err: io::Error| no_archive(err.to_string());
+        let failed = |err: io::Error| bad_archive(ArchiveFault::Damaged, err.to_string());
         let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
         reader.seek(SeekFrom::Start(0)).map_err(failed)?;
         let (mut places, mut name_bytes) = (HashMap::new(), 0);
         let limits = Limits { entries: ARCHIVE_ENTRIES_MAX, ..Limits::NONE };
         let mut archive = Archive::within(reader, limits);
-        while let Some(entry) = archive.next().map_err(no_more)? {
+        let mut fault = ArchiveFault::NoTar;
+        while let Some(entry) = archive.next().map_err(|error| no_more(&error, fault))? {
+            fault = ArchiveFault::Damaged;
             work.check().map_err(failed)?;
-            let Ok(path) = clean(&entry.path) else {
-                return Err(no_archive("a path in it climbs out of it"));
-            };
+            let malformed = |why: &str| bad_archive(ArchiveFault::Malformed, why);
+            let path = clean(&entry.path);
+            let path = path.map_err(|_| malformed("a path in it climbs out of it"))?;
             let link = |beside: &[u8], to: &[u8]| {
-                target(beside, to).map_err(|_| no_archive("a link in it leads to no path"))
+                target(beside, to).map_err(|_| malformed("a link in it leads to no path"))
             };
             let place = match entry.kind {
                 Kind::File => Place::Bytes { offset: entry.offset, size: entry.size },
@@ -101,6 +103,12 @@ impl ArchiveIndex {
         Ok(Self { file, places, read: Cell::new(0) })
     }
 
+    /// The fault of an archive that has no images: an empty file is not an archive at all.
+    pub(super) fn without_images(&self) -> ArchiveFault {
+        let is_empty = self.file.metadata().is_ok_and(|of| of.len() == 0);
+        if is_empty { ArchiveFault::NoTar } else { ArchiveFault::NoImages }
+    }
+
     /// Whether there is an entry of this name.
     pub(super) fn has(&self, path: &[u8]) -> bool {
         self.places.contains_key(path)
@@ -122,12 +130,16 @@ impl ArchiveIndex {
                 None => break,
             }
         }
-        Err(no_archive(format!("{} is not in it", shown(path, NAME_MAX))))
+        Err(bad_archive(
+            ArchiveFault::Incomplete,
+            format!("{} is not in it", shown(path, NAME_MAX)),
+        ))
     }
 
     /// A document of at most `max` bytes.
     pub(super) fn whole(&self, path: &[u8], max: u64) -> Result<Vec<u8>, Cause> {
         let mut part = self.part(path)?;
+        let start = part.at;
         if part.end - part.at > max {
             return Err(Cause::TooLarge { what: shown(path, NAME_MAX), max });
         }
@@ -138,7 +150,12 @@ impl ArchiveIndex {
             return Err(Cause::ArchiveTooLarge { what, max: ARCHIVE_DOCUMENT_BYTES_MAX });
         }
         let mut bytes = Vec::new();
-        part.read_to_end(&mut bytes).map_err(|err| no_archive(err.to_string()))?;
+        let read = part.read_to_end(&mut bytes);
+        read.map_err(|err| bad_archive(ArchiveFault::Damaged, err.to_string()))?;
+        if bytes.len() as u64 != part.end - start {
+            let why = format!("it ends within {}", shown(path, NAME_MAX));
+            return Err(bad_archive(ArchiveFault::Damaged, why));
+        }
         Ok(bytes)
     }
 
@@ -158,11 +175,14 @@ impl ArchiveIndex {
 }
 
 /// The error for an archive whose entries cannot be read.
-fn no_more(error: unpack::Error) -> Cause {
+fn no_more(error: &unpack::Error, fault: ArchiveFault) -> Cause {
     if let unpack::Error::Limit { budget, max } = error
-        && *budget == LAYER_ENTRIES
+        && **budget == LAYER_ENTRIES
     {
-        return Cause::ArchiveTooLarge { what: "entries", max };
+        return Cause::ArchiveTooLarge { what: "entries", max: *max };
     }
-    no_archive(error.to_string())
+    if let unpack::Error::Read { source } = error {
+        return bad_archive(fault, source.to_string());
+    }
+    bad_archive(fault, error.to_string())
 }

@@ -15,7 +15,7 @@ use super::commit::{CompleteImage, commit};
 use super::layers::{Layers, NewLayer};
 use super::settings::LiveSettings;
 use crate::digest::Digest;
-use crate::error::Cause;
+use crate::error::{ArchiveFault, Cause};
 use crate::layer::Expected;
 use crate::layer::progress::LayerProgress;
 use crate::limits::Work;
@@ -27,7 +27,7 @@ use crate::manifest::{
 use crate::reference::Reference;
 use crate::types::{Imported, Imports, Left, Platform};
 use crate::unpack::clean;
-use archive_index::{ArchiveIndex, blob_path, no_archive};
+use archive_index::{ArchiveIndex, bad_archive, blob_path};
 use hull_sys as sys;
 use serde::Deserialize;
 use std::collections::HashSet;
@@ -112,7 +112,8 @@ impl Importer {
         let contents = ArchiveIndex::read(self.plain(archive, work)?, work)?;
         let Contents { images: mut found, left, refused } = self.list(&contents)?;
         if found.is_empty() {
-            return Err(refused.unwrap_or_else(|| no_archive("it contains no image")));
+            return Err(refused
+                .unwrap_or_else(|| bad_archive(ArchiveFault::NoImages, "it contains no image")));
         }
         let is_only = found.len() == 1;
         for of in &mut found {
@@ -136,7 +137,8 @@ impl Importer {
     fn list(&self, contents: &ArchiveIndex) -> Result<Contents, Cause> {
         let (is_layout, is_saved) = (contents.has(b"index.json"), contents.has(b"manifest.json"));
         if !is_layout && !is_saved {
-            return Err(no_archive("it has neither index.json nor manifest.json"));
+            let why = "it has neither index.json nor manifest.json";
+            return Err(bad_archive(contents.without_images(), why));
         }
         let listed = if is_layout { self.of_layout(contents)? } else { Contents::default() };
         if is_saved && listed.images.is_empty() {
@@ -150,7 +152,7 @@ impl Importer {
 
     /// The archive without compression.
     fn plain(&self, archive: File, work: &Work) -> Result<File, Cause> {
-        let failed = |err: io::Error| no_archive(err.to_string());
+        let failed = |err: io::Error| bad_archive(ArchiveFault::Damaged, err.to_string());
         let mut start = [0; compression::START_BYTES];
         let got = archive.read_at(&mut start, 0).map_err(failed)?;
         if !compression::is_compressed(&start[..got]) {
@@ -255,7 +257,8 @@ impl Importer {
 
     fn of_one_saved(&self, contents: &ArchiveIndex, of: Saved) -> Result<Archived, Cause> {
         let path = |text: &str| {
-            clean(text.as_bytes()).map_err(|_| no_archive("a path in it climbs out of it"))
+            let why = "a path in it climbs out of it";
+            clean(text.as_bytes()).map_err(|_| bad_archive(ArchiveFault::Malformed, why))
         };
         let layers = of.layers.unwrap_or_default();
         let layers: Result<Vec<_>, Cause> =
@@ -264,7 +267,8 @@ impl Importer {
         let manifest = Manifest::of_saved(&bytes);
         let mut search = Search::new(&self.machine);
         let found = search.config(&bytes, manifest, Way::default())?;
-        let found = found.ok_or_else(|| no_archive("it contains no image"))?;
+        let found =
+            found.ok_or_else(|| bad_archive(ArchiveFault::NoImages, "it contains no image"))?;
         let archived = Archived {
             layers: layers?,
             text: found.text,
@@ -288,9 +292,8 @@ impl Importer {
         }
         let (id, config) = (Digest::of(found.text.as_bytes()), &found.config);
         if config.diff_ids.len() != found.layers.len() {
-            return Err(no_archive(
-                "the image's config has another number of layers than its manifest",
-            ));
+            let why = "the image's config has another number of layers than its manifest";
+            return Err(bad_archive(ArchiveFault::Malformed, why));
         }
         let mut made = Vec::new();
         for ((blob, path), diff_id) in found.layers.iter().zip(config.diff_ids.iter().cloned()) {

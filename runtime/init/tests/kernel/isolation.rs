@@ -143,6 +143,29 @@ fn mounts_led_into_procfs(fixture: &Fixture) {
     last(bind(&dir, "/data/kernel"));
     last(bind(&file, "/version"));
     last(mount("tmpfs", "/data/kernel"));
+    // Links of procfs that stand for what a process has are not followed, and none of these is said to be endless.
+    for (number, (aim, below, wanted)) in [
+        ("/proc/self/root", "", "a symbolic link leads to what a process has"),
+        ("/proc/self/cwd/etc", "/deep", "a symbolic link leads to what a process has"),
+        ("/proc/self/exe", "", "a symbolic link leads to what a process has"),
+        ("/proc/self/fd/0", "", "a symbolic link leads to what a process has"),
+        ("/proc/not-there", "/deep", "a symbolic link leads into a procfs"),
+        ("not/there", "/deep", ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let target = format!("/led{number}");
+        symlink(aim, fixture.path("image").join(&target[1..])).unwrap();
+        let plan = fixture.plan("true", vec![bind(&dir, &format!("{target}{below}"))]);
+        if wanted.is_empty() {
+            fixture.run(&plan);
+            continue;
+        }
+        let error = fixture.failure(&plan);
+        assert_eq!(error.step, Step::Op(2), "{error:?}");
+        assert!(error.call.ends_with(wanted), "{aim}: {error:?}");
+    }
     // A procfs that a volume brings, where the destination names it.
     let ops = vec![bind("/proc", "/host"), bind(&file, "/host/version")];
     assert_eq!(fixture.run(&fixture.plan("wc -c < /host/version", ops)).out, "0");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Explains failed mounts: which side is the file, in which earlier mount the target lies, which of them is read-only.
 
+use crate::defaults;
 use crate::failure::{
     EACCES, EINVAL, ELOOP, ENODEV, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS, EXDEV, Failure, Layer,
     failure, reason,
@@ -92,17 +93,64 @@ fn source_name(source: &Source) -> String {
     }
 }
 
-/// The hint for a mount point below /dev, /proc or /sys that was refused; see `hull_init`'s places.
+/// The ends of calls that failed because of where a symbolic link leads: the reason that the errno does not say, and the
+/// hint.
+const ASTRAY: [(&str, &str, &str); 3] = [
+    (
+        ": a symbolic link leads to what a process has",
+        "a symbolic link on that path leads to what a process has, such as its root (`/proc/self/root`), and is not followed",
+        "the image, or a volume, has that link: mount the volume elsewhere, or correct the link",
+    ),
+    (
+        ": a symbolic link leads into a procfs",
+        "a symbolic link on that path leads into /proc",
+        "the image, or a volume, has a symbolic link on that path to /proc, where no mount may hide or replace a part: mount \
+         the volume elsewhere, or correct the image",
+    ),
+    (
+        ": a symbolic link leads into a sysfs",
+        "a symbolic link on that path leads to what /sys does not have, and nothing can be made there",
+        "the image, or a volume, has that link: mount the volume elsewhere, or correct the link",
+    ),
+];
+
+/// Where the call itself says that a link is in the way; see `hull_init`'s places.
+const BEHIND_LINK: &str = " is, or lies behind, a symbolic link";
+
+/// Why a place could not be mounted on: what the call says of links, else the errno in words. The kernel's word for a
+/// link that is not followed is "too many levels of symbolic links", which would be wrong.
+fn why(error: &StepError) -> String {
+    let led = ASTRAY.iter().find(|(end, ..)| error.call.ends_with(end));
+    match led {
+        Some((_, why, _)) => format!("{why} [{}]", error.call),
+        None if error.errno == ELOOP && error.call.ends_with(BEHIND_LINK) => {
+            format!("it is, or lies behind, a symbolic link [{}]", error.call)
+        }
+        None => reason(error),
+    }
+}
+
+/// The hint for a mount point below /dev, /proc or /sys that is, or lies behind, a symbolic link.
+fn strict_hint(target: &str) -> &'static str {
+    if defaults::LINKS.iter().any(|(path, _)| is_below(target, path)) {
+        "every container has links at /dev/fd, /dev/stdin, /dev/stdout, /dev/stderr, /dev/core and /dev/ptmx: mount it \
+         elsewhere"
+    } else if target != "/sys" && is_below(target, "/sys") {
+        "/sys has links to its own directories, and a volume at /sys may have others: mount it at the path that the link leads \
+         to, or elsewhere"
+    } else {
+        "the image, or a volume, has a symbolic link on that path: make it a directory in the image"
+    }
+}
+
+/// The hint for a mount point that was refused where a link leads, or below /dev, /proc or /sys; see `hull_init`'s places.
 pub(super) fn place_hint(target: &str, error: &StepError) -> Option<&'static str> {
     let strict = ["/dev", "/proc", "/sys"].iter().any(|top| is_below(target, top));
+    if let Some((.., hint)) = ASTRAY.iter().find(|(end, ..)| error.call.ends_with(end)) {
+        return Some(hint);
+    }
     match error.errno {
-        ELOOP if strict => Some(
-            "the image, or a volume, has a symbolic link on that path: make it a directory in the image",
-        ),
-        ELOOP if error.call.ends_with(": a symbolic link leads into a procfs") => Some(
-            "the image, or a volume, has a symbolic link on that path to /proc, where no mount may hide or replace a part: \
-             mount the volume elsewhere, or correct the image",
-        ),
+        ELOOP if strict => Some(strict_hint(target)),
         EXDEV if error.call.ends_with(": another mount is seen there") => Some(
             "something else is mounted over it: remove the volume that covers this path, or report it as a fault of Hull",
         ),
@@ -129,7 +177,7 @@ pub(super) fn new_mount(
             None => target_hint(earlier, target, error),
         },
     };
-    let (options, why) = (options.join(","), reason(error));
+    let (options, why) = (options.join(","), why(error));
     let what = format!("{fstype} ({options}) cannot be mounted at `{target}`: {why}");
     failure(Layer::Filesystem, "mount", what, Some(&hint))
 }
@@ -198,7 +246,7 @@ pub(super) fn bind(
     } else {
         let hint = place_hint(target, error).map(str::to_owned);
         (
-            format!("{named} cannot be mounted at `{target}`: {}", reason(error)),
+            format!("{named} cannot be mounted at `{target}`: {}", why(error)),
             hint.unwrap_or_else(|| target_hint(earlier, target, error)),
         )
     };
@@ -362,6 +410,54 @@ mod tests {
         assert!(seen.is_some_and(|hint| hint.contains("covers this path")));
         let own = place_hint("/a", &error("statx(/: another mount is seen there)", EXDEV));
         assert!(own.is_some_and(|hint| !hint.contains("covers this path")));
+    }
+
+    #[test]
+    fn a_link_that_is_not_followed_is_not_called_endless() {
+        for (target, call, wanted, fix) in [
+            (
+                "/data/x",
+                "make(/data/x): a symbolic link leads to what a process has",
+                "`/proc/self/root`",
+                "that link",
+            ),
+            (
+                "/data",
+                "make(/data): a symbolic link leads into a sysfs",
+                "what /sys does not have",
+                "elsewhere",
+            ),
+            (
+                "/data",
+                "make(/data): a symbolic link leads into a procfs",
+                "leads into /proc",
+                "elsewhere",
+            ),
+            (
+                "/dev/fd/7",
+                "open(/dev/fd/7) is, or lies behind, a symbolic link",
+                "lies behind",
+                "every container",
+            ),
+            (
+                "/sys/class/net/lo",
+                "open(/sys/class/net/lo) is, or lies behind, a symbolic link",
+                "lies behind",
+                "its own",
+            ),
+            (
+                "/dev",
+                "open(/dev) is, or lies behind, a symbolic link",
+                "lies behind",
+                "in the image",
+            ),
+        ] {
+            let text = text(&[], target, ELOOP, call);
+            assert!(text.contains(wanted) && text.contains(fix), "{text}");
+            assert!(!text.contains("too many") && !text.contains("do not end"), "{text}");
+        }
+        let endless = text(&[], "/a/x", ELOOP, "make(/a/x)");
+        assert!(endless.contains("do not end"), "{endless}");
     }
 
     #[test]

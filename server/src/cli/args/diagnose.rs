@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The commands that look for causes.
 
-use super::super::format::OutputArgs;
+use super::super::format::{Format, OutputArgs, docker_format};
 use super::place::{InPod, Place};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 /// Commands that look for causes.
@@ -72,9 +72,13 @@ pub(crate) struct Trace {
     pub(crate) place: Place,
     #[command(flatten)]
     pub(crate) in_pod: InPod,
-    /// Form of the waterfall
+    /// Form of the waterfall: text (lines with bars, as wide as the terminal), svg (a picture for browsers), or a document:
+    /// json, jsonl, yaml, name, or go-template=TEMPLATE
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub(crate) output: Waterfall,
+    /// Print the document by a template, as in '{{.name}} {{.tookUs}}'; or `json` for one line
+    #[arg(long, value_name = "TEMPLATE", value_parser = docker_format, conflicts_with = "output")]
+    pub(crate) format: Option<Format>,
     /// Show the stages of the end, too
     #[arg(short, long)]
     pub(crate) all: bool,
@@ -84,12 +88,27 @@ pub(crate) struct Trace {
 }
 
 /// The forms of a waterfall.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Waterfall {
-    /// Lines with bars, as wide as the terminal
+    /// Lines with bars, as wide as the terminal.
     Text,
-    /// One JSON document
-    Json,
-    /// A picture for browsers
+    /// A picture for browsers.
     Svg,
+    /// One document, as other commands print theirs.
+    Document(Format),
+}
+
+impl std::str::FromStr for Waterfall {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" | "table" | "wide" => Ok(Self::Text),
+            "svg" => Ok(Self::Svg),
+            other => other.parse().map(Self::Document).map_err(|why: String| {
+                // A wrong template has a sentence of its own.
+                if other.contains('=') { why } else { why.replace("table, wide", "text, svg") }
+            }),
+        }
+    }
 }

@@ -64,7 +64,7 @@ impl std::str::FromStr for Format {
 }
 
 /// The value of `--format`: a template, or the name of a format, as docker has it.
-fn docker_format(text: &str) -> Result<Format, String> {
+pub(crate) fn docker_format(text: &str) -> Result<Format, String> {
     match text {
         "json" => Ok(Format::JsonLines),
         "table" => Ok(Format::Table),
@@ -132,22 +132,38 @@ pub(crate) fn selects(kind: &Kinds, row: &Row, args: &ListArgs) -> Result<bool> 
     Ok(!filter::select(kind, vec![row.clone()], &args.filter)?.is_empty())
 }
 
+/// Prints one row of a list whose rows come one by one: the columns are as wide as those of a table that has the rows of
+/// `measured`, too.
+pub(crate) fn live(kind: &Kinds, measured: &[Row], row: Row, args: &ListArgs) -> Result<()> {
+    let is_wide = args.output.selected() == Format::Wide;
+    if args.quiet || !(is_wide || args.output.selected() == Format::Table) {
+        return list(kind, vec![row], args);
+    }
+    let rows: Vec<Row> = measured.iter().cloned().chain([row]).collect();
+    let mut table = table(kind, &rows, &args.output, is_wide, output::terminal_width());
+    table.only_measure(measured.len());
+    print_table(&table, is_wide && !args.output.no_headers, &args.output)
+}
+
+/// Prints a table. With `says_left_out`, columns without room are named: they were asked for.
+fn print_table(table: &Table, says_left_out: bool, args: &OutputArgs) -> Result<()> {
+    coloured(&table.shown(), args)?;
+    if let left_out @ [_, ..] = table.left_out().as_slice()
+        && says_left_out
+    {
+        let left_out = left_out.join(", ");
+        let text = format!("no room for {left_out}; --no-trunc prints all columns");
+        output::to_stderr(&wrapped(&text, output::terminal_width()));
+    }
+    Ok(())
+}
+
 /// Prints rows in the selected format.
 pub(crate) fn print(kind: &Kinds, rows: &[Row], args: &OutputArgs) -> Result<()> {
     match args.selected() {
-        Format::Table => {
-            coloured(&table(kind, rows, args, false, output::terminal_width()).shown(), args)
-        }
-        Format::Wide => {
-            let table = table(kind, rows, args, true, output::terminal_width());
-            coloured(&table.shown(), args)?;
-            // They were asked for.
-            if let left_out @ [_, ..] = table.left_out().as_slice() {
-                let left_out = left_out.join(", ");
-                let text = format!("no room for {left_out}; --no-trunc prints all columns");
-                output::to_stderr(&wrapped(&text, output::terminal_width()));
-            }
-            Ok(())
+        format @ (Format::Table | Format::Wide) => {
+            let is_wide = format == Format::Wide;
+            print_table(&table(kind, rows, args, is_wide, output::terminal_width()), is_wide, args)
         }
         Format::Json => {
             let all = Value::Array(rows.iter().cloned().map(Value::Object).collect());
@@ -190,7 +206,16 @@ pub(crate) fn document(value: &Value, names: &[String], args: &OutputArgs) -> Re
     match args.selected() {
         Format::Json => output::json(&format!("{value:#}\n")),
         Format::JsonLines => output::json(&format!("{value}\n")),
-        Format::Table | Format::Wide | Format::Yaml => output::json(&yaml::text(value)),
+        Format::Table | Format::Wide => {
+            let width = output::terminal_width().filter(|_| !args.no_trunc).map(usize::from);
+            output::json(
+                &width.map_or_else(
+                    || yaml::text(value),
+                    |width| yaml::folded(&yaml::text(value), width),
+                ),
+            )
+        }
+        Format::Yaml => output::json(&yaml::text(value)),
         Format::Name => names.iter().try_for_each(|name| output::line(name)),
         Format::Template(template) => {
             let text = template.one(value).map_err(|text| Error::Usage { text })?;

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 use std::fmt::Write as _;
+use unicode_width::UnicodeWidthStr as _;
 
 /// A value as a YAML document.
 pub(super) fn text(value: &Value) -> String {
@@ -21,6 +22,68 @@ pub(super) fn text(value: &Value) -> String {
         }
     }
     out
+}
+
+/// The same document, with strings that are wider than `width` broken at blanks: a reader of YAML makes each break in a
+/// quoted string a blank again. A string without blanks stays as wide as it is.
+pub(super) fn folded(document: &str, width: usize) -> String {
+    document.lines().map(|line| folded_line(line, width)).collect()
+}
+
+fn folded_line(line: &str, width: usize) -> String {
+    let Some((start, indent)) = quoted_value(line).filter(|_| line.width() > width) else {
+        return format!("{line}\n");
+    };
+    let (mut out, value) = (line[..start].to_owned(), &line[start..]);
+    let mut column = out.width();
+    for (at, word) in value.split(' ').enumerate() {
+        // Of several blanks in a row a reader would keep one.
+        let is_single =
+            !matches!(word, "" | "\"") && out.len() > start + 1 && !out.ends_with([' ', '\\']);
+        if at > 0 && is_single && column + 1 + word.width() > width {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', indent));
+            column = indent;
+        } else if at > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += word.width();
+    }
+    out.push('\n');
+    out
+}
+
+/// Where the quoted string begins that is the value in a line, and how far its further lines are indented: more than
+/// what contains it.
+fn quoted_value(line: &str) -> Option<(usize, usize)> {
+    let blanks = line.len() - line.trim_start_matches(' ').len();
+    let mut at = blanks;
+    while line[at..].starts_with("- ") {
+        at += 2;
+    }
+    let indent = at + 2;
+    let rest = &line[at..];
+    if let Some(key) = rest.strip_prefix('"') {
+        let end = closing_quote(key)? + 2;
+        return match rest[end..].strip_prefix(": ") {
+            Some(value) => value.starts_with('"').then_some((at + end + 2, indent)),
+            None => (rest.len() == end).then_some((at, indent)),
+        };
+    }
+    let colon = rest.find(": ")?;
+    rest[colon + 2..].starts_with('"').then_some((at + colon + 2, indent))
+}
+
+/// Where a string in JSON's quotes ends, without its first quote.
+fn closing_quote(text: &str) -> Option<usize> {
+    let mut is_escaped = false;
+    text.char_indices().find_map(|(at, c)| {
+        let is_end = c == '"' && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
+        is_end.then_some(at)
+    })
 }
 
 fn object<'v>(
@@ -130,6 +193,24 @@ mod tests {
         assert_eq!(text(&json!([{"a": {"b": "c"}}])), "- a:\n    b: c\n");
     }
 
+    #[test]
+    fn wide_strings_are_broken_at_blanks_and_mean_the_same() {
+        let long = "one two three four \\ five \"six\" seven";
+        let value =
+            json!({"a": {"k y": long, "plain": [long, {"x": long}]}, "b": "/a/path/that/is/long"});
+        let wide = text(&value);
+        let narrow = folded(&wide, 24);
+        assert!(narrow.lines().all(|line| line.width() <= 24), "{narrow}");
+        assert!(narrow.lines().count() > wide.lines().count());
+        let back: Value = serde_saphyr::from_str(&narrow).unwrap();
+        assert_eq!(back, value);
+        assert_eq!(folded(&wide, 200), wide);
+        // Of several blanks none is lost, though that makes a line wider.
+        let blanks = json!({"a": "one two three  four   five", "b": " x ", "c": "- d: e # f"});
+        let back: Value = serde_saphyr::from_str(&folded(&text(&blanks), 8)).unwrap();
+        assert_eq!(back, blanks);
+    }
+
     fn value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             any::<bool>().prop_map(Value::from),
@@ -150,6 +231,12 @@ mod tests {
         #[test]
         fn a_reader_of_yaml_gets_the_same_value(value in value()) {
             let back: Value = serde_saphyr::from_str(&text(&value)).unwrap();
+            prop_assert_eq!(back, value);
+        }
+
+        #[test]
+        fn a_reader_of_broken_lines_gets_the_same_value(value in value(), width in 5_usize..40) {
+            let back: Value = serde_saphyr::from_str(&folded(&text(&value), width)).unwrap();
             prop_assert_eq!(back, value);
         }
     }

@@ -8,6 +8,7 @@ mod svg;
 
 use super::args::diagnose::{Trace, Waterfall};
 use super::error::{Error, Result};
+use super::format::{self, Format, OutputArgs};
 use super::output;
 use crate::observe::account::Account;
 use chart::chart;
@@ -18,14 +19,19 @@ pub(crate) fn print(account: &Account, args: &Trace) -> Result<()> {
     if chart.stages.is_empty() {
         return Err(Error::NotFound { kind: "recorded stages of", name: account.name.clone() });
     }
-    match args.output {
+    let document = |format: &Format| {
+        let document = serde_json::to_value(&chart).map_err(|source| Error::Json { source })?;
+        let args = OutputArgs { output: Some(format.clone()), ..OutputArgs::default() };
+        format::document(&document, std::slice::from_ref(&chart.name), &args)
+    };
+    if let Some(format) = &args.format {
+        return document(format);
+    }
+    match &args.output {
         Waterfall::Text => {
             output::print(&bars::text(&chart, output::terminal_width().unwrap_or(100).into()))
         }
-        Waterfall::Json => {
-            let document = serde_json::to_value(&chart).map_err(|source| Error::Json { source })?;
-            output::json(&format!("{document:#}\n"))
-        }
         Waterfall::Svg => output::print(&svg::text(&chart)),
+        Waterfall::Document(format) => document(format),
     }
 }

@@ -240,7 +240,10 @@ impl Task {
                 info!(container, container_id = %id.short(), image, pid, "container started");
                 Ok(())
             }
-            Err(err) => {
+            Err(mut err) => {
+                if let Error::StartCutShort { was_stopped, .. } = &mut err {
+                    *was_stopped = entry.record.stop_requested;
+                }
                 let (container, image) = (self.name_of(id), self.image_of(id));
                 warn!(container, container_id = %id.short(), image, error = %Chain(&err), "container did not start");
                 self.record_container_failure(id, "StartError", &err);
