@@ -34,6 +34,8 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 const ROTATED_MAX: usize = 1000;
 /// The operation of an error of our own output.
 const PRINT: &str = "print the log";
+/// Said where a file is gone before it was read.
+const GAP: &str = "output of the log was rotated away before it was read; lines before the next one are missing";
 
 /// An open log and the position in it.
 #[derive(Debug)]
@@ -43,6 +45,18 @@ pub(crate) struct Tail {
     file: Option<File>,
     /// An incomplete line at the end of the file.
     pending: Vec<u8>,
+    /// How often files were rotated away before they were read.
+    gaps: usize,
+}
+
+/// What comes after a file.
+#[derive(Debug)]
+enum Successor {
+    /// Nothing, so far.
+    None,
+    Next(File),
+    /// The file is gone, and so may be others that followed it: this is the oldest that is there.
+    AfterGap(File),
 }
 
 /// The last lines of a log, or of what is in it before a time.
@@ -55,7 +69,7 @@ pub(crate) struct Last {
 impl Tail {
     /// Opens a log at its beginning, or at its last lines. The file need not exist yet.
     pub(crate) fn open(path: &Path, last: Option<Last>) -> Result<Self> {
-        let mut tail = Self { path: path.to_owned(), file: None, pending: Vec::new() };
+        let mut tail = Self { path: path.to_owned(), file: None, pending: Vec::new(), gaps: 0 };
         let failed = || Error::io(format!("read {}", path.display()));
         let mut wanted = last;
         for number in 0..=ROTATED_MAX {
@@ -83,13 +97,40 @@ impl Tail {
     /// Prints new lines since the last call, across rotations.
     pub(crate) fn pump<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {
         loop {
+            // Before what may take long, where our output is a pipe: an open file stays when it is rotated away.
+            let held = self.replaced()?;
             self.read_on(to)?;
-            let Some(next) = self.replaced()? else { break };
+            let next = match held {
+                Successor::Next(next) => Successor::Next(next),
+                Successor::None | Successor::AfterGap(_) => self.replaced()?,
+            };
+            let (next, has_gap) = match next {
+                Successor::None => break,
+                Successor::Next(next) => (next, false),
+                Successor::AfterGap(next) => (next, true),
+            };
             // The monitor may have written to the old file until it opened the new one.
             self.read_on(to)?;
             self.file = Some(next);
+            if has_gap {
+                self.tell_gap(to)?;
+            }
         }
         to.flush().map_err(Error::io(PRINT))
+    }
+
+    /// How often output was rotated away before it was read.
+    pub(crate) fn gaps(&self) -> usize {
+        self.gaps
+    }
+
+    /// Says where output is missing.
+    fn tell_gap<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {
+        self.gaps += 1;
+        if !self.pending.is_empty() {
+            to.line(&std::mem::take(&mut self.pending)).map_err(Error::io(PRINT))?;
+        }
+        to.notice(GAP).map_err(Error::io(PRINT))
     }
 
     /// Prints a last incomplete line.
@@ -147,23 +188,40 @@ impl Tail {
     }
 
     /// The file that follows in a rotation, as soon as it has content.
-    fn replaced(&self) -> Result<Option<File>> {
-        let Some(file) = &self.file else { return self.open_numbered(0) };
+    fn replaced(&self) -> Result<Successor> {
+        let Some(file) = &self.file else {
+            return Ok(self.open_numbered(0)?.map_or(Successor::None, Successor::Next));
+        };
         let failed = || Error::io(format!("read the state of log {}", self.path.display()));
         loop {
             let number = self.number_of(file)?;
             if number == Some(0) {
-                return Ok(None);
+                return Ok(Successor::None);
             }
+            let is_gone = number.is_none() && file.metadata().map_err(failed())?.nlink() == 0;
             // A kubelet gives the old file a name of its own.
-            let follows = number.map_or(0, |number| number - 1);
-            let Some(next) = self.open_numbered(follows)? else { return Ok(None) };
+            let follows = match number {
+                Some(number) => number - 1,
+                None if is_gone => self.oldest(),
+                None => 0,
+            };
+            let Some(next) = self.open_numbered(follows)? else { return Ok(Successor::None) };
             // Rotated meanwhile, so what was opened may not be what follows.
             if self.number_of(file)? == number {
                 let has_content = next.metadata().map_err(failed())?.len() > 0;
-                return Ok(has_content.then_some(next));
+                return Ok(match (has_content, is_gone) {
+                    (false, _) => Successor::None,
+                    (true, false) => Successor::Next(next),
+                    (true, true) => Successor::AfterGap(next),
+                });
             }
         }
+    }
+
+    /// The number of the oldest file.
+    fn oldest(&self) -> usize {
+        let is_there = |number: &usize| std::fs::symlink_metadata(self.numbered(*number)).is_ok();
+        (1..=ROTATED_MAX).take_while(is_there).last().unwrap_or(0)
     }
 
     fn read_on<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {
@@ -400,7 +458,42 @@ mod tests {
             rotate(&path, 1);
             append(&path, &format!("T stdout F {number}\n"));
         }
-        assert_eq!(pumped(&mut tail), "9\n");
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        tail.pump(&mut Printer::new(&mut out, &mut err, false)).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "8\n9\n");
+        assert_eq!((String::from_utf8(err).unwrap(), tail.gaps()), (format!("hull: {GAP}\n"), 1));
+    }
+
+    /// Rotates the file that it prints from, as a reader that is slow finds it afterwards.
+    struct Rotating<'p>(&'p Path, Vec<u8>, std::ops::Range<u32>);
+
+    impl Write for Rotating<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            for number in std::mem::take(&mut self.2) {
+                rotate(self.0, 2);
+                append(self.0, &format!("T stdout F {number}\n"));
+            }
+            self.1.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_rotated_away_while_its_reader_is_slow_is_told() {
+        for (rotations, printed, gaps) in [(2..3, "1\n2\n", 0), (2..9, "1\n6\n7\n8\n", 1)] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("0.log");
+            append(&path, "T stdout F 1\n");
+            let mut tail = Tail::open(&path, None).unwrap();
+            let mut err = Vec::new();
+            let mut slow = Rotating(&path, Vec::new(), rotations);
+            tail.pump(&mut Printer::new(&mut slow, &mut err, false)).unwrap();
+            assert_eq!((String::from_utf8(slow.1).unwrap().as_str(), tail.gaps()), (printed, gaps));
+            assert_eq!(!err.is_empty(), gaps > 0);
+        }
     }
 
     #[test]

@@ -71,12 +71,18 @@ pub(crate) async fn logs(mut client: Client, args: &Logs) -> Result<()> {
         print(client.clone(), log, (args.follow, tail), to)
     });
     if args.follow {
-        return futures_util::future::try_join_all(all).await.map(drop);
+        return whole(futures_util::future::try_join_all(all).await?.into_iter().sum());
     }
+    let mut gaps = 0;
     for one in all {
-        one.await?;
+        gaps += one.await?;
     }
-    Ok(())
+    whole(gaps)
+}
+
+/// Fails if output is missing.
+fn whole(gaps: usize) -> Result<()> {
+    if gaps == 0 { Ok(()) } else { Err(Error::LogGaps { count: gaps }) }
 }
 
 /// The last lines to print, and the namespace. `-n` is one of the two.
@@ -177,12 +183,13 @@ async fn previous_run(client: &mut Client, container: &api::Container) -> Result
     Ok(times.map(|(from_ns, until_ns)| Run { from_ns, until_ns }))
 }
 
+/// Prints a log. Returns how often output of it is missing.
 async fn print(
     client: Client,
     log: Log,
     (follows, lines): (bool, Option<usize>),
     mut to: Streams,
-) -> Result<()> {
+) -> Result<usize> {
     let last = lines.map(|count| Last { count, before_ns: log.run.map(|run| run.until_ns) });
     let mut tail = Tail::open(&log.path, last)?;
     // Also of one that has exited: the daemon may restart it.
@@ -191,7 +198,8 @@ async fn print(
         tail.pump(&mut to)?;
         follow(client, container, &mut tail, &mut watch, &mut to).await?;
     }
-    tail.finish(&mut to)
+    tail.finish(&mut to)?;
+    Ok(tail.gaps())
 }
 
 /// Prints new lines until the container has exited or was removed, and is not restarted.
