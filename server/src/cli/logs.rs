@@ -12,14 +12,20 @@ use super::{parse, ps, verbose, wait};
 use hull_proto::cri as api;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use hull_sys::time::{now_ns, rfc3339};
-use std::io::{self, BufWriter, Stderr, Stdout};
+use std::io::{self, BufWriter, Stderr, Stdout, Write as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A printer to our own stdout and stderr.
 pub(crate) type Streams = Printer<BufWriter<Stdout>, BufWriter<Stderr>>;
 
 /// Size of the buffer of each stream, in bytes.
 const BUFFER: usize = 64 << 10;
+
+/// How often a follower asks for the daemon.
+const ABSENCE_POLL: Duration = Duration::from_secs(2);
+/// Said while there is none.
+const ABSENT: &str = "the daemon does not answer, so the end of the container cannot be learnt; new output is still shown";
 
 /// Creates a printer to stdout and stderr.
 pub(crate) fn streams(timestamps: bool) -> Streams {
@@ -210,14 +216,28 @@ async fn follow(
     watch: &mut Watch,
     to: &mut Streams,
 ) -> Result<()> {
+    let absence = tell_absence(client.clone());
     let ended = ended(client, container);
-    tokio::pin!(ended);
+    tokio::pin!(ended, absence);
+    let mut is_told = false;
     loop {
         tokio::select! {
             ended = &mut ended => return ended,
+            () = &mut absence, if !is_told => is_told = true,
             () = watch.changed() => tail.pump(to)?,
         }
     }
+}
+
+/// Says once that there is no daemon. A restart is over sooner.
+async fn tell_absence(mut client: Client) {
+    let mut unanswered = 0;
+    while unanswered < 2 {
+        tokio::time::sleep(ABSENCE_POLL).await;
+        unanswered = if wait::answers(&mut client).await { 0 } else { unanswered + 1 };
+    }
+    // Without stderr there is nobody to tell.
+    let _told = writeln!(io::stderr(), "hull: {ABSENT}");
 }
 
 /// Resolves when the container has exited or was removed, and the daemon does not restart it. A restart continues the
@@ -226,12 +246,23 @@ async fn ended(mut client: Client, container: api::Container) -> Result<()> {
     loop {
         match wait::until_exited(client.clone(), container.id.clone()).await {
             Ok(_) => {}
-            // It was removed meanwhile, so its log has ended, too.
-            Err(Error::Daemon { .. }) => return Ok(()),
+            Err(Error::Daemon { .. }) => {
+                match wait::is_known(&mut client, &container.id).await {
+                    Some(true) => {}
+                    // It was removed meanwhile, so its log has ended, too.
+                    Some(false) => return Ok(()),
+                    None => tokio::time::sleep(wait::POLL).await,
+                }
+                continue;
+            }
             Err(other) => return Err(other),
         }
-        if !starts_again(&mut client, &container.id).await? {
-            return Ok(());
+        match starts_again(&mut client, &container.id).await {
+            Ok(true) => {}
+            Ok(false) if wait::answers(&mut client).await => return Ok(()),
+            // There is no daemon now that could have restarted it.
+            Ok(false) | Err(Error::Daemon { .. }) => tokio::time::sleep(wait::POLL).await,
+            Err(other) => return Err(other),
         }
     }
 }
