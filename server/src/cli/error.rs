@@ -172,6 +172,9 @@ impl Error {
             Self::NameTaken { name, instead, .. } => {
                 Some(format!("remove that pod with `hull rm -f {name}`, or {instead}"))
             }
+            Self::LogGaps { .. } => {
+                Some("raise `logs.rotate_size` or `logs.rotate_files`, or read the output faster".into())
+            }
             Self::NotWhole { .. } => {
                 Some("`hull images verify --repair` pulls broken layers again".into())
             }
