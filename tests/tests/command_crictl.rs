@@ -107,8 +107,10 @@ async fn exposed_ports_user_namespaces_logs_and_stats_are_those_of_docker() {
 async fn a_follower_says_that_the_daemon_is_gone_and_ends_when_it_is_back() {
     let mut node = Node::start().await;
     let image = fixture::busybox();
-    let script = "echo up; sleep 8; echo late";
-    let _id = node.hull(&["run", "-d", "--name", "a", &image, "sh", "-c", script]).good();
+    let volume = format!("{}:/host", node.host_dir().display());
+    let script = "echo up; while [ ! -e /host/go ]; do sleep 0.05; done; echo late";
+    let run = ["run", "-d", "--name", "a", "-v", &volume, &image, "sh", "-c", script];
+    let _id = node.hull(&run).good();
     let mut command = node.hull_command(&["logs", "-f", "a"]);
     let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().or_fail("start hull");
@@ -120,6 +122,7 @@ async fn a_follower_says_that_the_daemon_is_gone_and_ends_when_it_is_back() {
     let mut said = String::new();
     let _bytes = err.read_line(&mut said).or_fail("read what it says");
     assert!(said.starts_with("hull: the daemon does not answer"), "{said}");
+    let _go = node::write(&node.host_dir(), "go", "");
     let _bytes = out.read_line(&mut line).or_fail("read a line");
     assert_eq!(line, "up\nlate\n");
     node.start_again().await;
