@@ -132,3 +132,47 @@ impl ByTls {
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    fn by_tls(ca: &Path) -> Tracing {
+        Tracing {
+            endpoint: Some("https://[::1]:4317".into()),
+            ca_file: Some(ca.to_owned()),
+            ..Tracing::default()
+        }
+    }
+
+    fn failure(settings: &Tracing) -> (String, &'static str) {
+        let endpoint = settings.endpoint.as_deref().unwrap_or_default();
+        let err = channel(settings, endpoint).unwrap_err();
+        (Chain(&err).to_string(), err.hint())
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_used_is_an_error_at_the_start_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::os::unix::fs::symlink("/dev/zero", path("endless")).unwrap();
+        fs::write(path("nonsense"), "nonsense").unwrap();
+        for (name, why) in [
+            ("missing", "No such file"),
+            ("endless", "it is not a regular file"),
+            ("nonsense", "it has no CA certificate in PEM form"),
+        ] {
+            let (text, hint) = failure(&by_tls(&path(name)));
+            assert!(text.contains(why) && text.contains(name), "{text}");
+            assert!(text.starts_with("send traces to `https://[::1]:4317` by TLS"), "{text}");
+            assert!(hint.contains("`tracing.ca_file`"), "{hint}");
+        }
+        let settings =
+            Tracing { endpoint: Some("http://not an address".into()), ..Tracing::default() };
+        let (text, hint) = failure(&settings);
+        assert!(text.starts_with("send traces to `http://not an address`"), "{text}");
+        assert!(hint.contains("`tracing.endpoint`"), "{hint}");
+    }
+}
