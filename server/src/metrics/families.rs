@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Most labels of a metric.
 pub(super) const LABELS_MAX: usize = 4;
@@ -123,7 +123,8 @@ impl Histograms {
     /// Adds a duration that has ended now, with the trace that it is a part of if that is recorded.
     pub(crate) fn observe(&self, labels: &[&'static str], took: Duration, trace: Option<u128>) {
         let histogram = self.family.get_or_create(&Labels::new(&self.known, labels));
-        let measured = trace.map(|_| SystemTime::now());
+        // A clock before the epoch has no number in the text.
+        let measured = trace.map(|_| SystemTime::now()).filter(|now| *now > UNIX_EPOCH);
         histogram.observe(took.as_secs_f64(), trace.map(Trace), measured);
     }
 }
