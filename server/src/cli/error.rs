@@ -102,7 +102,7 @@ pub(crate) enum Error {
     /// Each finding was printed already.
     #[error("verify the images: {count} layers differ from what was stored")]
     NotWhole { count: usize },
-    /// Each of them was told in its place.
+    /// Each of them was printed in its place.
     #[error("print all of the log: output was rotated away before it was read, {count} times")]
     LogGaps { count: usize },
 }

@@ -34,7 +34,7 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 const ROTATED_MAX: usize = 1000;
 /// The operation of an error of our own output.
 const PRINT: &str = "print the log";
-/// Said where a file is gone before it was read.
+/// Printed where a file is gone before it was read.
 const GAP: &str =
     "output of the log was rotated away before it was read; lines before the next one are missing";
 
@@ -114,7 +114,7 @@ impl Tail {
             self.read_on(to)?;
             self.file = Some(next);
             if has_gap {
-                self.tell_gap(to)?;
+                self.report_gap(to)?;
             }
         }
         to.flush().map_err(Error::io(PRINT))
@@ -125,8 +125,8 @@ impl Tail {
         self.gaps
     }
 
-    /// Says where output is missing.
-    fn tell_gap<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {
+    /// Prints where output is missing.
+    fn report_gap<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {
         self.gaps += 1;
         if !self.pending.is_empty() {
             to.line(&std::mem::take(&mut self.pending)).map_err(Error::io(PRINT))?;

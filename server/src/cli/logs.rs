@@ -24,8 +24,8 @@ const BUFFER: usize = 64 << 10;
 
 /// How often a follower asks for the daemon.
 const ABSENCE_POLL: Duration = Duration::from_secs(2);
-/// Said while there is none.
-const ABSENT: &str = "the daemon does not answer, so the end of the container cannot be learnt; new output is still shown";
+/// Printed once while there is none.
+const ABSENT: &str = "the daemon does not answer, so it is unknown whether the container runs; new output is still shown";
 
 /// Creates a printer to stdout and stderr.
 pub(crate) fn streams(timestamps: bool) -> Streams {
@@ -216,28 +216,28 @@ async fn follow(
     watch: &mut Watch,
     to: &mut Streams,
 ) -> Result<()> {
-    let absence = tell_absence(client.clone());
+    let absence = report_absence(client.clone());
     let ended = ended(client, container);
     tokio::pin!(ended, absence);
-    let mut is_told = false;
+    let mut is_reported = false;
     loop {
         tokio::select! {
             ended = &mut ended => return ended,
-            () = &mut absence, if !is_told => is_told = true,
+            () = &mut absence, if !is_reported => is_reported = true,
             () = watch.changed() => tail.pump(to)?,
         }
     }
 }
 
-/// Says once that there is no daemon. A restart is over sooner.
-async fn tell_absence(mut client: Client) {
+/// Reports once that there is no daemon. A restart is over sooner.
+async fn report_absence(mut client: Client) {
     let mut unanswered = 0;
     while unanswered < 2 {
         tokio::time::sleep(ABSENCE_POLL).await;
         unanswered = if wait::answers(&mut client).await { 0 } else { unanswered + 1 };
     }
-    // Without stderr there is nobody to tell.
-    let _told = writeln!(io::stderr(), "hull: {ABSENT}");
+    // Without stderr nobody reads it.
+    let _reported = writeln!(io::stderr(), "hull: {ABSENT}");
 }
 
 /// Resolves when the container has exited or was removed, and the daemon does not restart it. A restart continues the

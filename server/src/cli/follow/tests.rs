@@ -140,7 +140,7 @@ impl Write for Rotating<'_> {
 }
 
 #[test]
-fn what_is_rotated_away_while_its_reader_is_slow_is_told() {
+fn what_is_rotated_away_while_its_reader_is_slow_is_reported() {
     for (rotations, printed, gaps) in [(2..3, "1\n2\n", 0), (2..9, "1\n6\n7\n8\n", 1)] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
