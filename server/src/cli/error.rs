@@ -107,6 +107,10 @@ pub(crate) enum Error {
     LogGaps { count: usize },
 }
 
+/// How the whole of a log is printed.
+const GAPS_HINT: &str =
+    "raise `logs.rotate_size` or `logs.rotate_files`, or read the output faster";
+
 /// The result of a command.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -172,9 +176,7 @@ impl Error {
             Self::NameTaken { name, instead, .. } => {
                 Some(format!("remove that pod with `hull rm -f {name}`, or {instead}"))
             }
-            Self::LogGaps { .. } => {
-                Some("raise `logs.rotate_size` or `logs.rotate_files`, or read the output faster".into())
-            }
+            Self::LogGaps { .. } => Some(GAPS_HINT.into()),
             Self::NotWhole { .. } => {
                 Some("`hull images verify --repair` pulls broken layers again".into())
             }

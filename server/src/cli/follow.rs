@@ -50,7 +50,7 @@ pub(crate) struct Tail {
     gaps: usize,
 }
 
-/// What comes after a file.
+/// The file that comes after another.
 #[derive(Debug)]
 enum Successor {
     /// Nothing, so far.
@@ -200,11 +200,12 @@ impl Tail {
             if number == Some(0) {
                 return Ok(Successor::None);
             }
-            let is_gone = number.is_none() && file.metadata().map_err(failed())?.nlink() == 0;
+            let here = file.metadata().map_err(failed())?;
+            let is_gone = number.is_none() && here.nlink() == 0;
             // A kubelet gives the old file a name of its own.
             let follows = match number {
                 Some(number) => number - 1,
-                None if is_gone => self.oldest(),
+                None if is_gone => self.oldest_since((here.mtime(), here.mtime_nsec())),
                 None => 0,
             };
             let Some(next) = self.open_numbered(follows)? else { return Ok(Successor::None) };
@@ -220,10 +221,14 @@ impl Tail {
         }
     }
 
-    /// The number of the oldest file.
-    fn oldest(&self) -> usize {
-        let is_there = |number: &usize| std::fs::symlink_metadata(self.numbered(*number)).is_ok();
-        (1..=ROTATED_MAX).take_while(is_there).last().unwrap_or(0)
+    /// The number of the oldest file that was written to later than at this time. Before that are those that a run with
+    /// a larger `rotate_files` has left, which were printed already.
+    fn oldest_since(&self, written: (i64, i64)) -> usize {
+        let is_later = |number: &usize| {
+            let there = std::fs::symlink_metadata(self.numbered(*number));
+            there.is_ok_and(|of| (of.mtime(), of.mtime_nsec()) >= written)
+        };
+        (1..=ROTATED_MAX).take_while(is_later).last().unwrap_or(0)
     }
 
     fn read_on<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {

@@ -121,7 +121,7 @@ impl Call {
     }
 }
 
-/// What came as the answer to a call.
+/// The beginning of an answer to a call.
 enum Answered {
     WithError,
     /// Its end says whether the call has failed.

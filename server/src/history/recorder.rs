@@ -5,7 +5,7 @@ use super::ended::Ended;
 use super::present::{Entry, Origin, Present};
 use super::timeline::{End, FailedExec, Kind, OpenStage, Timeline};
 use crate::error::Chain;
-use crate::metrics::{EndedWork, Metrics};
+use crate::metrics::Metrics;
 use crate::records::{Error, Store};
 use crate::storage::blocking;
 use crate::tracer::{self, Tracer};
@@ -137,13 +137,7 @@ impl History {
             ended = stage.map(|stage| (stage, of.traced(&stage)));
         });
         if let Some((of, traced)) = ended {
-            self.metrics.ended(&EndedWork {
-                part_of: of.part_of,
-                name: of.name,
-                took: of.took,
-                failed: of.failed,
-                trace: of.span.map(|span| span.place.trace),
-            });
+            self.metrics.ended(&of.work());
             traced.into_iter().for_each(|span| self.tracer.ended(span));
         }
     }

@@ -111,7 +111,20 @@ fn several_rotations_between_two_reads_lose_nothing() {
     assert_eq!(pumped(&mut tail), "", "the next file does not exist yet");
     append(&path, "T stdout F 6\n");
     assert_eq!(pumped(&mut tail), "6\n");
-    // The file that is read was removed meanwhile.
+}
+
+#[test]
+fn what_was_removed_before_it_was_read_is_a_gap_and_nothing_is_printed_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0.log");
+    append(&path, "T stdout F 6\n");
+    let mut tail = Tail::open(&path, None).unwrap();
+    assert_eq!(pumped(&mut tail), "6\n");
+    // Left by a run that kept more files.
+    let old = dir.path().join("0.log.2");
+    append(&old, "T stdout F 1\n");
+    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    File::options().write(true).open(&old).unwrap().set_modified(time).unwrap();
     for number in 7..10 {
         rotate(&path, 1);
         append(&path, &format!("T stdout F {number}\n"));
