@@ -40,7 +40,7 @@ pub use error::{ArchiveFault, Cause, Error, ErrorKind, Object, Unreachable};
 pub use layer::progress::WaitReason;
 pub use limits::Limits;
 pub use reference::Reference;
-pub use registry::{BreakerStates, HostFigures, PullFigures, check_hosts};
+pub use registry::{BreakerStates, HostFigures, PullFigures, check_hosts, tls_client};
 pub use store::{
     Measure, NewSettings, Progress, ProgressState, Rootfs, Spool, Store, check_quotas,
 };

@@ -11,6 +11,7 @@ pub mod bolt;
 pub mod book;
 pub mod bundle;
 pub mod calls;
+pub mod certificates;
 pub mod corpus;
 pub mod cri;
 pub mod crictl;

@@ -10,6 +10,10 @@ use std::os::unix::net::UnixStream;
 /// The request for them.
 pub const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: hull\r\n\r\n";
 
+/// The request of a client that reads exemplars, too.
+pub const OPENMETRICS_REQUEST: &[u8] =
+    b"GET /metrics HTTP/1.1\r\nHost: hull\r\nAccept: application/openmetrics-text;version=1.0.0;q=0.6,*/*;q=0.1\r\n\r\n";
+
 /// The values of one answer by series, as `name{label="value"}`.
 #[derive(Debug)]
 pub struct Scrape {
@@ -63,8 +67,13 @@ impl Scrape {
 }
 
 /// Sends the request over a connection, and returns head and body of the response.
-pub fn ask(mut stream: impl Read + Write) -> (String, String) {
-    stream.write_all(REQUEST).or_fail("send the request");
+pub fn ask(stream: impl Read + Write) -> (String, String) {
+    ask_by(REQUEST, stream)
+}
+
+/// Sends this request over a connection, and returns head and body of the response.
+pub fn ask_by(request: &[u8], mut stream: impl Read + Write) -> (String, String) {
+    stream.write_all(request).or_fail("send the request");
     let mut text = String::new();
     let _bytes = stream.read_to_string(&mut text).or_fail("read the response");
     let (head, body) = text.split_once("\r\n\r\n").or_fail(format!("read {text}"));

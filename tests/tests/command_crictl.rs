@@ -102,3 +102,31 @@ async fn exposed_ports_user_namespaces_logs_and_stats_are_those_of_docker() {
     let _named = node.hull(&["rm", "-f", "a", "b"]).good();
     node.nothing_is_left().await;
 }
+
+#[tokio::test]
+async fn a_follower_says_that_the_daemon_is_gone_and_ends_when_it_is_back() {
+    let mut node = Node::start().await;
+    let image = fixture::busybox();
+    let volume = format!("{}:/host", node.host_dir().display());
+    let script = "echo up; while [ ! -e /host/go ]; do sleep 0.05; done; echo late";
+    let run = ["run", "-d", "--name", "a", "-v", &volume, &image, "sh", "-c", script];
+    let _id = node.hull(&run).good();
+    let mut command = node.hull_command(&["logs", "-f", "a"]);
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().or_fail("start hull");
+    let mut out = BufReader::new(child.stdout.take().or_fail("have its stdout"));
+    let mut err = BufReader::new(child.stderr.take().or_fail("have its stderr"));
+    let mut line = String::new();
+    let _bytes = out.read_line(&mut line).or_fail("read a line");
+    node.kill();
+    let mut said = String::new();
+    let _bytes = err.read_line(&mut said).or_fail("read what it says");
+    assert!(said.starts_with("hull: the daemon does not answer"), "{said}");
+    let _go = node::write(&node.host_dir(), "go", "");
+    let _bytes = out.read_line(&mut line).or_fail("read a line");
+    assert_eq!(line, "up\nlate\n");
+    node.start_again().await;
+    assert!(child.wait().or_fail("wait for hull").success());
+    let _named = node.hull(&["rm", "-f", "a"]).good();
+    node.nothing_is_left().await;
+}

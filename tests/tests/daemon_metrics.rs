@@ -6,7 +6,7 @@ use hull_tests::cri::{resources, shell as shell_container};
 use hull_tests::eventually::eventually;
 use hull_tests::scrape::{REQUEST, Scrape, ask};
 use hull_tests::shell::{self, Ran};
-use hull_tests::{ExpectExt as _, Node, fixture, paths};
+use hull_tests::{ExpectExt as _, Node, certificates, fixture, paths};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -171,30 +171,10 @@ async fn only_root_may_connect_and_only_the_metrics_are_served() {
     node.start_again().await;
 }
 
-/// A CA, and certificates of a server and of a client that it signed; and a client's of another CA.
-const CERTIFICATES: &str = r#"
-set -e
-new() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes "$@"; }
-for ca in ca other; do
-    new -x509 -keyout $ca.key -out $ca.pem -days 2 -subj /CN=$ca -addext basicConstraints=critical,CA:TRUE
-done
-printf "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n" > extensions
-for of in "server ca" "client ca" "stranger other"; do
-    set -- $of
-    new -keyout $1.key -out $1.csr -subj /CN=$1
-    openssl x509 -req -in $1.csr -CA $2.pem -CAkey $2.key -CAcreateserial -out $1.pem -days 2 -extfile extensions
-done
-"#;
-
-fn certificates(dir: &Path) {
-    let _made =
-        shell::finish(Command::new("sh").args(["-c", CERTIFICATES]).current_dir(dir)).good();
-}
-
 /// Asks by TLS, with the certificate of this name or without one.
 fn ask_by_tls(dir: &Path, address: &str, certificate: Option<&str>) -> Ran {
     let mut client = Command::new("openssl");
-    client.args(["s_client", "-quiet", "-connect", address, "-CAfile", "ca.pem"]);
+    client.args(["s_client", "-quiet", "-connect", address, "-CAfile", "trusted.pem"]);
     client.args(["-verify_return_error"]);
     if let Some(name) = certificate {
         client.args(["-cert", &format!("{name}.pem"), "-key", &format!("{name}.key")]);
@@ -218,11 +198,11 @@ fn ask_by_tls(dir: &Path, address: &str, certificate: Option<&str>) -> Ran {
 async fn over_tcp_a_client_needs_a_certificate_of_the_ca() {
     let mut node = Node::start().await;
     let dir: PathBuf = node.host_dir();
-    certificates(&dir);
+    certificates::make(&dir);
     let address = format!("127.0.0.1:{}", node.host_port());
-    let file = |name: &str| dir.join(name).display().to_string();
+    let file = |name: &str| certificates::value(&dir, name);
     let settings = format!(
-        "[metrics]\naddress = {address:?}\ntls_cert = {:?}\ntls_key = {:?}\nclient_ca = {:?}\n",
+        "[metrics]\naddress = {address:?}\ntls_cert = {}\ntls_key = {}\nclient_ca = {}\n",
         file("server.pem"),
         file("server.key"),
         file("ca.pem")
@@ -251,9 +231,42 @@ async fn over_tcp_a_client_needs_a_certificate_of_the_ca() {
     fs::write(dir.join("server.key"), "nonsense").or_fail("break the key");
     let broken = ask_by_tls(&dir, &address, Some("client"));
     assert!(!broken.stdout.contains("HTTP/1.1"), "{broken:?}");
-    certificates(&dir);
+    certificates::make(&dir);
     let renewed = ask_by_tls(&dir, &address, Some("client"));
     assert!(renewed.stdout.starts_with("HTTP/1.1 200"), "{renewed:?}");
+
+    // Nor does one that no read of would end.
+    for name in ["server.pem", "server.key", "ca.pem"] {
+        certificates::put_fifo(&dir.join(name));
+        let refused = ask_by_tls(&dir, &address, Some("client"));
+        assert!(!refused.stdout.contains("HTTP/1.1"), "{name}: {refused:?}");
+        fs::remove_file(dir.join(name)).or_fail("remove the FIFO");
+        certificates::make(&dir);
+    }
+    assert!((by_tls(&node) - 2.0).abs() < 0.001, "the socket is served meanwhile");
+    let last = ask_by_tls(&dir, &address, Some("client"));
+    assert!(last.stdout.starts_with("HTTP/1.1 200"), "{last:?}");
+}
+
+#[tokio::test]
+async fn a_stream_that_fails_is_an_error_of_its_verb() {
+    let node = Node::start().await;
+    let missing = format!("{}/tests/is-not-there:1", fixture::registry().host);
+    let before = Scrape::of(&node);
+    let failed = node.hull(&["pull", &missing]);
+    assert_ne!(failed.code, 0, "{failed:?}");
+    let _id = node.hull(&["pull", "-q", &fixture::busybox()]).good();
+    let after = Scrape::of(&node);
+    after.rose(
+        &before,
+        &[
+            (
+                "hull_grpc_errors_total{interface=\"hull\",verb=\"Pull\",code=\"NOT_FOUND\",cause=\"image\"}",
+                1.0,
+            ),
+            ("hull_grpc_call_seconds_count{interface=\"hull\",verb=\"Pull\"}", 2.0),
+        ],
+    );
 }
 
 #[test]

@@ -2,11 +2,13 @@
 //! Limits, rotation and the second sink of container logs, by settings and annotations.
 
 use hull_proto::cri as api;
-use hull_tests::cri::{read_log, shell};
-use hull_tests::{ExpectExt as _, Node, eventually};
+use hull_tests::cri::{mount, read_log, shell};
+use hull_tests::{ExpectExt as _, Node, eventually, node};
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::Stdio;
 
 /// The verbose information about a container's log.
 async fn info(node: &Node, id: &str) -> serde_json::Value {
@@ -100,6 +102,39 @@ async fn a_rotated_log_is_followed_and_shown_as_one() {
     let last = node.hull(&["logs", "--tail", "10000", &made]);
     assert_eq!(last.stdout.lines().count(), 10_000);
     assert!(wanted.ends_with(&last.stdout));
+}
+
+#[tokio::test]
+async fn a_follower_that_is_too_slow_says_where_lines_are_missing_and_fails() {
+    let node = Node::start_with("[logs]\nrotate_size = '128k'\nrotate_files = 2\n").await;
+    let (cri, pod, image) = node.pod("web").await;
+    let script = "echo 0; while [ ! -e /host/go ]; do sleep 0.05; done; seq 1 100000";
+    let mut config = shell("main", &image, script);
+    config.mounts = vec![mount(&node.host_dir(), "/host")];
+    let made = cri.run(&pod, config).await;
+    let mut command = node.hull_command(&["logs", "-f", &made]);
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().or_fail("start hull");
+    let mut out = BufReader::new(child.stdout.take().or_fail("have its stdout"));
+    let mut first = String::new();
+    let _bytes = out.read_line(&mut first).or_fail("read a line");
+    assert_eq!(first, "0\n");
+    // It follows. Nobody reads what it prints while the container writes more than is kept.
+    let _go = node::write(&node.host_dir(), "go", "");
+    let _status = cri.ended(&made).await;
+    let mut text = String::new();
+    let _bytes = out.read_to_string(&mut text).or_fail("read the rest");
+    let mut said = String::new();
+    let mut err = child.stderr.take().or_fail("have its stderr");
+    let _bytes = err.read_to_string(&mut said).or_fail("read what it says");
+    let status = child.wait().or_fail("wait for hull");
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("was rotated away before it was read"), "{said}");
+    assert!(said.contains("hint: raise `logs.rotate_size`"), "{said}");
+    let numbers: Vec<u32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    assert!(numbers.is_sorted_by(|one, next| one < next), "lines are doubled or out of order");
+    assert_eq!((numbers.len(), numbers.last()), (text.lines().count(), Some(&100_000)));
+    assert!(numbers.len() < 100_000, "nothing was missing");
 }
 
 #[tokio::test]

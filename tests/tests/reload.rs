@@ -91,6 +91,9 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("metrics.tls_cert", "\"/elsewhere\"", "TLS needs all of"),
     ("metrics.tls_key", "\"/elsewhere\"", "TLS needs all of"),
     ("metrics.client_ca", "\"/elsewhere\"", "TLS needs all of"),
+    ("tracing.ca_file", "\"/elsewhere\"", "is not an `https://` address"),
+    ("tracing.client_cert", "\"/elsewhere\"", "is not an `https://` address"),
+    ("tracing.client_key", "\"/elsewhere\"", "is not an `https://` address"),
 ];
 
 /// How each setting takes effect, by the table of docs/config.md: `yes` or `restart`.

@@ -59,11 +59,11 @@ async fn there_and_back(protocol: u16) {
     let created = cri.create(&pod, idle("created", &image)).await.unwrap();
     let known = Known::of(&cri, &pod, &[&counts, &serves, &ended, &created]).await;
 
-    let sessions = Sessions::begin(&node, &counts, &serves).await;
+    let sessions = Sessions::begin(&node, &counts, &pod).await;
     node.restart_by(&today).await;
     sessions.end_with_the_daemon().await;
     known.is_unchanged(&cri).await;
-    work::everything_works(&node, &counts, &serves).await;
+    work::everything_works(&node, &counts, &pod).await;
 
     // A pod of today's, which the earlier release gets as well.
     let second = cri.run_pod("new").await.unwrap();
@@ -71,13 +71,13 @@ async fn there_and_back(protocol: u16) {
     let main_too = cri.run_idle(&second, "main", &image).await;
     let known_too = Known::of(&cri, &second, &[&serves_too, &main_too]).await;
 
-    let sessions = Sessions::begin(&node, &counts, &serves).await;
+    let sessions = Sessions::begin(&node, &counts, &pod).await;
     node.restart_by(&earlier).await;
     sessions.end_with_the_daemon().await;
     known.is_unchanged(&cri).await;
     known_too.is_unchanged(&cri).await;
-    work::everything_works(&node, &counts, &serves).await;
-    work::everything_works(&node, &main_too, &serves_too).await;
+    work::everything_works(&node, &counts, &pod).await;
+    work::everything_works(&node, &main_too, &second).await;
     images_are_there(&cri, &second, &image).await;
     cri.stop(&main_too, 10).await.unwrap();
     assert_eq!(cri.status(&main_too).await.exit_code, 0);

@@ -75,7 +75,7 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     /// Opens an exec, a port-forward and a reader of the log, and waits until each of them works.
-    pub(crate) async fn begin(node: &Node, counts: &str, serves: &str) -> Self {
+    pub(crate) async fn begin(node: &Node, counts: &str, pod: &str) -> Self {
         let cri = node.cri();
         let wait = ["sh", "-c", "echo up; exec sleep 86407.17"];
         let (input, mut exec) = session::exec(&cri, counts, &wait, false).await;
@@ -90,7 +90,7 @@ impl Sessions {
             if lines > 10 { Ok(()) } else { Err(format!("{lines} lines")) }
         })
         .await;
-        let forward = answers(node, serves).await;
+        let forward = answers(node, pod).await;
         Self { exec, _input: input, logs, followed, forward }
     }
 
@@ -111,9 +111,9 @@ impl Sessions {
     }
 }
 
-/// A port-forward to port 9000 of a container's pod, through which an answer came.
-async fn answers(node: &Node, serves: &str) -> Child {
-    let mut forward = node.hull_command(&["port-forward", serves, ":9000"]);
+/// A port-forward to port 9000 of a pod, through which an answer came.
+async fn answers(node: &Node, pod: &str) -> Child {
+    let mut forward = node.hull_command(&["port-forward", pod, ":9000"]);
     let mut forward = forward.stdout(Stdio::piped()).spawn().or_fail("forward a port");
     let mut line = String::new();
     let output = forward.stdout.take().or_fail("find the output of the port-forward");
@@ -129,8 +129,8 @@ async fn answers(node: &Node, serves: &str) -> Child {
     forward
 }
 
-/// Commands, statistics, signals of the kernel and port-forwards, for containers of any release.
-pub(crate) async fn everything_works(node: &Node, id: &str, serves: &str) {
+/// Commands, statistics and a reopened log of a container, and a port-forward to its pod, of any release.
+pub(crate) async fn everything_works(node: &Node, id: &str, pod: &str) {
     let cri = node.cri();
     let ran = cri.exec(id, &["sh", "-c", "echo out; echo err >&2; exit 4"]).await.unwrap();
     assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (4, "out\n", "err\n"));
@@ -143,7 +143,7 @@ pub(crate) async fn everything_works(node: &Node, id: &str, serves: &str) {
     let _typed = exec.until("typed").await;
     input.end(session::STDIN).await;
     assert_eq!(exec.rest().await.code(), Some(0));
-    let mut forward = answers(node, serves).await;
+    let mut forward = answers(node, pod).await;
     drop(forward.kill());
     let _status = forward.wait().or_fail("wait for the port-forward");
     let reopened = api::ReopenContainerLogRequest { container_id: id.into() };

@@ -61,12 +61,7 @@ pub(super) fn build(key: &Key) -> Result<reqwest::Client, Cause> {
     }
     let mut identity = None;
     if let Some((certificate, key)) = &trust.client {
-        let mut pem = read(certificate)?;
-        if let Some(key) = key {
-            pem.push(b'\n');
-            pem.extend(read(key)?);
-        }
-        identity = Some((certificate.as_path(), pem));
+        identity = Some((certificate.as_path(), read_identity(certificate, key.as_deref())?));
     }
     let mut own = Vec::new();
     for path in &trust.ca {
@@ -86,6 +81,37 @@ pub(super) fn build(key: &Key) -> Result<reqwest::Client, Cause> {
         what: "the TLS settings".into(),
         why: innermost_message(&err),
     })
+}
+
+/// The TLS settings by which Hull is a client of a server that is not a registry, with the same trust: in the
+/// certificates of the machine and those of `ca`. `identity` is a client certificate and its key. Blocks.
+///
+/// # Errors
+/// A file cannot be read or used; or there are no certificates to trust.
+pub fn tls_client(
+    ca: Option<&Path>,
+    identity: Option<(&Path, &Path)>,
+) -> Result<rustls::ClientConfig, Cause> {
+    let _chosen_already = rustls::crypto::ring::default_provider().install_default();
+    let own = match ca {
+        Some(path) => tls::certificates(path, &read(path)?)?,
+        None => Vec::new(),
+    };
+    let mut pem = None;
+    if let Some((certificate, key)) = identity {
+        pem = Some((certificate, read_identity(certificate, Some(key))?));
+    }
+    tls::config(own, pem.as_ref().map(|(path, pem)| (*path, pem.as_slice())))
+}
+
+/// A client certificate with its key, which may be in the same file.
+fn read_identity(certificate: &Path, key: Option<&Path>) -> Result<Vec<u8>, Cause> {
+    let mut pem = read(certificate)?;
+    if let Some(key) = key {
+        pem.push(b'\n');
+        pem.extend(read(key)?);
+    }
+    Ok(pem)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Cause> {

@@ -45,6 +45,7 @@ mod transport;
 
 #[cfg(feature = "fuzz")]
 pub(crate) use challenge::parse as parse_challenge;
+pub use client::tls_client;
 pub(crate) use clients::Clients;
 pub(crate) use counters::PullStage;
 pub use counters::{BreakerStates, HostFigures, PullFigures};

@@ -102,7 +102,14 @@ pub(crate) enum Error {
     /// Each finding was printed already.
     #[error("verify the images: {count} layers differ from what was stored")]
     NotWhole { count: usize },
+    /// Each of them was printed in its place.
+    #[error("print all of the log: output was rotated away before it was read, {count} times")]
+    LogGaps { count: usize },
 }
+
+/// How the whole of a log is printed.
+const GAPS_HINT: &str =
+    "raise `logs.rotate_size` or `logs.rotate_files`, or read the output faster";
 
 /// The result of a command.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -169,6 +176,7 @@ impl Error {
             Self::NameTaken { name, instead, .. } => {
                 Some(format!("remove that pod with `hull rm -f {name}`, or {instead}"))
             }
+            Self::LogGaps { .. } => Some(GAPS_HINT.into()),
             Self::NotWhole { .. } => {
                 Some("`hull images verify --repair` pulls broken layers again".into())
             }

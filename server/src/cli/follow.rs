@@ -34,6 +34,9 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 const ROTATED_MAX: usize = 1000;
 /// The operation of an error of our own output.
 const PRINT: &str = "print the log";
+/// Printed where a file is gone before it was read.
+const GAP: &str =
+    "output of the log was rotated away before it was read; lines before the next one are missing";
 
 /// An open log and the position in it.
 #[derive(Debug)]
@@ -43,6 +46,18 @@ pub(crate) struct Tail {
     file: Option<File>,
     /// An incomplete line at the end of the file.
     pending: Vec<u8>,
+    /// How often files were rotated away before they were read.
+    gaps: usize,
+}
+
+/// The file that comes after another.
+#[derive(Debug)]
+enum Successor {
+    /// Nothing, so far.
+    None,
+    Next(File),
+    /// The file is gone, and so may be others that followed it: this is the oldest that is there.
+    AfterGap(File),
 }
 
 /// The last lines of a log, or of what is in it before a time.
@@ -55,7 +70,7 @@ pub(crate) struct Last {
 impl Tail {
     /// Opens a log at its beginning, or at its last lines. The file need not exist yet.
     pub(crate) fn open(path: &Path, last: Option<Last>) -> Result<Self> {
-        let mut tail = Self { path: path.to_owned(), file: None, pending: Vec::new() };
+        let mut tail = Self { path: path.to_owned(), file: None, pending: Vec::new(), gaps: 0 };
         let failed = || Error::io(format!("read {}", path.display()));
         let mut wanted = last;
         for number in 0..=ROTATED_MAX {
@@ -83,13 +98,40 @@ impl Tail {
     /// Prints new lines since the last call, across rotations.
     pub(crate) fn pump<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {
         loop {
+            // Before what may take long, where our output is a pipe: an open file stays when it is rotated away.
+            let held = self.replaced()?;
             self.read_on(to)?;
-            let Some(next) = self.replaced()? else { break };
+            let next = match held {
+                Successor::Next(next) => Successor::Next(next),
+                Successor::None | Successor::AfterGap(_) => self.replaced()?,
+            };
+            let (next, has_gap) = match next {
+                Successor::None => break,
+                Successor::Next(next) => (next, false),
+                Successor::AfterGap(next) => (next, true),
+            };
             // The monitor may have written to the old file until it opened the new one.
             self.read_on(to)?;
             self.file = Some(next);
+            if has_gap {
+                self.report_gap(to)?;
+            }
         }
         to.flush().map_err(Error::io(PRINT))
+    }
+
+    /// How often output was rotated away before it was read.
+    pub(crate) fn gaps(&self) -> usize {
+        self.gaps
+    }
+
+    /// Prints where output is missing.
+    fn report_gap<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {
+        self.gaps += 1;
+        if !self.pending.is_empty() {
+            to.line(&std::mem::take(&mut self.pending)).map_err(Error::io(PRINT))?;
+        }
+        to.notice(GAP).map_err(Error::io(PRINT))
     }
 
     /// Prints a last incomplete line.
@@ -131,14 +173,15 @@ impl Tail {
     fn number_of(&self, file: &File) -> Result<Option<usize>> {
         let failed = || Error::io(format!("read the state of log {}", self.path.display()));
         let here = file.metadata().map_err(failed())?;
+        let mut missing = 0;
         for number in 0..=ROTATED_MAX {
             match std::fs::symlink_metadata(self.numbered(number)) {
                 Ok(there) if (here.dev(), here.ino()) == (there.dev(), there.ino()) => {
                     return Ok(Some(number));
                 }
-                Ok(_) => {}
-                // In the midst of a rotation, a number may be missing.
-                Err(err) if err.kind() == io::ErrorKind::NotFound && number < 2 => {}
+                Ok(_) => missing = 0,
+                // In the midst of a rotation, a number may be missing, wherever it is.
+                Err(err) if err.kind() == io::ErrorKind::NotFound && missing < 2 => missing += 1,
                 Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(source) => return Err(failed()(source)),
             }
@@ -147,23 +190,45 @@ impl Tail {
     }
 
     /// The file that follows in a rotation, as soon as it has content.
-    fn replaced(&self) -> Result<Option<File>> {
-        let Some(file) = &self.file else { return self.open_numbered(0) };
+    fn replaced(&self) -> Result<Successor> {
+        let Some(file) = &self.file else {
+            return Ok(self.open_numbered(0)?.map_or(Successor::None, Successor::Next));
+        };
         let failed = || Error::io(format!("read the state of log {}", self.path.display()));
         loop {
             let number = self.number_of(file)?;
             if number == Some(0) {
-                return Ok(None);
+                return Ok(Successor::None);
             }
+            let here = file.metadata().map_err(failed())?;
+            let is_gone = number.is_none() && here.nlink() == 0;
             // A kubelet gives the old file a name of its own.
-            let follows = number.map_or(0, |number| number - 1);
-            let Some(next) = self.open_numbered(follows)? else { return Ok(None) };
+            let follows = match number {
+                Some(number) => number - 1,
+                None if is_gone => self.oldest_since((here.mtime(), here.mtime_nsec())),
+                None => 0,
+            };
+            let Some(next) = self.open_numbered(follows)? else { return Ok(Successor::None) };
             // Rotated meanwhile, so what was opened may not be what follows.
             if self.number_of(file)? == number {
                 let has_content = next.metadata().map_err(failed())?.len() > 0;
-                return Ok(has_content.then_some(next));
+                return Ok(match (has_content, is_gone) {
+                    (false, _) => Successor::None,
+                    (true, false) => Successor::Next(next),
+                    (true, true) => Successor::AfterGap(next),
+                });
             }
         }
+    }
+
+    /// The number of the oldest file that was written to later than at this time. Before that are those that a run with
+    /// a larger `rotate_files` has left, which were printed already.
+    fn oldest_since(&self, written: (i64, i64)) -> usize {
+        let is_later = |number: &usize| {
+            let there = std::fs::symlink_metadata(self.numbered(*number));
+            there.is_ok_and(|of| (of.mtime(), of.mtime_nsec()) >= written)
+        };
+        (1..=ROTATED_MAX).take_while(is_later).last().unwrap_or(0)
     }
 
     fn read_on<O: Write, E: Write>(&mut self, to: &mut Printer<O, E>) -> Result<()> {
@@ -283,164 +348,4 @@ fn report_changes(fd: &OwnedFd, changed: &watch::Sender<()>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    /// The output of one call of `pump`.
-    fn pumped(tail: &mut Tail) -> String {
-        let mut out = Vec::new();
-        tail.pump(&mut Printer::new(&mut out, io::sink(), false)).unwrap();
-        String::from_utf8(out).unwrap()
-    }
-
-    fn append(path: &Path, text: &str) {
-        let mut file = File::options().append(true).create(true).open(path).unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-    }
-
-    #[test]
-    fn a_line_is_printed_once_it_is_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("0.log");
-        let mut tail = Tail::open(&path, None).unwrap();
-        assert_eq!(pumped(&mut tail), "");
-        append(&path, "T stdout F one\nT stdout F tw");
-        assert_eq!(pumped(&mut tail), "one\n");
-        append(&path, "o\n");
-        assert_eq!(pumped(&mut tail), "two\n");
-    }
-
-    #[test]
-    fn rotation_loses_nothing_and_keeps_the_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("0.log");
-        let old = dir.path().join("0.log.1");
-        append(&path, "T stdout F 1\n");
-        let mut tail = Tail::open(&path, None).unwrap();
-        assert_eq!(pumped(&mut tail), "1\n");
-        fs::rename(&path, &old).unwrap();
-        append(&old, "T stdout F 2\n");
-        assert_eq!(pumped(&mut tail), "2\n");
-        // The new file exists, and the monitor still writes to the old one.
-        append(&path, "");
-        append(&old, "T stdout F 3\n");
-        assert_eq!(pumped(&mut tail), "3\n");
-        append(&old, "T stdout F 4\n");
-        append(&path, "T stdout F 5\n");
-        assert_eq!(pumped(&mut tail), "4\n5\n");
-    }
-
-    #[test]
-    fn a_file_cut_in_place_is_read_from_its_start() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("0.log");
-        append(&path, "T stdout F long enough to be cut\n");
-        let mut tail = Tail::open(&path, None).unwrap();
-        pumped(&mut tail);
-        fs::write(&path, "T stdout F 1\n").unwrap();
-        assert_eq!(pumped(&mut tail), "1\n");
-    }
-
-    #[test]
-    fn the_last_lines_are_counted_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("0.log");
-        append(&path, "T stdout F a\nT stdout P b\nT stdout F c\nT stdout F d\n");
-        for (last, text) in
-            [(0, ""), (1, "d\n"), (2, "bc\nd\n"), (3, "a\nbc\nd\n"), (9, "a\nbc\nd\n")]
-        {
-            let last = Last { count: last, before_ns: None };
-            assert_eq!(pumped(&mut Tail::open(&path, Some(last)).unwrap()), text, "{last:?}");
-        }
-    }
-
-    #[test]
-    fn the_last_lines_before_a_time_are_counted_from_there() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("0.log");
-        for (second, text) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
-            append(&path, &format!("1970-01-01T00:00:0{second}.000000000Z stdout F {text}\n"));
-        }
-        let before_ns = Some(3_000_000_000);
-        for (count, text) in [(0, "c\nd\n"), (1, "b\nc\nd\n"), (2, "a\nb\nc\nd\n")] {
-            let last = Last { count, before_ns };
-            assert_eq!(pumped(&mut Tail::open(&path, Some(last)).unwrap()), text, "{count}");
-        }
-    }
-
-    /// As the monitor does it: every file one number further.
-    fn rotate(path: &Path, files: usize) {
-        let numbered = |number: usize| format!("{}.{number}", path.display());
-        for number in (1..files).rev() {
-            let _missing = fs::rename(numbered(number), numbered(number + 1));
-        }
-        fs::rename(path, numbered(1)).unwrap();
-    }
-
-    #[test]
-    fn several_rotations_between_two_reads_lose_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("0.log");
-        append(&path, "T stdout F 1\n");
-        let mut tail = Tail::open(&path, None).unwrap();
-        assert_eq!(pumped(&mut tail), "1\n");
-        append(&path, "T stdout F 2\n");
-        for number in 3..6 {
-            rotate(&path, 9);
-            append(&path, &format!("T stdout F {number}\n"));
-        }
-        assert_eq!(pumped(&mut tail), "2\n3\n4\n5\n");
-        rotate(&path, 9);
-        assert_eq!(pumped(&mut tail), "", "the next file does not exist yet");
-        append(&path, "T stdout F 6\n");
-        assert_eq!(pumped(&mut tail), "6\n");
-        // The file that is read was removed meanwhile.
-        for number in 7..10 {
-            rotate(&path, 1);
-            append(&path, &format!("T stdout F {number}\n"));
-        }
-        assert_eq!(pumped(&mut tail), "9\n");
-    }
-
-    #[test]
-    fn rotated_files_are_one_log_with_the_current_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("0.log");
-        for lines in ["T stdout F a\nT stdout F b\n", "T stdout F c\n", "T stdout F d\n"] {
-            if path.is_file() {
-                rotate(&path, 9);
-            }
-            append(&path, lines);
-        }
-        assert_eq!(pumped(&mut Tail::open(&path, None).unwrap()), "a\nb\nc\nd\n");
-        for (count, text) in [(0, ""), (1, "d\n"), (2, "c\nd\n"), (3, "b\nc\nd\n")] {
-            let last = Some(Last { count, before_ns: None });
-            assert_eq!(pumped(&mut Tail::open(&path, last).unwrap()), text, "{count}");
-        }
-    }
-
-    #[test]
-    fn what_somebody_put_in_its_place_is_not_shown() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("0.log");
-        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
-        Tail::open(&path, None).unwrap_err();
-        fs::remove_file(&path).unwrap();
-        // A fifo would block until a writer opens it.
-        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR, 0)
-            .unwrap();
-        Tail::open(&path, None).unwrap_err();
-    }
-
-    #[tokio::test]
-    async fn a_watch_wakes_for_writes_and_for_new_files() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("0.log");
-        let mut watch = Watch::beside(&path).unwrap();
-        append(&path, "");
-        watch.changed().await;
-        append(&path, "x");
-        watch.changed().await;
-    }
-}
+mod tests;

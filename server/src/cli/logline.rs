@@ -113,6 +113,15 @@ impl<O: Write, E: Write> Printer<O, E> {
         Ok(())
     }
 
+    /// Prints a line of ours to stderr, in its place among the others.
+    pub(crate) fn notice(&mut self, text: &str) -> io::Result<()> {
+        self.out.flush()?;
+        if std::mem::take(&mut self.within[1]) {
+            self.err.write_all(b"\n")?;
+        }
+        writeln!(self.err, "hull: {text}").and_then(|()| self.err.flush())
+    }
+
     /// Flushes both streams.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush().and_then(|()| self.err.flush())

@@ -12,14 +12,20 @@ use super::{parse, ps, verbose, wait};
 use hull_proto::cri as api;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use hull_sys::time::{now_ns, rfc3339};
-use std::io::{self, BufWriter, Stderr, Stdout};
+use std::io::{self, BufWriter, Stderr, Stdout, Write as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A printer to our own stdout and stderr.
 pub(crate) type Streams = Printer<BufWriter<Stdout>, BufWriter<Stderr>>;
 
 /// Size of the buffer of each stream, in bytes.
 const BUFFER: usize = 64 << 10;
+
+/// How often a follower asks for the daemon.
+const ABSENCE_POLL: Duration = Duration::from_secs(2);
+/// Printed once while there is none.
+const ABSENT: &str = "the daemon does not answer, so it is unknown whether the container runs; new output is still shown";
 
 /// Creates a printer to stdout and stderr.
 pub(crate) fn streams(timestamps: bool) -> Streams {
@@ -71,12 +77,18 @@ pub(crate) async fn logs(mut client: Client, args: &Logs) -> Result<()> {
         print(client.clone(), log, (args.follow, tail), to)
     });
     if args.follow {
-        return futures_util::future::try_join_all(all).await.map(drop);
+        return whole(futures_util::future::try_join_all(all).await?.into_iter().sum());
     }
+    let mut gaps = 0;
     for one in all {
-        one.await?;
+        gaps += one.await?;
     }
-    Ok(())
+    whole(gaps)
+}
+
+/// Fails if output is missing.
+fn whole(gaps: usize) -> Result<()> {
+    if gaps == 0 { Ok(()) } else { Err(Error::LogGaps { count: gaps }) }
 }
 
 /// The last lines to print, and the namespace. `-n` is one of the two.
@@ -177,12 +189,13 @@ async fn previous_run(client: &mut Client, container: &api::Container) -> Result
     Ok(times.map(|(from_ns, until_ns)| Run { from_ns, until_ns }))
 }
 
+/// Prints a log. Returns how often output of it is missing.
 async fn print(
     client: Client,
     log: Log,
     (follows, lines): (bool, Option<usize>),
     mut to: Streams,
-) -> Result<()> {
+) -> Result<usize> {
     let last = lines.map(|count| Last { count, before_ns: log.run.map(|run| run.until_ns) });
     let mut tail = Tail::open(&log.path, last)?;
     // Also of one that has exited: the daemon may restart it.
@@ -191,7 +204,8 @@ async fn print(
         tail.pump(&mut to)?;
         follow(client, container, &mut tail, &mut watch, &mut to).await?;
     }
-    tail.finish(&mut to)
+    tail.finish(&mut to)?;
+    Ok(tail.gaps())
 }
 
 /// Prints new lines until the container has exited or was removed, and is not restarted.
@@ -202,14 +216,28 @@ async fn follow(
     watch: &mut Watch,
     to: &mut Streams,
 ) -> Result<()> {
+    let absence = report_absence(client.clone());
     let ended = ended(client, container);
-    tokio::pin!(ended);
+    tokio::pin!(ended, absence);
+    let mut is_reported = false;
     loop {
         tokio::select! {
             ended = &mut ended => return ended,
+            () = &mut absence, if !is_reported => is_reported = true,
             () = watch.changed() => tail.pump(to)?,
         }
     }
+}
+
+/// Reports once that there is no daemon. A restart is over sooner.
+async fn report_absence(mut client: Client) {
+    let mut unanswered = 0;
+    while unanswered < 2 {
+        tokio::time::sleep(ABSENCE_POLL).await;
+        unanswered = if wait::answers(&mut client).await { 0 } else { unanswered + 1 };
+    }
+    // Without stderr nobody reads it.
+    let _reported = writeln!(io::stderr(), "hull: {ABSENT}");
 }
 
 /// Resolves when the container has exited or was removed, and the daemon does not restart it. A restart continues the
@@ -218,12 +246,23 @@ async fn ended(mut client: Client, container: api::Container) -> Result<()> {
     loop {
         match wait::until_exited(client.clone(), container.id.clone()).await {
             Ok(_) => {}
-            // It was removed meanwhile, so its log has ended, too.
-            Err(Error::Daemon { .. }) => return Ok(()),
+            Err(Error::Daemon { .. }) => {
+                match wait::is_known(&mut client, &container.id).await {
+                    Some(true) => {}
+                    // It was removed meanwhile, so its log has ended, too.
+                    Some(false) => return Ok(()),
+                    None => tokio::time::sleep(wait::POLL).await,
+                }
+                continue;
+            }
             Err(other) => return Err(other),
         }
-        if !starts_again(&mut client, &container.id).await? {
-            return Ok(());
+        match starts_again(&mut client, &container.id).await {
+            Ok(true) => {}
+            Ok(false) if wait::answers(&mut client).await => return Ok(()),
+            // There is no daemon now that could have restarted it.
+            Ok(false) | Err(Error::Daemon { .. }) => tokio::time::sleep(wait::POLL).await,
+            Err(other) => return Err(other),
         }
     }
 }

@@ -64,6 +64,21 @@ fn is_away(err: &tonic::Status) -> bool {
     err.code() == Code::Unavailable || std::error::Error::source(err).is_some()
 }
 
+/// Whether there is a daemon.
+pub(crate) async fn answers(client: &mut Client) -> bool {
+    let asked = client.runtime.version(api::VersionRequest::default()).await;
+    !asked.is_err_and(|err| is_away(&err))
+}
+
+/// Whether the daemon has the container; `None` without a daemon.
+pub(crate) async fn is_known(client: &mut Client, id: &str) -> Option<bool> {
+    match status(client, id, false).await {
+        Ok(_) => Some(true),
+        Err(err) if is_away(&err) => None,
+        Err(_) => Some(false),
+    }
+}
+
 /// Resolves when the container has exited, with its last status.
 pub(crate) async fn until_exited(mut client: Client, id: String) -> Result<api::ContainerStatus> {
     let mut waited = false;

@@ -131,8 +131,23 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     unset(
         "tracing.endpoint",
-        "\"http://127.0.0.1:4317\"",
-        "Address of a collector of OpenTelemetry (OTLP over gRPC, without TLS) that gets spans of verbs and their stages, in the traces of the kubelet's calls. Default: no traces.",
+        "\"https://collector.example.org:4317\"",
+        "Address of a collector of OpenTelemetry (OTLP over gRPC) that gets spans of verbs and their stages, in the traces of the kubelet's calls; `https://` is by TLS. Default: no traces.",
+    ),
+    unset(
+        "tracing.ca_file",
+        "\"/etc/hull/collector-ca.crt\"",
+        "PEM file with certificates that are trusted for the collector besides those of the system: of CAs, or the collector's own. Read at every connection, as are the two other files.",
+    ),
+    unset(
+        "tracing.client_cert",
+        "\"/etc/hull/traces.crt\"",
+        "PEM file with the certificate that Hull shows to the collector, and those between it and its CA. Default: none.",
+    ),
+    unset(
+        "tracing.client_key",
+        "\"/etc/hull/traces.key\"",
+        "PEM file with the key of `client_cert`. Only root should be able to read it.",
     ),
     key(
         "tracing.sample_percent",

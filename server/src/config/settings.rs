@@ -55,6 +55,12 @@ pub(crate) struct Metrics {
 pub(crate) struct Tracing {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_cert: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_key: Option<PathBuf>,
     pub(crate) sample_percent: u64,
 }
 
@@ -243,7 +249,13 @@ impl Default for Log {
 
 impl Default for Tracing {
     fn default() -> Self {
-        Self { endpoint: None, sample_percent: 1 }
+        Self {
+            endpoint: None,
+            ca_file: None,
+            client_cert: None,
+            client_key: None,
+            sample_percent: 1,
+        }
     }
 }
 

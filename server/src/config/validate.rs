@@ -225,11 +225,34 @@ fn metrics(metrics: &Metrics) -> Result<(), Invalid> {
 
 fn tracing(tracing: &Tracing) -> Result<(), Invalid> {
     if let Some(endpoint) = &tracing.endpoint {
-        let host = endpoint.strip_prefix("http://").and_then(|rest| rest.split('/').next());
+        let rest = ["https://", "http://"].iter().find_map(|scheme| endpoint.strip_prefix(scheme));
+        let host = rest.and_then(|rest| rest.split('/').next());
         if host.is_none_or(str::is_empty) {
             let endpoint = shown(without_account(endpoint), SHOWN_BYTES);
             let why = format!("`{endpoint}` is not an address such as http://127.0.0.1:4317");
             return Err(("tracing.endpoint", why));
+        }
+    }
+    let files = [
+        ("tracing.ca_file", &tracing.ca_file),
+        ("tracing.client_cert", &tracing.client_cert),
+        ("tracing.client_key", &tracing.client_key),
+    ];
+    let is_tls = tracing.endpoint.as_ref().is_some_and(|of| of.starts_with("https://"));
+    for (key, file) in files {
+        absolute(key, file)?;
+        if file.is_some() && !is_tls {
+            let why = "`tracing.endpoint` is not an `https://` address, so it has no effect";
+            return Err((key, why.into()));
+        }
+    }
+    for (key, file, other) in [
+        ("tracing.client_cert", &tracing.client_cert, &tracing.client_key),
+        ("tracing.client_key", &tracing.client_key, &tracing.client_cert),
+    ] {
+        if file.is_none() && other.is_some() {
+            let why = "it is not set, and a client certificate needs client_cert and client_key";
+            return Err((key, why.into()));
         }
     }
     if tracing.sample_percent > 100 {

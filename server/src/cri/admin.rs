@@ -12,6 +12,7 @@ use super::status;
 use crate::container::{State, control};
 use crate::error::Error;
 use crate::limits::call_memory::Received;
+use crate::metrics::Exemplars;
 use crate::observe::scrape;
 use crate::pod::Command;
 use crate::storage::blocking;
@@ -292,7 +293,7 @@ impl Hull for Cri {
         _request: Request<api::MetricsRequest>,
     ) -> Result<Response<api::MetricsResponse>, Status> {
         let node = Arc::clone(&self.node);
-        let text = blocking(move || scrape::text(&node, "command")).await;
+        let text = blocking(move || scrape::text(&node, "command", Exemplars::LeftOut)).await;
         let text = text.map_err(|err| status::of(Error::Internal { what: err.to_string() }))?;
         Ok(Response::new(api::MetricsResponse { text }))
     }

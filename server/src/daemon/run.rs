@@ -123,9 +123,7 @@ impl Error {
             Self::Cgroups { source } => source.hint(),
             Self::Driver { source } => source.hint(),
             Self::Recover { source } => source.hint(),
-            Self::Tracing { .. } => {
-                Some("set `tracing.endpoint` to an address such as http://127.0.0.1:4317".into())
-            }
+            Self::Tracing { source } => Some(source.hint().into()),
             Self::Threads { .. }
             | Self::Backlog { .. }
             | Self::Streaming { .. }

@@ -137,7 +137,7 @@ impl History {
             ended = stage.map(|stage| (stage, of.traced(&stage)));
         });
         if let Some((of, traced)) = ended {
-            self.metrics.ended(of.part_of, of.name, of.took, of.failed);
+            self.metrics.ended(&of.work());
             traced.into_iter().for_each(|span| self.tracer.ended(span));
         }
     }

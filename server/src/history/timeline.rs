@@ -3,6 +3,7 @@
 //!
 //! Every text in it is escaped and shortened when it is added, so a timeline has a largest size, and can be printed.
 
+use crate::metrics::EndedWork;
 use crate::tracer::{Ended, Span, SpanPlace};
 use hull_plan::{Certainty, Diagnosis, LastLines, Layer};
 use hull_sys::text::shown;
@@ -95,6 +96,14 @@ pub(super) struct EndedStage {
     pub(super) took: Duration,
     pub(super) failed: bool,
     pub(super) span: Option<Span>,
+}
+
+impl EndedStage {
+    /// It as the metrics count it.
+    pub(super) fn work(&self) -> EndedWork {
+        let Self { part_of, name, took, failed, span } = *self;
+        EndedWork { part_of, name, took, failed, trace: span.map(|span| span.place.trace) }
+    }
 }
 
 /// A stage that goes on.

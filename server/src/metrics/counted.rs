@@ -9,6 +9,24 @@ use prometheus_client::registry::Registry;
 use std::fmt;
 use std::time::Duration;
 
+/// Whether buckets have the ids of traces, which are of OpenMetrics: parsers of Prometheus' own text refuse them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exemplars {
+    Included,
+    LeftOut,
+}
+
+/// Work that has ended now: a stage, a part of the operation `part_of`, or an operation if that is empty.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EndedWork {
+    pub(crate) part_of: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) took: Duration,
+    pub(crate) failed: bool,
+    /// The trace that it is a part of, if that is recorded.
+    pub(crate) trace: Option<u128>,
+}
+
 /// The counts of this daemon since it started.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -69,21 +87,16 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Adds work that has ended: a stage, a part of the operation `part_of`, or an operation if that is empty.
-    pub(crate) fn ended(
-        &self,
-        part_of: &'static str,
-        name: &'static str,
-        took: Duration,
-        failed: bool,
-    ) {
+    /// Adds work that has ended now.
+    pub(crate) fn ended(&self, work: &EndedWork) {
+        let EndedWork { part_of, name, took, failed, trace } = *work;
         if part_of.is_empty() {
-            self.operation_seconds.observe(&[name], took);
+            self.operation_seconds.observe(&[name], took, trace);
             if failed {
                 self.operation_errors.count(&[name]);
             }
         } else {
-            self.stage_seconds.observe(&[part_of, name], took);
+            self.stage_seconds.observe(&[part_of, name], took, trace);
             if failed {
                 self.stage_errors.count(&[part_of, name]);
             }
@@ -115,11 +128,27 @@ impl Metrics {
     }
 
     /// All of it as OpenMetrics text, with the values that were read for this answer.
-    pub(crate) fn text(&self, scraped: &Scraped) -> Result<String, fmt::Error> {
+    pub(crate) fn text(
+        &self,
+        scraped: &Scraped,
+        exemplars: Exemplars,
+    ) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
+        if exemplars == Exemplars::LeftOut {
+            text = without_exemplars(&text);
+        }
         encode_registry(&mut text, &scraped.registry)?;
         encode_eof(&mut text)?;
         Ok(text)
     }
+}
+
+/// The same text without what follows the values of buckets. No label and no help has this mark.
+fn without_exemplars(text: &str) -> String {
+    let sample = |line| match str::split_once(line, " # {") {
+        Some((sample, _)) if !line.starts_with('#') => sample,
+        _ => line,
+    };
+    text.lines().flat_map(|line| [sample(line), "\n"]).collect()
 }

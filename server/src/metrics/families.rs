@@ -4,13 +4,13 @@
 use super::table::{Kind, Known};
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Most labels of a metric.
 pub(super) const LABELS_MAX: usize = 4;
@@ -45,6 +45,16 @@ impl EncodeLabelSet for Labels {
             EncodeLabel::encode(&label, encoder.encode_label())?;
         }
         Ok(())
+    }
+}
+
+/// The trace in which a duration was measured, as the label of its exemplar.
+#[derive(Debug, Clone, Copy)]
+struct Trace(u128);
+
+impl EncodeLabelSet for Trace {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        EncodeLabel::encode(&("trace_id", format!("{:032x}", self.0)), encoder.encode_label())
     }
 }
 
@@ -95,24 +105,27 @@ impl Counters {
     }
 }
 
-/// A metric that measures durations.
+/// A metric that measures durations. Each of its buckets keeps the last one that was measured in a recorded trace.
 #[derive(Debug)]
 pub(crate) struct Histograms {
     known: Known,
-    family: Family<Labels, Histogram>,
+    family: Family<Labels, HistogramWithExemplars<Trace>>,
 }
 
 impl Histograms {
     pub(super) fn register(registry: &mut Registry, known: Known) -> Self {
-        let family: Family<Labels, Histogram> =
-            Family::new_with_constructor(|| Histogram::new(BUCKETS));
+        let family: Family<Labels, HistogramWithExemplars<Trace>> =
+            Family::new_with_constructor(|| HistogramWithExemplars::new(BUCKETS.into_iter()));
         registry.register(registered_name(&known), known.help, family.clone());
         Self { known, family }
     }
 
-    /// Adds a duration.
-    pub(crate) fn observe(&self, labels: &[&'static str], took: Duration) {
-        self.family.get_or_create(&Labels::new(&self.known, labels)).observe(took.as_secs_f64());
+    /// Adds a duration that has ended now, with the trace that it is a part of if that is recorded.
+    pub(crate) fn observe(&self, labels: &[&'static str], took: Duration, trace: Option<u128>) {
+        let histogram = self.family.get_or_create(&Labels::new(&self.known, labels));
+        // A clock before the epoch has no number in the text.
+        let measured = trace.map(|_| SystemTime::now()).filter(|now| *now > UNIX_EPOCH);
+        histogram.observe(took.as_secs_f64(), trace.map(Trace), measured);
     }
 }
 

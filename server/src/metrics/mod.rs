@@ -19,5 +19,5 @@ pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use counted::Metrics;
+pub(crate) use counted::{EndedWork, Exemplars, Metrics};
 pub(crate) use families::{Level, Scraped};

@@ -37,7 +37,7 @@ macro_rules! table {
 
 table! {
     CALL_SECONDS = Histogram "hull_grpc_call_seconds" ["interface", "verb"] "Time from a call to its answer, by interface (`cri`, `hull`, `containerd`) and verb; of a stream, to the beginning of the answer";
-    CALL_ERRORS = Counter "hull_grpc_errors_total" ["interface", "verb", "code", "cause"] "Calls that ended with an error, by gRPC code and by the part of the node or of the request that the error is about; `client`: the caller left before the answer";
+    CALL_ERRORS = Counter "hull_grpc_errors_total" ["interface", "verb", "code", "cause"] "Calls that ended with an error, by gRPC code and by the part of the node or of the request that the error is about; of a stream, also with an error at its end; `client`: the caller left before the answer";
     CALLS_IN_FLIGHT = Gauge "hull_grpc_calls_in_flight" ["interface", "verb"] "Calls that have no answer yet";
     OPERATION_SECONDS = Histogram "hull_operation_seconds" ["operation"] "Time of the work behind a verb, which continues when its caller leaves: `start pod`, `stop pod`, `create container`, `start container`, `stop container`, `remove container`, `pull`";
     OPERATION_ERRORS = Counter "hull_operation_errors_total" ["operation"] "Such work that failed";

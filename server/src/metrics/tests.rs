@@ -3,7 +3,7 @@
 
 use super::families::LABELS_MAX;
 use super::table::{ALL, Kind, Known};
-use super::{Metrics, Scraped, table};
+use super::{EndedWork, Exemplars, Metrics, Scraped, table};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -46,11 +46,34 @@ fn is_age(name: &str) -> bool {
     name.ends_with("_oldest_seconds") || name.ends_with("_start_time_seconds")
 }
 
+/// Work that has failed, and is of no trace.
+fn work(part_of: &'static str, name: &'static str, ms: u64) -> EndedWork {
+    EndedWork { part_of, name, took: Duration::from_millis(ms), failed: true, trace: None }
+}
+
+#[test]
+fn a_bucket_names_the_last_recorded_trace_for_those_who_read_that() {
+    let metrics = Metrics::default();
+    for (ms, trace) in [(20, Some(1)), (21, Some(0xab)), (22, None), (400, None)] {
+        metrics.ended(&EndedWork { trace, ..work("", "start pod", ms) });
+    }
+    let text = |exemplars| metrics.text(&Scraped::default(), exemplars).unwrap();
+    let with = text(Exemplars::Included);
+    let marked: Vec<&str> = with.lines().filter(|line| line.contains(" # {")).collect();
+    let bucket = "hull_operation_seconds_bucket{le=\"0.025\",operation=\"start pod\"} 3";
+    let exemplar = " # {trace_id=\"000000000000000000000000000000ab\"} 0.021 ";
+    let [line] = marked.as_slice() else { panic!("{with}") };
+    let time = line.strip_prefix(bucket).and_then(|rest| rest.strip_prefix(exemplar));
+    assert!(time.is_some_and(|time| time.parse::<f64>().is_ok()), "{line}");
+    let without = text(Exemplars::LeftOut);
+    assert_eq!(without, with.replace(line, bucket));
+}
+
 #[test]
 fn what_is_counted_is_written_with_its_labels() {
     let metrics = Metrics::default();
-    metrics.ended("", "start pod", Duration::from_millis(20), true);
-    metrics.ended("start pod", "network", Duration::from_millis(7), false);
+    metrics.ended(&work("", "start pod", 20));
+    metrics.ended(&EndedWork { failed: false, ..work("start pod", "network", 7) });
     metrics.leak("network");
     metrics.leak_removed("network", false);
     let open = metrics.sessions.enter(&["exec"]);
@@ -58,7 +81,7 @@ fn what_is_counted_is_written_with_its_labels() {
     scraped.all(table::PODS, [(["ready"], 3.0), (["stopped"], 0.0)]);
     scraped.one(table::PULL_RETRIES, 2.0);
     scraped.some(table::FDS, None);
-    let text = metrics.text(&scraped).unwrap();
+    let text = metrics.text(&scraped, Exemplars::LeftOut).unwrap();
     for line in [
         "hull_operation_seconds_count{operation=\"start pod\"} 1",
         "hull_operation_seconds_bucket{le=\"0.025\",operation=\"start pod\"} 1",
@@ -77,7 +100,7 @@ fn what_is_counted_is_written_with_its_labels() {
     assert!(text.ends_with("# EOF\n"), "{text}");
     assert!(!text.contains("hull_process_open_fds") && !text.contains("leaks_removed_total{"));
     drop(open);
-    let text = metrics.text(&Scraped::default()).unwrap();
+    let text = metrics.text(&Scraped::default(), Exemplars::LeftOut).unwrap();
     assert!(text.contains("hull_stream_sessions{kind=\"exec\"} 0"), "{text}");
 }
 

@@ -3,7 +3,7 @@
 
 use super::process;
 use crate::container;
-use crate::metrics::{Scraped, table};
+use crate::metrics::{Exemplars, Scraped, table};
 use crate::monitors;
 use crate::node::Node;
 use crate::pod::State;
@@ -12,7 +12,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// The metrics of the daemon as OpenMetrics text. `by` is the way that they are asked for. Blocks.
-pub(crate) fn text(node: &Node, by: &'static str) -> Result<String, fmt::Error> {
+pub(crate) fn text(
+    node: &Node,
+    by: &'static str,
+    exemplars: Exemplars,
+) -> Result<String, fmt::Error> {
     node.metrics.scrapes.count(&[by]);
     let mut scraped = Scraped::default();
     operations(&mut scraped, node);
@@ -24,7 +28,7 @@ pub(crate) fn text(node: &Node, by: &'static str) -> Result<String, fmt::Error> 
     processes(&mut scraped, node);
     let build = [env!("CARGO_PKG_VERSION"), env!("HULL_COMMIT"), env!("HULL_TARGET")];
     scraped.all(table::BUILD_INFO, [(build, 1.0)]);
-    node.metrics.text(&scraped)
+    node.metrics.text(&scraped, exemplars)
 }
 
 /// A number of events or bytes; beyond 2^53 it is rounded.

@@ -2,28 +2,24 @@
 //! Sends spans to a collector, by OTLP over gRPC: in batches, from a thread of its own. Spans that find no place in its
 //! queue are dropped, and the log says so.
 
+use super::collector::{self, Error};
 use super::span::Ended;
+use crate::config::Tracing;
 use opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::{SpanExporter, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::{
     BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor as _,
 };
 use std::time::{Duration, SystemTime};
+use tracing::{debug, warn};
 
-/// How long the last spans may take to be sent when the daemon ends.
-const FINISH_MAX: Duration = Duration::from_secs(2);
-
-/// The reason why traces cannot be sent. The text reads after "cannot".
-#[derive(Debug, thiserror::Error)]
-#[error("send traces to `{endpoint}` (`tracing.endpoint`)")]
-pub(crate) struct Error {
-    endpoint: String,
-    source: ExporterBuildError,
-}
+/// How long the last spans may take to be sent when the daemon ends: meanwhile nobody serves calls.
+const FINISH_MAX: Duration = Duration::from_millis(500);
 
 /// The queue of spans that have ended, and the thread that sends them.
 #[derive(Debug)]
@@ -34,9 +30,11 @@ pub(super) struct Exporter {
 
 impl Exporter {
     /// Connects when there is something to send. Must be called in the async runtime.
-    pub(super) fn start(endpoint: &str) -> Result<Self, Error> {
-        let built = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
-        let exporter = built.map_err(|source| Error { endpoint: endpoint.to_owned(), source })?;
+    pub(super) fn start(settings: &Tracing, endpoint: &str) -> Result<Self, Error> {
+        let channel = collector::channel(settings, endpoint)?;
+        let built = SpanExporter::builder().with_tonic().with_channel(channel).build();
+        let exporter =
+            built.map_err(|source| Error::Exporter { endpoint: endpoint.to_owned(), source })?;
         let mut processor = BatchSpanProcessor::builder(exporter).build();
         let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let resource = Resource::builder()
@@ -78,10 +76,15 @@ impl Exporter {
         });
     }
 
-    /// Sends what is in the queue. Blocks.
+    /// Sends what is in the queue, within [`FINISH_MAX`]: a collector that hangs does not keep the daemon from ending.
+    /// Blocks.
     pub(super) fn finish(&self) {
-        if let Err(err) = self.processor.shutdown_with_timeout(FINISH_MAX) {
-            tracing::debug!(error = %err, "last spans not sent");
+        match self.processor.shutdown_with_timeout(FINISH_MAX) {
+            Ok(()) => {}
+            Err(OTelSdkError::Timeout(_)) => {
+                warn!("the last spans of traces are not sent: the collector does not answer");
+            }
+            Err(err) => debug!(error = %err, "last spans not sent"),
         }
     }
 }

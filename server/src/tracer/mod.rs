@@ -11,10 +11,11 @@
 //! span exists only in a trace that is recorded. The work of a verb is below the call that requested it, also when that
 //! ends earlier.
 
+mod collector;
 mod export;
 mod span;
 
-pub(crate) use export::Error;
+pub(crate) use collector::Error;
 pub(crate) use span::{Ended, Span, SpanPlace, current, within};
 
 use crate::config::Tracing;
@@ -41,7 +42,8 @@ impl Tracer {
     /// Starts to record as configured. Must be called in the async runtime.
     pub(crate) fn start(settings: &Tracing) -> Result<Self, Error> {
         let Some(endpoint) = &settings.endpoint else { return Ok(Self::default()) };
-        let (exporter, sample_percent) = (Exporter::start(endpoint)?, settings.sample_percent);
+        let exporter = Exporter::start(settings, endpoint)?;
+        let sample_percent = settings.sample_percent;
         Ok(Self { recording: Some(Recording { exporter, sample_percent }) })
     }
 

@@ -11,7 +11,7 @@ tokio::task_local! {
 /// The place of a span: its trace and its own id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SpanPlace {
-    pub(super) trace: u128,
+    pub(crate) trace: u128,
     pub(super) id: u64,
 }
 

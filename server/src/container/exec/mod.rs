@@ -16,6 +16,7 @@ use crate::error::{Error, Result, sentence};
 use crate::history::FailedExec;
 use crate::limits::call_memory::{self, UsedUp};
 use crate::limits::waits;
+use crate::metrics::EndedWork;
 use crate::monitors;
 use crate::node::{Node, now_ns};
 use crate::pod::{Pod, PodRecord};
@@ -202,7 +203,13 @@ async fn launch(
 /// Counts a launch. It is a span of the call, if that is traced.
 fn count(node: &Node, shown: &container::ContainerSnapshot, took: Duration, succeeded: bool) {
     node.metrics.execs.count(&[if succeeded { "success" } else { "error" }]);
-    node.metrics.ended("exec", "launch", took, !succeeded);
+    node.metrics.ended(&EndedWork {
+        part_of: "exec",
+        name: "launch",
+        took,
+        failed: !succeeded,
+        trace: tracer::current().map(|place| place.trace),
+    });
     if let Some(call) = tracer::current() {
         let name = shown.record.metadata().0.to_owned();
         node.tracer.ended(Ended {

@@ -6,18 +6,21 @@
 //! metrics.address             by setting; with TLS and certificates of clients, or on loopback
 //! ```
 //!
+//! Ids of traces (exemplars) are only in the answer to a client that names OpenMetrics in its `Accept` header.
+//!
 //! The rule: a client costs the daemon little. There is one answer per connection, within [`CONNECTION_MAX`];
 //! connections are limited for each of the two listeners, so that clients of TCP cannot keep others from the socket.
 
 mod tls;
 
 use crate::config::Config;
+use crate::metrics::Exemplars;
 use crate::node::Node;
 use crate::observe::scrape;
 use crate::storage::blocking;
 use hull_sys::{SocketFile, SocketPathError, listen_at};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -206,7 +209,7 @@ where
     let respond = service_fn(|request: Request<Incoming>| async move {
         Ok::<_, Infallible>(match refusal(request.method(), request.uri().path()) {
             Some(refused) => refused,
-            None => metrics(node, by).await,
+            None => metrics(node, by, exemplars(request.headers())).await,
         })
     });
     let served = http1::Builder::new()
@@ -236,9 +239,28 @@ fn text(status: StatusCode, body: &str) -> Response<String> {
     response
 }
 
-async fn metrics(node: &Arc<Node>, by: &'static str) -> Response<String> {
+/// Whether a client with these headers reads exemplars: it names OpenMetrics among the types that it accepts.
+fn exemplars(headers: &HeaderMap) -> Exemplars {
+    let values = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    let mut ranges = values.flat_map(|value| value.split(','));
+    if ranges.any(names_openmetrics) { Exemplars::Included } else { Exemplars::LeftOut }
+}
+
+/// Whether this range of an `Accept` header is OpenMetrics, and not one that is refused by weight 0.
+fn names_openmetrics(range: &str) -> bool {
+    let mut parts = range.split(';').map(str::trim);
+    let is_openmetrics =
+        parts.next().is_some_and(|of| of.eq_ignore_ascii_case("application/openmetrics-text"));
+    let is_refused = |part: &str| {
+        let weight = part.split_once('=').filter(|(key, _)| key.trim().eq_ignore_ascii_case("q"));
+        weight.is_some_and(|(_, value)| value.trim().parse() == Ok(0.0_f32))
+    };
+    is_openmetrics && !parts.any(is_refused)
+}
+
+async fn metrics(node: &Arc<Node>, by: &'static str, exemplars: Exemplars) -> Response<String> {
     let node = Arc::clone(node);
-    let Ok(body) = blocking(move || scrape::text(&node, by)).await else {
+    let Ok(body) = blocking(move || scrape::text(&node, by, exemplars)).await else {
         return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written\n");
     };
     let mut response = Response::new(body);
@@ -249,6 +271,32 @@ async fn metrics(node: &Arc<Node>, by: &'static str) -> Response<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exemplars_are_for_clients_that_name_openmetrics() {
+        for (accepted, wanted) in [
+            (vec![], Exemplars::LeftOut),
+            (vec!["*/*"], Exemplars::LeftOut),
+            (vec!["text/plain;version=0.0.4;q=0.5,*/*;q=0.1"], Exemplars::LeftOut),
+            (vec!["application/openmetrics-text;version=1.0.0;q=0"], Exemplars::LeftOut),
+            (vec!["application/openmetrics-text-other"], Exemplars::LeftOut),
+            (vec!["application/openmetrics-text"], Exemplars::Included),
+            (
+                vec!["text/plain;q=0.2, Application/OpenMetrics-Text; version=1.0.0; q=0.6"],
+                Exemplars::Included,
+            ),
+            (vec!["text/plain", "application/openmetrics-text;q=0.001"], Exemplars::Included),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in &accepted {
+                headers.append(ACCEPT, HeaderValue::from_static(value));
+            }
+            assert_eq!(exemplars(&headers), wanted, "{accepted:?}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.append(ACCEPT, HeaderValue::from_bytes(b"\xff").unwrap());
+        assert_eq!(exemplars(&headers), Exemplars::LeftOut);
+    }
 
     #[test]
     fn only_the_metrics_are_served_and_only_read() {
