@@ -29,6 +29,8 @@ pub(super) struct SystemMounts<'a> {
     pub(super) own_cgroup: bool,
     /// The maps of the pod's user namespace.
     pub(super) maps: Option<&'a IdMaps>,
+    /// The maps of volumes that come without: a client that does not map the pod does not map its volumes.
+    pub(super) volume_maps: Option<&'a IdMaps>,
 }
 
 /// All mounts, each after those that contain its destination.
@@ -86,7 +88,7 @@ pub(super) fn all(
     for (number, mount) in config.mounts.iter().enumerate() {
         volumes.push(match &mount.image {
             Some(_) => image_volume(number, mount, system.maps)?,
-            None => volume(mount)?,
+            None => volume(mount, system.volume_maps)?,
         });
     }
     // A volume inside another one is mounted after it, in any order of the config.
@@ -164,7 +166,7 @@ pub(crate) fn check_bind(source: &str, path: &str) -> Result<(), Error> {
 
 /// The mount of a path of the host. `image_sub_path` is ignored: kubelets that know image volumes send it with every
 /// `subPath` of a pod that has one, also for volumes whose sub-path the kubelet itself has resolved.
-fn volume(mount: &cri::Mount) -> Result<Value, Error> {
+fn volume(mount: &cri::Mount, assigned: Option<&IdMaps>) -> Result<Value, Error> {
     let path = &mount.container_path;
     if mount.host_path.is_empty() {
         return Err(Error::Bad {
@@ -201,7 +203,7 @@ fn volume(mount: &cri::Mount) -> Result<Value, Error> {
     }
     options.push(if mount.readonly { "ro" } else { "rw" });
     options.extend(restricting_options(mount)?);
-    let maps = userns::of_mount(mount)?;
+    let maps = userns::of_mount(mount)?.or_else(|| assigned.cloned());
     let bind = json!({"destination": clean(path), "type": "bind", "source": mount.host_path, "options": options});
     Ok(mapped(bind, maps.as_ref()))
 }
