@@ -277,11 +277,7 @@ mod tests {
         check_container(&container(&pod), &cri::PodSandboxConfig::default(), false).unwrap_err();
         // In a pod to which Hull assigned one.
         let silent = cri::PodSandboxConfig::default();
-        let default = config(NamespaceMode::Pod, &[]);
-        let mut default = container(&default);
-        let context = default.linux.as_mut().unwrap().security_context.as_mut().unwrap();
-        let options = context.namespace_options.as_mut().unwrap();
-        options.userns_options.as_mut().unwrap().gids.clear();
+        let default = container(&config(NamespaceMode::Pod, &[]));
         check_container(&default, &silent, true).unwrap();
         check_container(&default, &silent, false).unwrap_err();
         check_container(&container(&host), &host, true).unwrap();

@@ -44,7 +44,7 @@ pub(crate) fn assign(node: &Node, record: &mut PodRecord) -> Result<Option<Reser
         let reserve = |used: &[PodIds]| keep_apart(ids, used);
         return node.registry.ids().reserve(registered, reserve).map(Some);
     };
-    let chosen = |used: &[PodIds]| {
+    let chosen = |used: &[PodIds]| -> Result<PodIds, Error> {
         let of = |ranges: fn(&IdMaps) -> &Vec<IdMap>| -> Vec<_> {
             used.iter().flat_map(|pod| ranges(&pod.maps)).map(span).collect()
         };

@@ -33,7 +33,7 @@ impl Error {
                 format!("remove {field}, or what the pod shares with the host")
             }
             Self::File { file, .. } => format!(
-                "correct {file}: lines of subuid(5), NAME:FIRST:COUNT, none of which overlaps with one of another user; `hull check` reads it again"
+                "{file} needs lines NAME:FIRST:COUNT of subuid(5), as hull:1879048192:67108864 for 1024 pods, that overlap with none of another user; `hull check` reads it again"
             ),
             Self::NoLine { file, .. } | Self::TooSmall { file, .. } => format!(
                 "add ids that nobody else has: echo hull:1879048192:67108864 >> {file} (1024 pods)"

@@ -15,4 +15,4 @@ mod subids;
 
 pub(crate) use error::Error;
 pub(crate) use policy::{Decision, IDS, Question, decide, size};
-pub(crate) use subids::{Files, Subids, overlap};
+pub(crate) use subids::{Files, overlap};

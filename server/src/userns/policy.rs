@@ -92,7 +92,7 @@ pub(crate) fn size(mode: &str) -> Result<u32, &'static str> {
         None if options.is_empty() && !mode.ends_with(':') => Ok(IDS),
         Some(("size", number)) => {
             let digits = number.bytes().all(|b| b.is_ascii_digit());
-            let length = number.parse().ok().filter(|of| digits && (1..=IDS).contains(of));
+            let length = number.parse::<u32>().ok().filter(|of| digits && (1..=IDS).contains(of));
             length.ok_or("a pod has 1 to 65536 ids")
         }
         _ => Err("pods do not choose ids of the host; the only option is `size=NUMBER`"),

@@ -178,7 +178,7 @@ impl Subids {
         let is_free = |first: &u32| !used.iter().any(|of| overlap(*of, (*first, IDS)));
         let mut slots = self.blocks.iter().flat_map(|block| {
             // Within the block, whose end is an id.
-            (0..block.count / IDS).map(|slot| block.first + slot * IDS)
+            (0..block.count / IDS).map(move |slot| block.first + slot * IDS)
         });
         slots.find(is_free).ok_or_else(|| Error::Exhausted {
             file: self.file.clone(),
@@ -265,6 +265,7 @@ mod tests {
         assert!(matches!(of(dir.path()), Err(Error::File { .. })), "it is a directory");
         std::fs::write(&path, "hull:1048576:65536\n").unwrap();
         let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode));
+        mode(0o644).unwrap();
         if rustix::process::geteuid().is_root() {
             assert_eq!(of(&path).unwrap().0.count(), 1);
         }
