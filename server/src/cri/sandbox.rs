@@ -79,7 +79,7 @@ impl Cri {
                 let spec = |source| Error::Spec { source };
                 pause_plan(&node, &record).map_err(spec)?;
                 oci_spec::ports(&record.config).map_err(spec)?;
-                Ok((record, ids))
+                Ok::<_, Error>((record, ids))
             });
             checked.await?
         };
