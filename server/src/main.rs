@@ -30,6 +30,7 @@ mod storage;
 mod streaming;
 mod systemd;
 mod tracer;
+mod userns;
 
 use std::ffi::OsString;
 use std::io::Write as _;

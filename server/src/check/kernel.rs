@@ -152,12 +152,12 @@ fn user_namespaces() -> Finding {
         Ok(_) => Finding::warning(
             SUBJECT,
             "disabled by /proc/sys/user/max_user_namespaces",
-            "sysctl user.max_user_namespaces=65536; only pods with hostUsers: false need it",
+            "sysctl user.max_user_namespaces=65536; only pods with hostUsers: false, or mapped by runtime.userns, need it",
         ),
         Err(_) => Finding::warning(
             SUBJECT,
             "not supported by the kernel",
-            "use a kernel with CONFIG_USER_NS; only pods with hostUsers: false need it",
+            "use a kernel with CONFIG_USER_NS; only pods with hostUsers: false, or mapped by runtime.userns, need it",
         ),
     }
 }

@@ -11,6 +11,7 @@ mod host;
 mod kernel;
 mod network;
 mod sysctls;
+mod userns;
 
 pub(crate) use finding::Finding;
 
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 pub(crate) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = kernel::findings();
     findings.extend(host::findings(config));
+    findings.extend(userns::findings(&config.runtime));
     findings.extend(sysctls::findings(config));
     findings.extend(network::findings(config));
     findings

@@ -130,7 +130,7 @@ pub(super) const ABSENT_RUN_FLAGS: &[AbsentFlag] = &[
         RUN,
         &["--uidmap", "--gidmap", "--subuidname", "--subgidname"],
         "a user namespace is one range of ids",
-        "use --userns ID, a multiple of 65536",
+        "use --userns auto, or --userns ID, a multiple of 65536",
     ),
     absent(
         RUN,

@@ -218,7 +218,10 @@ fn pod_annotations(args: &Run, network: NetworkOf<'_>) -> Result<HashMap<String,
     let hosts = run_flags::hosts(&args.networking.add_host)?;
     let hosts: String = hosts.iter().map(|(name, ip)| format!("{ip} {name}\n")).collect();
     let hosts = Some(hosts).filter(|text| !text.is_empty());
-    for (key, value) in [(run_pods::NETWORK, network), (run_pods::HOSTS, hosts)] {
+    let userns = args.isolation.userns.clone().filter(|text| run_flags::is_auto(text));
+    let asked =
+        [(run_pods::NETWORK, network), (run_pods::HOSTS, hosts), (run_pods::USERNS, userns)];
+    for (key, value) in asked {
         annotations.extend(value.map(|value| (key.to_owned(), value)));
     }
     Ok(annotations)

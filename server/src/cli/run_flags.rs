@@ -307,14 +307,25 @@ fn profile(
     Ok(api::SecurityProfile { profile_type: kind as i32, localhost_ref: reference })
 }
 
-/// The user namespace of a pod: none for `host`, else a range of 65536 ids of the host.
+/// Whether the daemon assigns the ids of a user namespace.
+pub(crate) fn is_auto(text: &str) -> bool {
+    text.split(':').next() == Some("auto")
+}
+
+/// The user namespace of a pod: of its own for a number, the first of 65536 ids of the host; the host's for `host`; for
+/// `auto`, what [`run_pods::USERNS`] asks for.
 pub(crate) fn userns(text: &str) -> Result<Option<api::UserNamespace>> {
     if text == "host" {
+        let mode = api::NamespaceMode::Node as i32;
+        return Ok(Some(api::UserNamespace { mode, ..Default::default() }));
+    }
+    if is_auto(text) {
+        crate::userns::size(text).map_err(|why| bad("--userns", text, why))?;
         return Ok(None);
     }
     let first = text.parse::<u32>().ok().filter(|id| *id > 0 && id % USERNS_IDS == 0);
     let first = first.filter(|id| id.checked_add(USERNS_IDS).is_some()).ok_or_else(|| {
-        bad("--userns", text, "it is neither `host` nor a multiple of 65536, as in 1048576")
+        bad("--userns", text, "it is none of `auto`, `host` and a multiple of 65536, as in 1048576")
     })?;
     let map = api::IdMapping { host_id: first, container_id: 0, length: USERNS_IDS };
     Ok(Some(api::UserNamespace {
@@ -468,9 +479,10 @@ mod tests {
 
     #[test]
     fn other_values_are_checked() {
-        assert!(userns("host").unwrap().is_none());
+        assert_eq!(userns("host").unwrap().unwrap().mode(), api::NamespaceMode::Node);
+        assert!(userns("auto").unwrap().is_none() && userns("auto:size=9").unwrap().is_none());
         assert_eq!(userns("1048576").unwrap().unwrap().uids[0].host_id, 1_048_576);
-        for text in ["0", "5", "x", "4294901760"] {
+        for text in ["0", "5", "x", "4294901760", "auto:", "auto:size=0", "auto:uidmapping=0:0:1"] {
             assert!(userns(text).is_err(), "{text}");
         }
         assert!(hosts(&["a:1.2.3.4".into(), "b:[::1]".into()]).is_ok());

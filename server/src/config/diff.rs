@@ -157,6 +157,7 @@ mod tests {
                 "auto" => "bridge".into(),
                 "text" => "json".into(),
                 "drop" => "wait".into(),
+                "off" => "auto".into(),
                 "unconfined" => "runtime/default".into(),
                 other => format!("{other}x").into(),
             },

@@ -281,6 +281,24 @@ pub(crate) const KEYS: &[Key] = &[
         "Timeout of the launch of a container or a command, until its program runs, in seconds: its mounts may be on slow storage. After it, the launch is killed.",
     )
     .live(),
+    key(
+        "runtime.userns",
+        "User namespaces of pods for which the kubelet maps none. `auto`: pods whose client says nothing get one, with their own 65536 ids of `subuid_file` and `subgid_file`; `always`: pods, too, whose client asks for the host's, as kubelets since 1.33 do for every pod without `hostUsers: false`; `off`: none. Pods on the host's network, with its processes or shared memory, and privileged ones are never mapped.",
+    )
+    .live(),
+    unset(
+        "runtime.userns_user",
+        "\"containers\"",
+        "User whose lines of `subuid_file` and `subgid_file` pods get their ids from. Unset: `hull`, or, where a file has no line of it, `containers`, the user of podman and CRI-O.",
+    )
+    .live(),
+    key(
+        "runtime.subuid_file",
+        "File of subuid(5) with ids of users for `userns`. Read when a pod starts. Only root may be able to write to it; a line that cannot be read, or that overlaps with one of the user, refuses every pod to be mapped.",
+    )
+    .live(),
+    key("runtime.subgid_file", "File of subgid(5) with ids of groups for `userns`, as `subuid_file`.")
+        .live(),
     unset(
         "runtime.writable_layer_size",
         "\"10g\"",

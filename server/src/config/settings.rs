@@ -157,6 +157,11 @@ pub(crate) struct Runtime {
     pub(crate) exec_drain_s: u64,
     pub(crate) exec_syncs_max: usize,
     pub(crate) launch_timeout_s: u64,
+    pub(crate) userns: Userns,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) userns_user: Option<String>,
+    pub(crate) subuid_file: PathBuf,
+    pub(crate) subgid_file: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) writable_layer_size: Option<Size>,
     #[serde(deserialize_with = "size::deserialize")]
@@ -170,6 +175,18 @@ pub(crate) enum DefaultSeccomp {
     RuntimeDefault,
     #[serde(rename = "unconfined")]
     Unconfined,
+}
+
+/// Which pods get a user namespace by Hull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Userns {
+    /// Those of `hull run --userns auto` alone.
+    Off,
+    /// Those whose client says nothing about user namespaces.
+    Auto,
+    /// Those, too, whose client asks for the host's.
+    Always,
 }
 
 /// The section `[nri]` of the file.
@@ -310,6 +327,10 @@ impl Default for Runtime {
             exec_drain_s: limits::EXEC_DRAIN_S.default,
             exec_syncs_max: limits::EXEC_SYNCS.count(),
             launch_timeout_s: limits::LAUNCH_S.default,
+            userns: Userns::Off,
+            userns_user: None,
+            subuid_file: "/etc/subuid".into(),
+            subgid_file: "/etc/subgid".into(),
             writable_layer_size: None,
             call_memory_bytes_max: limits::CALL_MEMORY_BYTES.default,
         }

@@ -83,6 +83,13 @@ fn runtime(runtime: &Runtime) -> Result<(), Invalid> {
     absolute("runtime.seccomp_root", [&runtime.seccomp_root])?;
     absolute("runtime.cdi_spec_dirs", &runtime.cdi_spec_dirs)?;
     absolute("runtime.hooks_dir", &runtime.hooks_dir)?;
+    absolute("runtime.subuid_file", [&runtime.subuid_file])?;
+    absolute("runtime.subgid_file", [&runtime.subgid_file])?;
+    let is_name = |name: &&String| !name.is_empty() && !name.contains([':', '#', '\n', ' ']);
+    if let Some(name) = runtime.userns_user.as_ref().filter(|name| !is_name(name)) {
+        let why = format!("`{}` is not the name of a user", shown(name, SHOWN_BYTES));
+        return Err(("runtime.userns_user", why));
+    }
     for limit in &runtime.default_ulimits {
         let bad = |why| ("runtime.default_ulimits", format!("`{limit}`: {why}"));
         Ulimit::parse(limit).map_err(bad)?;

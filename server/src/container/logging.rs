@@ -306,6 +306,7 @@ pub(super) mod tests {
                 annotations: annotations(of_pod),
                 ..Default::default()
             },
+            assigned_userns: None,
             handler: String::new(),
             created_ns: 0,
             cgroup: "/p".into(),

@@ -136,6 +136,7 @@ pub(crate) fn spec(
     let view = oci_spec::PodInputs {
         id: pod,
         config: &pod_record.config,
+        assigned_userns: pod_record.assigned_userns.as_ref(),
         pause_pid,
         hosts: &hosts,
         resolv_conf: &resolv_conf,

@@ -9,7 +9,9 @@ use crate::node::{new_pod_id, now_ns};
 use crate::observe::stats;
 use crate::oci_spec;
 use crate::pod::registry::Key;
-use crate::pod::{Command, Pod, PodRecord, PodSnapshot, Sizes, State, files, pause_plan, task};
+use crate::pod::{
+    Command, Pod, PodRecord, PodSnapshot, Sizes, State, files, pause_plan, task, user_namespace,
+};
 use crate::storage::blocking;
 use hull_proto::cri as api;
 use hull_sys::text::shown_json;
@@ -56,30 +58,37 @@ impl Cri {
             .driver
             .cgroup_path(&id, parent)
             .map_err(|why| Error::Invalid { field: "config.linux.cgroup_parent", why })?;
-        let record = PodRecord {
+        let mut record = PodRecord {
             id: id.to_string(),
             cgroup,
             cgroup_is_ours: ours,
             config,
+            assigned_userns: None,
             handler,
             created_ns: now_ns(),
             state: State::Building,
             last_ready: None,
             restarts_cancelled: std::collections::BTreeSet::new(),
         };
-        let record = {
+        let (record, ids) = {
             // Refused before anything is made: what the sandbox asks for and cannot have.
             let node = Arc::clone(&node);
             let checked = blocking(move || {
-                pause_plan(&node, &record)?;
-                oci_spec::ports(&record.config)?;
-                Ok(record)
+                let ids = user_namespace::assign(&node, &mut record)
+                    .map_err(|source| Error::UserNamespace { source })?;
+                let spec = |source| Error::Spec { source };
+                pause_plan(&node, &record).map_err(spec)?;
+                oci_spec::ports(&record.config).map_err(spec)?;
+                Ok::<_, Error>((record, ids))
             });
-            checked.await.map_err(|source| Error::Spec { source })?
+            checked.await?
         };
         let (monitor_events_in, monitor_events) = task::monitor_events();
         let (pod, start) = task::prepare(&node, id, record, monitor_events_in, monitor_events);
-        if let Some(earlier) = node.registry.enter(key, &pod) {
+        let earlier = node.registry.enter(key, &pod);
+        // From here on, the pod's record in the registry holds its ids.
+        drop(ids);
+        if let Some(earlier) = earlier {
             return Ok(earlier);
         }
         start.run();

@@ -11,6 +11,7 @@ use crate::monitors;
 use crate::node::reload;
 use crate::oci_spec;
 use crate::pod;
+use crate::userns;
 use hull_proto::monitor::Failure as MonitorFailure;
 use hull_sys::text::{MESSAGE_BYTES_MAX, shown};
 use tonic::metadata::MetadataValue;
@@ -174,6 +175,18 @@ impl AsRef<Error> for Error {
     }
 }
 
+fn userns_code(error: &userns::Error) -> Code {
+    use userns::Error as Userns;
+    match error {
+        Userns::Mode { .. } | Userns::Shared { .. } => Code::InvalidArgument,
+        Userns::Exhausted { .. } => Code::ResourceExhausted,
+        Userns::File { .. }
+        | Userns::NoLine { .. }
+        | Userns::TooSmall { .. }
+        | Userns::Taken { .. } => Code::FailedPrecondition,
+    }
+}
+
 fn code(error: &Error) -> Code {
     match error {
         Error::NotFound { .. } | Error::NotNamed { .. } | Error::NoImage { .. } => Code::NotFound,
@@ -182,6 +195,7 @@ fn code(error: &Error) -> Code {
         | Error::Plan { .. }
         | Error::SubPath { .. } => Code::InvalidArgument,
         Error::Spec { source } => spec_code(source),
+        Error::UserNamespace { source } => userns_code(source),
         Error::AskedBy { .. } => Code::FailedPrecondition,
         Error::WrongState { .. }
         | Error::Paused { .. }

@@ -132,6 +132,7 @@ impl Cause {
             | Error::Invalid { .. }
             | Error::UnknownHandler { .. }
             | Error::SubPath { .. }
+            | Error::UserNamespace { .. }
             | Error::Spec { .. }
             | Error::Plan { .. } => Self::Request,
             Error::WrongState { .. }

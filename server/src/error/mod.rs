@@ -20,6 +20,7 @@ use crate::nri;
 use crate::oci_spec;
 use crate::pod;
 use crate::records;
+use crate::userns;
 use hull_plan::Failure;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +75,8 @@ pub(crate) enum Error {
     NoQuotas { directory: String, why: String },
     #[error("work out what the container needs")]
     Spec { source: oci_spec::Error },
+    #[error(transparent)]
+    UserNamespace { source: userns::Error },
     #[error(transparent)]
     HooksDir { source: oci_spec::hooks_dir::Error },
     #[error(transparent)]
@@ -228,6 +231,7 @@ impl Error {
             Self::Image { source, .. } | Self::Rootfs { source, .. } => source.hint(),
             Self::Spec { source } => source.hint(),
             Self::Plan { source } => source.hint(),
+            Self::UserNamespace { source } => Some(source.hint()),
             Self::HooksDir { source } => Some(source.hint()),
             Self::Plugins { source } => source.hint(),
             Self::Adjust { source } => source.hint(),

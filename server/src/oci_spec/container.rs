@@ -32,8 +32,8 @@ pub(crate) const CONSOLE_SIZE: &str = "hull.run/console-size";
 /// Builds the OCI spec of a container.
 pub(crate) fn container(request: &SpecRequest<'_>) -> Result<Spec, Error> {
     let SpecRequest { pod, config, image, .. } = request;
-    let maps = userns::of_pod(pod.config)?;
-    userns::check_container(config, pod.config)?;
+    let maps = userns::of_pod(pod.config, pod.assigned_userns)?;
+    userns::check_container(config, pod.config, pod.assigned_userns.is_some())?;
     namespaces::check_container(config, pod.config)?;
     userns::check_user(request.user, maps.as_ref())?;
     check_shared(request, maps.is_some())?;
@@ -50,6 +50,7 @@ pub(crate) fn container(request: &SpecRequest<'_>) -> Result<Spec, Error> {
         host_network,
         own_cgroup: request.defaults.cgroup_namespace,
         maps: maps.as_ref(),
+        volume_maps: maps.as_ref().filter(|_| pod.assigned_userns.is_some()),
     };
     let mounts = mounts::all(pod, config, image, &system)?;
     let mut resources = config

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct PodInputs<'a> {
     pub(crate) id: &'a PodId,
     pub(crate) config: &'a cri::PodSandboxConfig,
+    /// The user namespace that Hull assigned to the pod.
+    pub(crate) assigned_userns: Option<&'a cri::UserNamespace>,
     /// Pid of the pause process; 0 if the pod does not run.
     pub(crate) pause_pid: i32,
     pub(crate) hosts: &'a Path,

@@ -17,7 +17,7 @@ mod inputs;
 mod mounts;
 mod namespaces;
 mod network;
-mod node_file;
+pub(crate) mod node_file;
 mod remarks;
 mod resources;
 pub(crate) mod run_options;

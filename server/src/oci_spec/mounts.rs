@@ -29,6 +29,8 @@ pub(super) struct SystemMounts<'a> {
     pub(super) own_cgroup: bool,
     /// The maps of the pod's user namespace.
     pub(super) maps: Option<&'a IdMaps>,
+    /// The maps of volumes that come without: a client that does not map the pod does not map its volumes.
+    pub(super) volume_maps: Option<&'a IdMaps>,
 }
 
 /// All mounts, each after those that contain its destination.
@@ -86,7 +88,7 @@ pub(super) fn all(
     for (number, mount) in config.mounts.iter().enumerate() {
         volumes.push(match &mount.image {
             Some(_) => image_volume(number, mount, system.maps)?,
-            None => volume(mount)?,
+            None => volume(mount, system.volume_maps)?,
         });
     }
     // A volume inside another one is mounted after it, in any order of the config.
@@ -164,7 +166,7 @@ pub(crate) fn check_bind(source: &str, path: &str) -> Result<(), Error> {
 
 /// The mount of a path of the host. `image_sub_path` is ignored: kubelets that know image volumes send it with every
 /// `subPath` of a pod that has one, also for volumes whose sub-path the kubelet itself has resolved.
-fn volume(mount: &cri::Mount) -> Result<Value, Error> {
+fn volume(mount: &cri::Mount, assigned: Option<&IdMaps>) -> Result<Value, Error> {
     let path = &mount.container_path;
     if mount.host_path.is_empty() {
         return Err(Error::Bad {
@@ -201,7 +203,7 @@ fn volume(mount: &cri::Mount) -> Result<Value, Error> {
     }
     options.push(if mount.readonly { "ro" } else { "rw" });
     options.extend(restricting_options(mount)?);
-    let maps = userns::of_mount(mount)?;
+    let maps = userns::of_mount(mount)?.or_else(|| assigned.cloned());
     let bind = json!({"destination": clean(path), "type": "bind", "source": mount.host_path, "options": options});
     Ok(mapped(bind, maps.as_ref()))
 }
@@ -287,6 +289,20 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_has_its_own_maps_or_those_that_hull_assigned() {
+        let range = |host_id| vec![hull_plan::IdMap { container_id: 0, host_id, length: 9 }];
+        let assigned = IdMaps { uids: range(1000), gids: range(2000) };
+        let plain = mount(false, false, 0);
+        assert_eq!(volume(&plain, None).unwrap()["uidMappings"], Value::Null);
+        let made = volume(&plain, Some(&assigned)).unwrap();
+        assert_eq!(made["uidMappings"][0]["hostID"], 1000);
+        assert_eq!(made["gidMappings"][0]["hostID"], 2000);
+        let map = vec![cri::IdMapping { host_id: 7, container_id: 0, length: 1 }];
+        let own = cri::Mount { uid_mappings: map.clone(), gid_mappings: map, ..plain };
+        assert_eq!(volume(&own, Some(&assigned)).unwrap()["uidMappings"][0]["hostID"], 7);
+    }
+
+    #[test]
     fn an_image_volume_is_read_only_and_stays_in_its_image() {
         let good = cri::Mount {
             image: Some(cri::ImageSpec::default()),
@@ -314,10 +330,10 @@ mod tests {
     #[test]
     fn the_sub_path_of_a_volume_without_an_image_is_ignored() {
         let plain = mount(true, false, 0);
-        let made = volume(&plain).unwrap();
+        let made = volume(&plain, None).unwrap();
         for image_sub_path in ["a", "/a", "../a", "a\0b"] {
             let with = cri::Mount { image_sub_path: image_sub_path.into(), ..plain.clone() };
-            assert_eq!(volume(&with).unwrap(), made, "{image_sub_path:?}");
+            assert_eq!(volume(&with, None).unwrap(), made, "{image_sub_path:?}");
         }
     }
 
@@ -327,7 +343,7 @@ mod tests {
             mount_options: options.iter().map(|&of| of.into()).collect(),
             ..mount(false, false, 0)
         };
-        let made = volume(&with(&["noexec", "nodev", "nosuid"])).unwrap();
+        let made = volume(&with(&["noexec", "nodev", "nosuid"]), None).unwrap();
         assert_eq!(
             made["options"],
             json!(["rbind", "rprivate", "rw", "noexec", "nodev", "nosuid"])
@@ -341,7 +357,7 @@ mod tests {
         let made = image_volume(0, &image, None).unwrap();
         assert!(made["options"].as_array().unwrap().contains(&json!("noexec")), "{made}");
         for other in ["", "rw", "suid", "rshared", "remount", "size=1g", "noexec,suid"] {
-            let refused = volume(&with(&["noexec", other])).unwrap_err();
+            let refused = volume(&with(&["noexec", other]), None).unwrap_err();
             assert!(refused.to_string().contains(&format!("`{other}`")), "{refused}");
         }
         image_volume(0, &cri::Mount { mount_options: vec!["rw".into()], ..image }, None)
@@ -361,9 +377,9 @@ mod tests {
 
     #[test]
     fn recursive_read_only_needs_read_only_and_no_propagation() {
-        volume(&mount(true, true, 0)).unwrap();
-        volume(&mount(false, true, 0)).unwrap_err();
-        volume(&mount(true, true, 1)).unwrap_err();
-        volume(&mount(true, true, 2)).unwrap_err();
+        volume(&mount(true, true, 0), None).unwrap();
+        volume(&mount(false, true, 0), None).unwrap_err();
+        volume(&mount(true, true, 1), None).unwrap_err();
+        volume(&mount(true, true, 2), None).unwrap_err();
     }
 }

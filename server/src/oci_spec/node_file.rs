@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// Opens a regular file.
-pub(super) fn open(path: &Path) -> Result<File, String> {
+pub(crate) fn open(path: &Path) -> Result<File, String> {
     // A FIFO without a writer would keep every container from being created.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let opened = File::options().read(true).custom_flags(flags).open(path);
@@ -20,7 +20,7 @@ pub(super) fn open(path: &Path) -> Result<File, String> {
 }
 
 /// The text of a file with at most so many bytes.
-pub(super) fn read(file: File, bytes_max: u64) -> Result<String, String> {
+pub(crate) fn read(file: File, bytes_max: u64) -> Result<String, String> {
     let mut text = String::new();
     let read = file.take(bytes_max + 1).read_to_string(&mut text);
     read.map_err(|err| err.to_string())?;

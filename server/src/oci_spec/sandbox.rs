@@ -23,6 +23,8 @@ pub(crate) struct PauseRequest<'a> {
     /// Id of the pod.
     pub(crate) id: &'a str,
     pub(crate) config: &'a cri::PodSandboxConfig,
+    /// The user namespace that Hull assigned to the pod.
+    pub(crate) assigned_userns: Option<&'a cri::UserNamespace>,
     /// The pod's cgroup.
     pub(crate) cgroup: &'a str,
     /// Size of the pod's /dev/shm, in bytes.
@@ -42,7 +44,7 @@ pub(crate) fn pause(request: &PauseRequest<'_>) -> Result<(PausePlan, Spec), Err
         if mode(of) == NamespaceMode::Node { Namespace::Inherit } else { Namespace::New }
     };
     namespaces::check_pod(&options)?;
-    let id_maps = userns::of_pod(config)?;
+    let id_maps = userns::of_pod(config, request.assigned_userns)?;
     if let (Some(_), Err(why)) = (&id_maps, request.user_namespaces) {
         return Err(Error::NoUserNamespaces { why: why.clone() });
     }

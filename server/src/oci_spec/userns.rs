@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! User namespaces: the maps that a pod's config requests, checked before anything is created; and maps of volumes.
 //!
-//! The rule: a pod has one range of users and one of groups, assigned by the kubelet, with root in the container and
+//! The rule: a pod has one range of users and one of groups, assigned by the kubelet or by Hull, with root in the container and
 //! without the host's root. Its containers are in the pod's user namespace, never in another one.
 
 use super::Error;
@@ -14,13 +14,15 @@ const RANGES_MAX: usize = 340;
 /// The kernel's value for "no id".
 const NO_ID: u64 = u32::MAX as u64;
 
-/// The maps of a pod's user namespace; `None` if it is in the host's.
-pub(crate) fn of_pod(config: &cri::PodSandboxConfig) -> Result<Option<IdMaps>, Error> {
+/// The maps of a pod's user namespace, which is the assigned one or that of its config; `None` if it is in the host's.
+pub(crate) fn of_pod(
+    config: &cri::PodSandboxConfig,
+    assigned: Option<&cri::UserNamespace>,
+) -> Result<Option<IdMaps>, Error> {
     let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
-    let Some(options) = context.and_then(|context| context.namespace_options.as_ref()) else {
-        return Ok(None);
-    };
-    let Some(asked) = &options.userns_options else { return Ok(None) };
+    let options = context.and_then(|context| context.namespace_options.as_ref());
+    let of_config = options.and_then(|options| options.userns_options.as_ref());
+    let Some(asked) = assigned.or(of_config) else { return Ok(None) };
     match NamespaceMode::try_from(asked.mode) {
         Ok(NamespaceMode::Pod) => {}
         Ok(NamespaceMode::Node) if asked.uids.is_empty() && asked.gids.is_empty() => {
@@ -39,7 +41,8 @@ pub(crate) fn of_pod(config: &cri::PodSandboxConfig) -> Result<Option<IdMaps>, E
         uids: vec![of_one("uids", &asked.uids)?],
         gids: vec![of_one("gids", &asked.gids)?],
     };
-    for (what, mode) in [("pid", options.pid), ("ipc", options.ipc)] {
+    let shared = options.map(|options| [("pid", options.pid), ("ipc", options.ipc)]);
+    for (what, mode) in shared.into_iter().flatten() {
         if mode == NamespaceMode::Node as i32 {
             let why = "the host's cannot be used from a user namespace: the kernel does not allow mounts of its /proc or /dev/mqueue there";
             return Err(bad(what, "NODE", why));
@@ -52,6 +55,7 @@ pub(crate) fn of_pod(config: &cri::PodSandboxConfig) -> Result<Option<IdMaps>, E
 pub(super) fn check_container(
     config: &cri::ContainerConfig,
     pod: &cri::PodSandboxConfig,
+    is_assigned: bool,
 ) -> Result<(), Error> {
     let Some(options) = super::namespace_options(config) else { return Ok(()) };
     let Some(own) = &options.userns_options else { return Ok(()) };
@@ -59,7 +63,13 @@ pub(super) fn check_container(
     let of_pod = of_pod.and_then(|context| context.namespace_options.as_ref());
     let of_pod = of_pod.and_then(|options| options.userns_options.as_ref());
     let is_host = |of: &cri::UserNamespace| of.mode == NamespaceMode::Node as i32;
-    if of_pod == Some(own) || (of_pod.is_none_or(is_host) && is_host(own)) {
+    let is_as_asked = if is_assigned {
+        // The pod's, whichever that is.
+        own.mode == NamespaceMode::Pod as i32 && own.uids.is_empty() && own.gids.is_empty()
+    } else {
+        of_pod.is_none_or(is_host) && is_host(own)
+    };
+    if of_pod == Some(own) || is_as_asked {
         return Ok(());
     }
     Err(bad("mode", &shown_all(&own.uids), "the container's is not the pod's"))
@@ -206,17 +216,18 @@ mod tests {
     }
 
     fn refused(mode: NamespaceMode, uids: &[cri::IdMapping]) -> String {
-        of_pod(&config(mode, uids)).unwrap_err().to_string()
+        of_pod(&config(mode, uids), None).unwrap_err().to_string()
     }
 
     #[test]
     fn the_maps_of_a_kubelet_are_accepted() {
-        let maps = of_pod(&config(NamespaceMode::Pod, &[map(0, 65_536, 65_536)])).unwrap().unwrap();
+        let maps =
+            of_pod(&config(NamespaceMode::Pod, &[map(0, 65_536, 65_536)]), None).unwrap().unwrap();
         assert_eq!(maps.uids, [IdMap { container_id: 0, host_id: 65_536, length: 65_536 }]);
         assert_eq!(to_host_id(&maps.uids, 7), Some(65_543));
         assert!(!is_inside(&maps.uids, 65_536));
-        assert_eq!(of_pod(&config(NamespaceMode::Node, &[])).unwrap(), None);
-        assert_eq!(of_pod(&cri::PodSandboxConfig::default()).unwrap(), None);
+        assert_eq!(of_pod(&config(NamespaceMode::Node, &[]), None).unwrap(), None);
+        assert_eq!(of_pod(&cri::PodSandboxConfig::default(), None).unwrap(), None);
     }
 
     #[test]
@@ -256,14 +267,22 @@ mod tests {
             }),
             ..Default::default()
         };
-        check_container(&container(&pod), &pod).unwrap();
-        check_container(&cri::ContainerConfig::default(), &pod).unwrap();
+        check_container(&container(&pod), &pod, false).unwrap();
+        check_container(&cri::ContainerConfig::default(), &pod, false).unwrap();
         let other = config(NamespaceMode::Pod, &[map(0, 2000, 65_536)]);
-        check_container(&container(&other), &pod).unwrap_err();
+        check_container(&container(&other), &pod, false).unwrap_err();
         let host = config(NamespaceMode::Node, &[]);
-        check_container(&container(&host), &pod).unwrap_err();
-        check_container(&container(&host), &cri::PodSandboxConfig::default()).unwrap();
-        check_container(&container(&pod), &cri::PodSandboxConfig::default()).unwrap_err();
+        check_container(&container(&host), &pod, false).unwrap_err();
+        check_container(&container(&host), &cri::PodSandboxConfig::default(), false).unwrap();
+        check_container(&container(&pod), &cri::PodSandboxConfig::default(), false).unwrap_err();
+        // In a pod to which Hull assigned one.
+        let silent = cri::PodSandboxConfig::default();
+        let default = container(&config(NamespaceMode::Pod, &[]));
+        check_container(&default, &silent, true).unwrap();
+        check_container(&default, &silent, false).unwrap_err();
+        check_container(&container(&host), &host, true).unwrap();
+        check_container(&container(&host), &silent, true).unwrap_err();
+        check_container(&container(&pod), &silent, true).unwrap_err();
     }
 
     proptest! {

@@ -15,6 +15,7 @@ pub(crate) mod files;
 mod handle;
 pub(crate) mod host_dns;
 mod pause_plan;
+mod pending_ids;
 mod record;
 pub(crate) mod recover;
 pub(crate) mod registry;
@@ -25,6 +26,7 @@ mod state;
 pub(crate) mod task;
 mod teardown;
 pub(crate) mod timeline;
+pub(crate) mod user_namespace;
 
 pub(crate) use command::{Command, Reply, Requested, Sizes};
 pub(crate) use error::Error;

@@ -15,6 +15,7 @@ pub(crate) fn pause_plan(
     oci_spec::pause(&PauseRequest {
         id: &record.id,
         config: &record.config,
+        assigned_userns: record.assigned_userns.as_ref(),
         cgroup: &record.cgroup,
         shm_bytes: node.config.current().runtime.shm_bytes,
         user_namespaces: &node.user_namespaces,

@@ -13,6 +13,9 @@ pub(crate) struct PodRecord {
     pub(crate) id: String,
     /// As the kubelet asked for it.
     pub(crate) config: cri::PodSandboxConfig,
+    /// The user namespace that Hull assigned, where the config names none. Absent in records of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) assigned_userns: Option<cri::UserNamespace>,
     /// RuntimeClass handler; empty is the native one.
     pub(crate) handler: String,
     /// Nanoseconds since the epoch.
@@ -82,7 +85,7 @@ impl PodRecord {
 
     /// Has a user namespace of its own? Checked when it was asked for.
     pub(crate) fn id_maps(&self) -> Option<hull_plan::IdMaps> {
-        crate::oci_spec::userns::of_pod(&self.config).ok().flatten()
+        crate::oci_spec::userns::of_pod(&self.config, self.assigned_userns.as_ref()).ok().flatten()
     }
 
     pub(crate) fn namespaces(&self) -> Option<&cri::NamespaceOption> {
@@ -99,6 +102,7 @@ mod tests {
         PodRecord {
             id: "a".into(),
             config: cri::PodSandboxConfig::default(),
+            assigned_userns: None,
             handler: String::new(),
             created_ns: 0,
             cgroup: "/a".into(),

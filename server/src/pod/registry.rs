@@ -4,6 +4,7 @@
 //! Holds handles only; what a pod is lives in its task. The lock is held for look-ups, never across
 //! an await.
 
+use super::pending_ids::PendingIds;
 use super::{Pod, PodSnapshot};
 use hull_proto::cri;
 use hull_proto::id::{ContainerId, PodId};
@@ -42,6 +43,7 @@ struct Tables {
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     tables: RwLock<Tables>,
+    ids: Arc<PendingIds>,
 }
 
 impl Registry {
@@ -52,6 +54,11 @@ impl Registry {
 
     fn write(&self) -> RwLockWriteGuard<'_, Tables> {
         self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ids of pods that are not entered yet.
+    pub(super) fn ids(&self) -> &Arc<PendingIds> {
+        &self.ids
     }
 
     /// The pod that has the name `key`.

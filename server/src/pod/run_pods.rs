@@ -22,6 +22,8 @@ pub(crate) const RESTART: &str = "hull.run/restart";
 pub(crate) const RESTARTS: &str = "hull.run/restarts";
 /// The network of a pod, an annotation of its config; see [`network`].
 pub(crate) const NETWORK: &str = "hull.run/network";
+/// A user namespace of the pod's own, an annotation of its config: `auto`, or `auto:size=NUMBER`.
+pub(crate) const USERNS: &str = "hull.run/userns";
 /// More lines for /etc/hosts, an annotation of a pod; see [`hosts`].
 pub(crate) const HOSTS: &str = "hull.run/hosts";
 /// Longest name of a host, in bytes, with all its labels (RFC 1035).

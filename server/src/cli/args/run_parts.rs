@@ -106,8 +106,8 @@ pub(crate) struct Isolation {
     /// no-new-privileges, seccomp=unconfined|FILE, apparmor=unconfined|PROFILE, label=TYPE:VALUE; may be repeated
     #[arg(long, value_name = "OPTION")]
     pub(crate) security_opt: Vec<String>,
-    /// User namespace: `host`, or the first id of the host for a range of 65536, a multiple of 65536
-    #[arg(long, value_name = "host|ID")]
+    /// User namespace: `auto` (free ids of /etc/subuid; `auto:size=N`), `host`, or the first of 65536 ids of the host, a multiple of 65536
+    #[arg(long, value_name = "auto|host|ID")]
     pub(crate) userns: Option<String>,
     /// Process ids: of the container, of the pod (pause reaps orphans), or of the host
     #[arg(long, value_enum)]

@@ -50,6 +50,9 @@ pub(super) async fn root(
     let mut info = verbose::info(&answer.info, OPERATION)?;
     let config: api::ContainerConfig = verbose::config(&answer.info, OPERATION)?;
     check(&config, path)?;
+    if info["runtimeSpec"]["linux"]["uidMappings"].is_array() {
+        return Err(in_user_namespace(path));
+    }
     let layers: Layers = serde_json::from_value(info["rootfs"].take())
         .map_err(|_| Error::Response { operation: OPERATION, missing: "root filesystem" })?;
     let root = mounted_apart(layers, writes).map_err(|source| not_mounted(path, source))?;
@@ -90,18 +93,18 @@ fn real(root: &Root, path: &Path) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).ok()
 }
 
+/// The error of a container that has a user namespace.
+fn in_user_namespace(path: &Path) -> Error {
+    let why = "the container has a user namespace, whose owners exist only while it runs".into();
+    Error::Copy { what: path.display().to_string(), why }
+}
+
 /// Refuses paths and containers whose files are not in the layers.
 fn check(config: &api::ContainerConfig, path: &Path) -> Result<()> {
-    let refused = |why: String| {
-        let what = path.display().to_string();
-        Err(Error::Copy { what, why })
-    };
     let security = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
     let userns = security.and_then(|of| of.namespace_options.as_ref()?.userns_options.as_ref());
     if userns.is_some_and(|of| of.mode() == api::NamespaceMode::Pod) {
-        return refused(
-            "the container has a user namespace, whose owners exist only while it runs".into(),
-        );
+        return Err(in_user_namespace(path));
     }
     let wanted = hull_plan::clean(&format!("/{}", path.display()));
     let volume = config.mounts.iter().find(|mount| {

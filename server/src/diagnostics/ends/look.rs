@@ -272,9 +272,8 @@ fn namespace_options(pod: &PodRecord) -> Option<&cri::NamespaceOption> {
 }
 
 fn mapped_ids(pod: &PodRecord) -> Option<u32> {
-    let options = namespace_options(pod)?.userns_options.as_ref()?;
-    let ends = options.uids.iter().map(|map| map.container_id.saturating_add(map.length));
-    ends.max().filter(|_| options.mode == cri::NamespaceMode::Pod as i32)
+    let maps = pod.id_maps()?;
+    maps.uids.iter().map(|map| map.container_id.saturating_add(map.length)).max()
 }
 
 fn is_on_host_network(pod: &PodRecord) -> bool {

@@ -17,6 +17,7 @@ fn view(ready: bool, containers: &[(u8, ContainerState)], gone: bool) -> Arc<Pod
     let record = PodRecord {
         id: id.to_string(),
         config: hull_proto::cri::PodSandboxConfig::default(),
+        assigned_userns: None,
         handler: String::new(),
         created_ns: 0,
         cgroup: String::new(),

@@ -6,7 +6,7 @@ use super::records::Containers;
 use super::remove::remove_container;
 use crate::error::Chain;
 use crate::node::Node;
-use crate::pod::{PodRecord, State, teardown};
+use crate::pod::{PodRecord, State, teardown, user_namespace};
 use hull_proto::id::PodId;
 use std::sync::Arc;
 use tracing::{error, info};
@@ -19,6 +19,7 @@ pub(super) async fn teardown_partial_pod(
     mut record: PodRecord,
     containers: Containers,
 ) {
+    let _ids = user_namespace::hold(node, &record);
     info!(pod_id = %id, "taking down a pod that was only half made");
     let cgroups = containers.iter().map(|(_, container)| container.cgroup.clone()).collect();
     let removed = match teardown::take_down(node, id, &record, cgroups, None).await {

@@ -124,6 +124,7 @@ pub(crate) async fn sweep_pod(node: &Arc<Node>, id: &PodId) -> bool {
     let record = PodRecord {
         id: id.to_string(),
         config: hull_proto::cri::PodSandboxConfig::default(),
+        assigned_userns: None,
         handler: String::new(),
         created_ns: 0,
         cgroup: node.driver.default_path(id),
