@@ -15,6 +15,9 @@
 mod chart_schema;
 mod diff;
 mod error;
+mod handlers;
+mod id_range;
+mod key_names;
 mod keys;
 mod kinds;
 mod layers;
@@ -33,6 +36,8 @@ mod validate;
 
 pub(crate) use diff::{Change, changes, taken_over};
 pub(crate) use error::Error;
+pub(crate) use handlers::{DefaultSeccomp, Handler, NATIVE, UserNamespaces};
+pub(crate) use id_range::{IDS_PER_POD, IdRange};
 #[cfg(test)]
 pub(crate) use keys::KEYS;
 pub(crate) use keys::Takes;
@@ -43,7 +48,5 @@ pub(crate) use origin::Origin;
 pub(crate) use reference::default_file;
 #[cfg(test)]
 pub(crate) use settings::Network;
-pub(crate) use settings::{
-    Cgroup, Config, DefaultSeccomp, Driver, Log, LogFormat, Metrics, NetworkMode, Tracing,
-};
+pub(crate) use settings::{Cgroup, Config, Driver, Log, LogFormat, Metrics, NetworkMode, Tracing};
 pub(crate) use size::{LAYER_MIN, Size, decimal};

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The settings as types, one per section, with their defaults. What each one means is in [`keys`](super::keys).
 
+use super::handlers::{DefaultSeccomp, Handler};
 use super::logs::Logs;
 use super::size::{self, Size};
 use crate::limits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -155,15 +157,10 @@ pub(crate) struct Runtime {
     pub(crate) writable_layer_size: Option<Size>,
     #[serde(deserialize_with = "size::deserialize")]
     pub(crate) call_memory_bytes_max: u64,
-}
-
-/// Seccomp profile of containers whose client names none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum DefaultSeccomp {
-    #[serde(rename = "runtime/default")]
-    RuntimeDefault,
-    #[serde(rename = "unconfined")]
-    Unconfined,
+    pub(crate) user_namespace_ids: String,
+    /// The runtime handlers beside Hull's own, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) handlers: BTreeMap<String, Handler>,
 }
 
 /// The section `[nri]` of the file.
@@ -300,6 +297,8 @@ impl Default for Runtime {
             launch_timeout_s: limits::LAUNCH_S.default,
             writable_layer_size: None,
             call_memory_bytes_max: limits::CALL_MEMORY_BYTES.default,
+            user_namespace_ids: "1073741824:268435456".into(),
+            handlers: BTreeMap::new(),
         }
     }
 }

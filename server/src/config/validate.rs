@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which values settings may have beyond their types. Pure.
 
+use super::id_range::IdRange;
 use super::log_filter::Filter;
 use super::logs::{self, Logs};
 use super::settings::{
@@ -96,6 +97,8 @@ fn runtime(runtime: &Runtime) -> Result<(), Invalid> {
         let why = format!("{size} is less than {LAYER_MIN}");
         return Err(("runtime.writable_layer_size", why));
     }
+    IdRange::parse(&runtime.user_namespace_ids)
+        .map_err(|why| ("runtime.user_namespace_ids", why))?;
     positive("runtime.shm_bytes", runtime.shm_bytes)?;
     positive("runtime.exec_syncs_max", runtime.exec_syncs_max as u64)?;
     positive("runtime.launch_timeout_s", runtime.launch_timeout_s)

@@ -307,6 +307,7 @@ pub(super) mod tests {
                 ..Default::default()
             },
             handler: String::new(),
+            handler_settings: None,
             created_ns: 0,
             cgroup: "/p".into(),
             cgroup_is_ours: true,

@@ -3,13 +3,17 @@
 
 use super::service::Cri;
 use super::{convert, filter, names, status};
+use crate::config::Handler;
 use crate::container::log;
 use crate::error::{Chain, Error};
 use crate::node::{new_pod_id, now_ns};
 use crate::observe::stats;
 use crate::oci_spec;
 use crate::pod::registry::Key;
-use crate::pod::{Command, Pod, PodRecord, PodSnapshot, Sizes, State, files, pause_plan, task};
+use crate::pod::user_ids::Reserved;
+use crate::pod::{
+    Command, Pod, PodRecord, PodSnapshot, Sizes, State, files, handler, pause_plan, task,
+};
 use crate::storage::blocking;
 use hull_proto::cri as api;
 use hull_sys::text::shown_json;
@@ -25,9 +29,7 @@ impl Cri {
         request: api::RunPodSandboxRequest,
     ) -> Result<api::RunPodSandboxResponse, Status> {
         let handler = request.runtime_handler;
-        if !handler.is_empty() && handler != "hull" {
-            return Err(status::of(Error::UnknownHandler { handler }));
-        }
+        let settings = handler::find(&self.node.config.current(), &handler).map_err(status::of)?;
         let config = request.config.ok_or_else(|| status::invalid("config", "it is missing"))?;
         if let Some(of) = &config.metadata {
             Span::current().record("pod", format!("{}/{}", of.namespace, of.name));
@@ -36,7 +38,7 @@ impl Cri {
         let key = Key::of(&metadata);
         let pod = match self.node.registry.named(&key) {
             Some(pod) => pod,
-            None => self.new_pod(key, config, handler).await.map_err(status::of)?,
+            None => self.new_pod(key, config, (handler, settings)).await.map_err(status::of)?,
         };
         pod.built().await.map_err(status::of)?;
         Ok(api::RunPodSandboxResponse { pod_sandbox_id: pod.id.to_string() })
@@ -46,8 +48,8 @@ impl Cri {
     async fn new_pod(
         &self,
         key: Key,
-        config: api::PodSandboxConfig,
-        handler: String,
+        mut config: api::PodSandboxConfig,
+        (handler, handler_settings): (String, Option<Handler>),
     ) -> Result<Pod, Error> {
         let node = Arc::clone(&self.node);
         let id = new_pod_id();
@@ -56,12 +58,18 @@ impl Cri {
             .driver
             .cgroup_path(&id, parent)
             .map_err(|why| Error::Invalid { field: "config.linux.cgroup_parent", why })?;
+        // Until the pod is in the registry.
+        let _ids = handler_settings
+            .as_ref()
+            .map(|settings| self.prepare(&handler, settings, &mut config))
+            .transpose()?;
         let record = PodRecord {
             id: id.to_string(),
             cgroup,
             cgroup_is_ours: ours,
             config,
             handler,
+            handler_settings,
             created_ns: now_ns(),
             state: State::Building,
             last_ready: None,
@@ -84,6 +92,26 @@ impl Cri {
         }
         start.run();
         Ok(pod)
+    }
+
+    /// Checks a new pod against its handler, and gives it a user namespace if the handler does.
+    fn prepare(
+        &self,
+        name: &str,
+        settings: &Handler,
+        config: &mut api::PodSandboxConfig,
+    ) -> Result<Option<Reserved>, Error> {
+        let node = &self.node;
+        let facts = handler::NodeFacts {
+            user_namespaces: &node.user_namespaces,
+            cgroup_namespaces: node.host.cgroup_v2,
+        };
+        let used = || {
+            let maps = node.registry.views().into_iter().filter_map(|view| view.record.id_maps());
+            maps.flat_map(|maps| maps.uids.into_iter().chain(maps.gids)).collect()
+        };
+        let range = node.config.current().runtime.user_namespace_ids.clone();
+        handler::prepare((name, settings), facts, config, (&node.user_ids, &range), used)
     }
 
     /// Kills the pod's containers and gives its network back. Idempotent: a pod that is stopped
@@ -160,6 +188,7 @@ impl Cri {
             "pid": pid,
             "state": view.record.state.name(),
             "runtimeHandler": view.record.handler,
+            "handlerSettings": view.record.handler_settings,
             "cgroup": view.record.cgroup,
             "directory": self.node.pod_dir(&view.id),
             "files": self.node.pod_files(&view.id),

@@ -66,6 +66,13 @@ pub(super) fn log_file(path: &str, errno: Errno) -> String {
     }
 }
 
+/// For a runtime handler that the node does not have.
+pub(super) const HANDLER: &str = "remove `runtimeClassName` from the pod, configure the handler on this node (`[runtime.handlers.NAME]`), or choose a node that has it (the RuntimeClass's `scheduling.nodeSelector`)";
+
+/// For a node whose ids are all given to pods.
+pub(super) const USER_IDS: &str =
+    "widen `runtime.user_namespace_ids`, or remove pods that have ended";
+
 pub(super) const HOOK: &str = "the hook comes from the file of a CDI device, from an NRI plugin, or from a file in `runtime.hooks_dir`: correct on this node what its output names, or have the device's driver write its file again (such as `nvidia-ctk cdi generate`)";
 
 pub(super) const QUOTAS: &str = "leave out `size=` of `hull run --storage-opt` (of a pod, its annotation `hull.run/writable-layer-size`), or have project quotas on the node: xfs mounted with `prjquota`, or ext4 with `tune2fs -O project,quota -Q prjquota` while it is not mounted, and mounted with `prjquota`";

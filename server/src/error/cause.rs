@@ -131,6 +131,7 @@ impl Cause {
             | Error::NotNamed { .. }
             | Error::Invalid { .. }
             | Error::UnknownHandler { .. }
+            | Error::Handler { .. }
             | Error::SubPath { .. }
             | Error::Spec { .. }
             | Error::Plan { .. } => Self::Request,
@@ -161,6 +162,7 @@ impl Cause {
             Error::ProfileLost { .. } => Self::Security,
             Error::FellBehind { .. }
             | Error::CallMemory { .. }
+            | Error::NoUserIds { .. }
             | Error::ContainerExecs { .. }
             | Error::NodeExecs { .. }
             | Error::TooManyStreams { .. }

@@ -13,6 +13,7 @@ pub(crate) mod driver;
 mod error;
 pub(crate) mod files;
 mod handle;
+pub(crate) mod handler;
 pub(crate) mod host_dns;
 mod pause_plan;
 mod record;
@@ -25,6 +26,7 @@ mod state;
 pub(crate) mod task;
 mod teardown;
 pub(crate) mod timeline;
+pub(crate) mod user_ids;
 
 pub(crate) use command::{Command, Reply, Requested, Sizes};
 pub(crate) use error::Error;

@@ -2,6 +2,7 @@
 //! The record of a pod: what the daemon keeps of it on disk.
 
 use super::state::{Event, State};
+use crate::config::Handler;
 use hull_proto::cri;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -11,10 +12,14 @@ use std::net::IpAddr;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PodRecord {
     pub(crate) id: String,
-    /// As the kubelet asked for it.
+    /// As the kubelet asked for it, with the user namespace that its handler gives to it.
     pub(crate) config: cri::PodSandboxConfig,
     /// RuntimeClass handler; empty is the native one.
     pub(crate) handler: String,
+    /// The settings of the handler when the pod was made; `None` if they are those of the node. Absent in records of
+    /// earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) handler_settings: Option<Handler>,
     /// Nanoseconds since the epoch.
     pub(crate) created_ns: i64,
     /// Path of the pod's cgroup below each hierarchy's root.
@@ -91,15 +96,17 @@ impl PodRecord {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn ready() -> PodRecord {
+    /// A pod that is ready.
+    pub(in crate::pod) fn ready() -> PodRecord {
         let state = State::Ready { pause_pid: 7, ips: vec!["10.0.0.2".parse().unwrap()] };
         PodRecord {
             id: "a".into(),
             config: cri::PodSandboxConfig::default(),
             handler: String::new(),
+            handler_settings: None,
             created_ns: 0,
             cgroup: "/a".into(),
             cgroup_is_ours: true,

@@ -18,6 +18,7 @@ fn view(ready: bool, containers: &[(u8, ContainerState)], gone: bool) -> Arc<Pod
         id: id.to_string(),
         config: hull_proto::cri::PodSandboxConfig::default(),
         handler: String::new(),
+        handler_settings: None,
         created_ns: 0,
         cgroup: String::new(),
         cgroup_is_ours: true,

@@ -125,6 +125,7 @@ pub(crate) async fn sweep_pod(node: &Arc<Node>, id: &PodId) -> bool {
         id: id.to_string(),
         config: hull_proto::cri::PodSandboxConfig::default(),
         handler: String::new(),
+        handler_settings: None,
         created_ns: 0,
         cgroup: node.driver.default_path(id),
         cgroup_is_ours: true,

@@ -15,7 +15,7 @@ use crate::error::{Chain, Error};
 use crate::monitors::Client;
 use crate::node::{Node, new_container_id, now_ns};
 use crate::oci_spec;
-use crate::pod::Reply;
+use crate::pod::{Reply, handler};
 use crate::records;
 use crate::storage::blocking;
 use hull_nri::PluginSet;
@@ -48,6 +48,7 @@ impl Task {
         if !self.record.state.is_ready() {
             return Err(self.wrong_state("create a container in"));
         }
+        let config = handler::adapt(config, &self.record);
         let metadata = config.metadata.clone().unwrap_or_default();
         let name = (metadata.name.as_str(), metadata.attempt);
         let same_name = self.containers.iter().find(|(_, entry)| entry.record.metadata() == name);
