@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: book nightly zoo cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean oci-interop test-upgrades rpm release check-packages reproducible sbom migrate-containerd
+.PHONY: book nightly zoo cluster runtime-classes cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean oci-interop test-upgrades rpm release check-packages reproducible sbom migrate-containerd
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,7 +75,7 @@ $(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum tests/tools/kubeclient/m
 $(TOOLS)/helm: tests/tools/helm/go.mod tests/tools/helm/go.sum scripts/helm
 	@scripts/helm "$(TOOLS)" > /dev/null || echo 'helm: not built; tests that need it will say so' >&2
 
-# MODE selects one mode: serial, websocket, parallel. ARGS are for critest: ARGS=-ginkgo.focus=exec
+# MODE selects one mode: serial, websocket, parallel, handler. ARGS are for critest: ARGS=-ginkgo.focus=exec
 conformance: setup tools ## Run all of critest against a fresh node, in every mode
 	@cargo build -p hull
 	@cargo build -p hull-tests --bin conformance
@@ -186,6 +186,10 @@ E2E_RESULTS = --document docs/conformance-kubernetes.md
 
 e2e: cluster ## Run Kubernetes' own conformance specs on a cluster; FOCUS=, SKIP=, PROCS=4
 	@$(CLUSTER) e2e --processes $(or $(PROCS),4) $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(FOCUS)$(SKIP),,$(E2E_RESULTS))
+	@$(CLUSTER) down
+
+runtime-classes: cluster ## Run pods of RuntimeClasses on a cluster
+	@$(CLUSTER) runtime-classes
 	@$(CLUSTER) down
 
 e2e-gates: setup cluster-programs ## Run the specs of each feature gate that concerns a runtime; GATE= names one, PROCS=4

@@ -55,6 +55,16 @@ const OTHERS: &[(&str, &str)] = &[
     ("runtime.exec_syncs_max", "77"),
     ("runtime.launch_timeout_s", "77"),
     ("runtime.call_memory_bytes_max", "\"1Gi\""),
+    ("runtime.handlers.NAME.type", "\"hull\""),
+    ("runtime.handlers.NAME.default_seccomp", "\"runtime/default\""),
+    ("runtime.handlers.NAME.seccomp_profile", "\"/elsewhere\""),
+    ("runtime.handlers.NAME.cgroup_writable", "false"),
+    ("runtime.handlers.NAME.user_namespaces", "\"always\""),
+    ("runtime.handlers.NAME.network", "\"elsewhere\""),
+    ("runtime.handlers.NAME.shm_bytes", "\"8m\""),
+    ("runtime.handlers.NAME.default_ulimits", "[\"nofile=64:128\"]"),
+    ("runtime.handlers.NAME.pids_max", "77"),
+    ("runtime.handlers.NAME.writable_layer_size", "\"77m\""),
     ("nri.enable", "false"),
     ("nri.socket", "\"/run/elsewhere.nri\""),
     ("nri.disable_connections", "true"),
@@ -165,7 +175,8 @@ fn file(key: &str, value: &str) -> String {
     match key.strip_prefix("image.registry.") {
         Some("host") => format!("[[image.registry]]\nhost = {value}\n"),
         Some(name) => format!("[[image.registry]]\nhost = \"a.example\"\n{name} = {value}\n"),
-        None => format!("{key} = {value}\n"),
+        // `NAME` stands for any name.
+        None => format!("{} = {value}\n", key.replace(".NAME.", ".any.")),
     }
 }
 

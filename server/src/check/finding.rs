@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One finding of `hull check`, and the line that shows it.
 
+use std::borrow::Cow;
 use unicode_width::UnicodeWidthStr as _;
 
 /// The result of one check.
@@ -16,40 +17,48 @@ pub(super) enum Verdict {
 /// One check: its subject, what was found, and the verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
-    pub(super) subject: &'static str,
+    pub(super) subject: Cow<'static, str>,
     pub(super) found: String,
     pub(super) verdict: Verdict,
 }
 
 impl Finding {
-    pub(super) fn good(subject: &'static str, found: impl Into<String>) -> Self {
-        Self { subject, found: found.into(), verdict: Verdict::Good }
+    pub(super) fn good(subject: impl Into<Cow<'static, str>>, found: impl Into<String>) -> Self {
+        Self { subject: subject.into(), found: found.into(), verdict: Verdict::Good }
     }
 
     pub(super) fn warning(
-        subject: &'static str,
+        subject: impl Into<Cow<'static, str>>,
         found: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self { subject, found: found.into(), verdict: Verdict::Warning(hint.into()) }
+        Self {
+            subject: subject.into(),
+            found: found.into(),
+            verdict: Verdict::Warning(hint.into()),
+        }
     }
 
     pub(super) fn missing(
-        subject: &'static str,
+        subject: impl Into<Cow<'static, str>>,
         found: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self { subject, found: found.into(), verdict: Verdict::Missing(hint.into()) }
+        Self {
+            subject: subject.into(),
+            found: found.into(),
+            verdict: Verdict::Missing(hint.into()),
+        }
     }
 
     /// Subject, verdict (ok, warning or missing), what was found, and the hint, which may be empty.
-    pub(crate) fn parts(&self) -> (&'static str, &'static str, &str, &str) {
+    pub(crate) fn parts(&self) -> (&str, &'static str, &str, &str) {
         let (verdict, hint) = match &self.verdict {
             Verdict::Good => ("ok", ""),
             Verdict::Warning(hint) => ("warning", hint.as_str()),
             Verdict::Missing(hint) => ("missing", hint.as_str()),
         };
-        (self.subject, verdict, &self.found, hint)
+        (&self.subject, verdict, &self.found, hint)
     }
 
     /// The lines to print: subject and finding, and the hint below; no wider than `width` where words allow that.

@@ -144,7 +144,7 @@ fn namespaces() -> Finding {
     )
 }
 
-fn user_namespaces() -> Finding {
+pub(super) fn user_namespaces() -> Finding {
     const SUBJECT: &str = "user namespaces";
     let most = read("/proc/sys/user/max_user_namespaces");
     match most.trim().parse::<u64>() {

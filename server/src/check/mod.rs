@@ -7,6 +7,7 @@
 //! the links and rules of the host stay untouched; CNI networks by their configurations and plugins.
 
 mod finding;
+mod handlers;
 mod host;
 mod kernel;
 mod network;
@@ -26,6 +27,7 @@ pub(crate) fn findings(config: &Config) -> Vec<Finding> {
     findings.extend(host::findings(config));
     findings.extend(userns::findings(&config.runtime));
     findings.extend(sysctls::findings(config));
+    findings.extend(handlers::findings(config));
     findings.extend(network::findings(config));
     findings
 }

@@ -2,13 +2,14 @@
 //! Check of the ids for user namespaces that Hull assigns.
 
 use super::finding::Finding;
-use crate::config::{Runtime, Userns};
+use crate::config::{Handler, Runtime, UserNamespaces, Userns};
 use crate::pod::user_namespace;
 
 /// Whether the files of ids can be used; nothing where no pod gets ids of them.
 pub(super) fn findings(runtime: &Runtime) -> Option<Finding> {
     const SUBJECT: &str = "ids of pods";
-    if runtime.userns == Userns::Off {
+    let is_always = |of: &Handler| of.user_namespaces == UserNamespaces::Always;
+    if runtime.userns == Userns::Off && !runtime.handlers.values().any(is_always) {
         return None;
     }
     Some(match user_namespace::files(runtime).read() {
@@ -31,8 +32,12 @@ mod tests {
         runtime.subuid_file = dir.path().join("subuid");
         runtime.subgid_file = dir.path().join("subgid");
         assert_eq!(findings(&runtime), None);
+        let line = |of: Option<Finding>| of.map(|of| of.line(None)).unwrap_or_default();
+        let always = Handler { user_namespaces: UserNamespaces::Always, ..Handler::default() };
+        runtime.handlers.insert("mapped".into(), always);
+        assert!(line(findings(&runtime)).contains("MISSING"));
+        runtime.handlers.clear();
         runtime.userns = Userns::Auto;
-        let line = |of: Option<Finding>| of.map(|of| of.line()).unwrap_or_default();
         let missing = line(findings(&runtime));
         assert!(missing.contains("MISSING") && missing.contains("hint:"), "{missing}");
         std::fs::write(&runtime.subuid_file, "hull:1048576:131072\n").unwrap();

@@ -2,7 +2,7 @@
 //! The schema of the Helm chart's values: its part for the settings is generated from the table of settings, so the
 //! chart refuses what the daemon would refuse. Only a test writes and compares it.
 
-use super::keys::{KEYS, Key, REGISTRY, value_at};
+use super::keys::{ANY_HANDLER, KEYS, Key, REGISTRY, value_at};
 use super::reference::defaults;
 use serde_json::{Map, Value, json};
 use std::fs;
@@ -43,6 +43,15 @@ fn properties<'s>(schema: &'s mut Value, table: &str) -> &'s mut Map<String, Val
     let mut path = String::new();
     for part in table.split('.').filter(|part| !part.is_empty()) {
         path = if path.is_empty() { part.to_owned() } else { format!("{path}.{part}") };
+        if path == ANY_HANDLER {
+            // Any name that a RuntimeClass may have in `handler`.
+            at["propertyNames"] = json!({"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"});
+            if !at["additionalProperties"].is_object() {
+                at["additionalProperties"] = object();
+            }
+            at = &mut at["additionalProperties"];
+            continue;
+        }
         let entry = || match path.as_str() {
             REGISTRY => {
                 let mut items = object();
@@ -100,6 +109,12 @@ fn a_setting_is_found_in_the_schema_by_its_name() {
         "integer"
     );
     assert_eq!(config["network"]["properties"]["pod_cidr"]["items"]["type"], "string");
+    let handlers = &config["runtime"]["properties"]["handlers"];
+    assert_eq!(
+        handlers["additionalProperties"]["properties"]["cgroup_writable"]["type"],
+        "boolean"
+    );
+    assert_eq!(handlers["additionalProperties"]["additionalProperties"], false);
     let entry = &config["image"]["properties"]["registry"]["items"];
     assert_eq!(entry["properties"]["plain_http"]["type"], "boolean");
     assert_eq!(entry["additionalProperties"], false);

@@ -2,7 +2,7 @@
 //! The differences between the configuration of the daemon and that of the files, and which of them can be taken
 //! over without a restart. Pure.
 
-use super::keys::{KEYS, REGISTRY, Takes, value_at};
+use super::keys::{HANDLERS, KEYS, REGISTRY, Takes, value_at};
 use super::layers::Loaded;
 use super::origin::Origin;
 use super::settings::Config;
@@ -46,13 +46,15 @@ pub(crate) fn taken_over(running: &Config, loaded: &Loaded) -> Option<Config> {
     Config::deserialize(next).ok()
 }
 
-/// The settings that change as one: each key, but all registries together.
+/// The settings that change as one: each key, but all registries together, and all runtime handlers.
 fn units() -> impl Iterator<Item = (&'static str, Takes)> {
-    let is_of_registry = |key: &str| key.starts_with(REGISTRY);
-    let single = KEYS.iter().filter(move |key| !is_of_registry(key.name));
-    let registries = KEYS.iter().find(move |key| is_of_registry(key.name));
-    let registries = registries.map(|key| (REGISTRY, key.takes));
-    single.map(|key| (key.name, key.takes)).chain(registries)
+    let together = [HANDLERS, REGISTRY];
+    let single = KEYS.iter().filter(move |key| !together.iter().any(|of| key.name.starts_with(of)));
+    let all_of = |of: &'static str| {
+        let first = KEYS.iter().find(|key| key.name.starts_with(of));
+        first.map(|key| (of, key.takes))
+    };
+    single.map(|key| (key.name, key.takes)).chain(together.into_iter().filter_map(all_of))
 }
 
 fn table(config: &Config) -> toml::Table {
@@ -96,7 +98,7 @@ mod tests {
             "[network]\nmtu = 1400\n[image]\ndocker_config = \"/a\"\n[[image.registry]]\nhost = \"a\"\n",
         );
         let new = loaded(
-            "[network]\nmtu = 1450\n[image]\npinned = [\"b\"]\n[[image.registry]]\nhost = \"b\"\nmirrors = [\"http://b\"]\n",
+            "[network]\nmtu = 1450\n[runtime.handlers.x]\npids_max = 7\n[image]\npinned = [\"b\"]\n[[image.registry]]\nhost = \"b\"\nmirrors = [\"http://b\"]\n",
         );
         let found = changes(&running.config, &new);
         let keys: Vec<_> = found.iter().map(|change| (change.key, change.takes)).collect();
@@ -106,6 +108,7 @@ mod tests {
                 ("network.mtu", Takes::WithRestart),
                 ("image.pinned", Takes::AtOnce),
                 ("image.docker_config", Takes::AtOnce),
+                ("runtime.handlers", Takes::AtOnce),
                 ("image.registry", Takes::AtOnce),
             ]
         );
@@ -115,6 +118,7 @@ mod tests {
         assert_eq!(next.network.mtu, Some(1400));
         assert_eq!(next.image.docker_config, None);
         assert_eq!(next.image.pinned, ["b"]);
+        assert_eq!(next.runtime.handlers["x"].pids_max, Some(7));
         assert_eq!(next.image.registry[0].mirrors, ["http://b"]);
         // Only what needs a restart is left.
         let left = changes(&next, &new);

@@ -3,6 +3,9 @@
 //! default file and docs/config.md are generated from this table. The defaults themselves are in
 //! [`settings`](super::settings), so that none is written twice.
 
+pub(super) use super::key_names::{
+    ANY_HANDLER, HANDLERS, MIRRORS, REGISTRY, in_table, is_handler, value_at,
+};
 use strsim::levenshtein;
 
 /// A setting: its dotted key, its description, and an example.
@@ -283,7 +286,7 @@ pub(crate) const KEYS: &[Key] = &[
     .live(),
     key(
         "runtime.userns",
-        "User namespaces of pods for which the kubelet maps none. `auto`: pods whose client says nothing get one, with their own 65536 ids of `subuid_file` and `subgid_file`; `always`: pods, too, whose client asks for the host's, as kubelets since 1.33 do for every pod without `hostUsers: false`; `off`: none. Pods on the host's network, with its processes or shared memory, and privileged ones are never mapped.",
+        "User namespaces of pods for which the kubelet maps none. `auto`: pods whose client says nothing get one, with their own 65536 ids of `subuid_file` and `subgid_file`; `always`: pods, too, whose client asks for the host's, as kubelets since 1.33 do for every pod without `hostUsers: false`; `off`: none. Pods on the host's network, with its processes or shared memory, and privileged ones are not mapped, unless their handler's `user_namespaces` are `always`.",
     )
     .live(),
     unset(
@@ -308,6 +311,66 @@ pub(crate) const KEYS: &[Key] = &[
     key(
         "runtime.call_memory_bytes_max",
         "Limit on the memory of all requests and ExecSync responses together, in bytes; at most 16 KiB of each message or stream are not counted. A request beyond it is refused (RESOURCE_EXHAUSTED), and a command whose output exceeds it is killed. The daemon itself needs about 30 MiB more. At least 48 MiB.",
+    )
+    .live(),
+    unset(
+        "runtime.handlers.NAME.type",
+        "\"hull\"",
+        "Type of the runtime handler NAME, which a RuntimeClass names in `handler`. `hull`: Hull's own runtime, with the settings below in place of those of `[runtime]`. A pod keeps the settings that its handler had when it was started. The handlers `hull` and the empty one are always there, with the settings of `[runtime]`. Default: `hull`.",
+    )
+    .live(),
+    unset(
+        "runtime.handlers.NAME.default_seccomp",
+        "\"runtime/default\"",
+        "As `runtime.default_seccomp`, for containers of this handler. Default: that.",
+    )
+    .live(),
+    unset(
+        "runtime.handlers.NAME.seccomp_profile",
+        "\"strict.json\"",
+        "Seccomp profile that `RuntimeDefault` means for containers of this handler: a file below `runtime.seccomp_root`, or an absolute path. A file that cannot be used refuses the container. Default: Hull's own profile.",
+    )
+    .live(),
+    unset(
+        "runtime.handlers.NAME.cgroup_writable",
+        "true",
+        "Whether containers may write to /sys/fs/cgroup, to create cgroups below their own. `true` needs `user_namespaces` to be `always`, as only files that are delegated belong to the root of a user namespace, and cgroup v2, as the cgroup namespace is private only there; a node without it refuses pods of this handler. `false`: it is read-only also for pods with a user namespace. Default: writable for pods with a user namespace, with cgroup v2.",
+    )
+    .live(),
+    unset(
+        "runtime.handlers.NAME.user_namespaces",
+        "\"always\"",
+        "Pods with a user namespace. `pod`: those that request one; `always`: all, with ids of `runtime.subuid_file` and `runtime.subgid_file` where the pod requests none, also if it is privileged or on the host's network; their volumes are mounted with mapped ids. Pods that share the pid or ipc namespace of the host are refused then. Default: `pod`.",
+    )
+    .live(),
+    unset(
+        "runtime.handlers.NAME.network",
+        "\"none\"",
+        "Network of the pods: `none`, only loopback; else the name of a CNI network in `network.cni.conf_dir`. Pods on the network of the host are refused then. Default: the network of the node.",
+    )
+    .live(),
+    unset(
+        "runtime.handlers.NAME.shm_bytes",
+        "268435456",
+        "As `runtime.shm_bytes`, for pods of this handler. Default: that.",
+    )
+    .live(),
+    unset(
+        "runtime.handlers.NAME.default_ulimits",
+        "[\"nofile=1024:4096\"]",
+        "As `runtime.default_ulimits`, for containers of this handler. Default: that.",
+    )
+    .live(),
+    unset(
+        "runtime.handlers.NAME.pids_max",
+        "512",
+        "Limit on the processes and threads of each container that has no limit of its own. Default: none, beside that of the pod.",
+    )
+    .live(),
+    unset(
+        "runtime.handlers.NAME.writable_layer_size",
+        "\"10g\"",
+        "As `runtime.writable_layer_size`, for containers of this handler. Default: that.",
     )
     .live(),
     key(
@@ -423,14 +486,9 @@ pub(crate) const KEYS: &[Key] = &[
     .live(),
 ];
 
-/// The section of registries, `[[image.registry]]`: keys inside it start with this.
-pub(super) const REGISTRY: &str = "image.registry";
-
-/// The setting of a registry's mirrors.
-pub(super) const MIRRORS: &str = "image.registry.mirrors";
-
 /// The known key nearest to a misspelt one, if it is near enough.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    let name = &*in_table(name);
     let near = KEYS.iter().map(|key| (levenshtein(name, key.name), key.name)).min()?;
     let last = |text: &str| text.rsplit('.').next().unwrap_or_default().to_owned();
     if near.0 <= 2 + name.len() / 8 {
@@ -438,17 +496,4 @@ pub(super) fn nearest(name: &str) -> Option<&'static str> {
     }
     // In the wrong section, or in none.
     KEYS.iter().find(|key| last(key.name) == last(name)).map(|key| key.name)
-}
-
-/// The value of a dotted key in a TOML table.
-pub(super) fn value_at<'t>(table: &'t toml::Table, key: &str) -> Option<&'t toml::Value> {
-    let (first, rest) = match key.split_once('.') {
-        Some((first, rest)) => (first, Some(rest)),
-        None => (key, None),
-    };
-    let value = table.get(first)?;
-    match rest {
-        Some(rest) => value_at(value.as_table()?, rest),
-        None => Some(value),
-    }
 }

@@ -3,7 +3,7 @@
 //!
 //! The kind is that of the setting's default, or of its example if it has none: nothing is written twice.
 
-use super::keys::{KEYS, Key, REGISTRY, value_at};
+use super::keys::{HANDLERS, KEYS, Key, REGISTRY, in_table, value_at};
 use super::settings::Config;
 use super::shown::without_account;
 use super::size;
@@ -62,6 +62,10 @@ pub(super) fn example(key: &str) -> String {
     if key == REGISTRY {
         return "[{ host = \"registry.example:5000\" }]".to_owned();
     }
+    if key == HANDLERS {
+        return "{ sandboxed = { user_namespaces = \"always\" } }".to_owned();
+    }
+    let key = &*in_table(key);
     // A struct of plain values with text keys: there is always a TOML for it.
     let defaults = toml::Table::try_from(Config::default()).unwrap_or_default();
     let of_table = || KEYS.iter().find(|known| known.name == key).map(Key::example);
@@ -173,5 +177,7 @@ mod tests {
         assert_eq!(kind("network.pod_cidr"), Some(Kind::Texts));
         assert_eq!(kind("network.uplink"), Some(Kind::Text));
         assert_eq!(kind("network"), None);
+        assert_eq!(kind("runtime.handlers.sandboxed.pids_max"), Some(Kind::Whole));
+        assert_eq!(kind("runtime.handlers.sandboxed"), None);
     }
 }

@@ -5,7 +5,8 @@
 //! operators deploy one drop-in file per registry.
 
 use super::error::Error;
-use super::keys::{self, KEYS, MIRRORS, REGISTRY};
+use super::handlers;
+use super::keys::{self, HANDLERS, KEYS, MIRRORS, REGISTRY, in_table, is_handler};
 use super::kinds::{self, Kind, described, example, mismatch};
 use super::origin::Origin;
 use super::settings::Config;
@@ -82,6 +83,15 @@ impl Loaded {
                 self.origins.get(&format!("{REGISTRY}.{index}")).unwrap_or(&Origin::Default);
             let text = toml::to_string(registry).unwrap_or_default();
             let _ = write!(out, "\n[[{REGISTRY}]]  # from {origin}\n{text}");
+        }
+        for (name, handler) in &config.runtime.handlers {
+            let table = toml::Table::try_from(handler).unwrap_or_default();
+            let _ = writeln!(out, "\n[{HANDLERS}.{name}]");
+            for (key, value) in table {
+                let origin = self.origins.get(&format!("{HANDLERS}.{name}.{key}"));
+                let _ =
+                    writeln!(out, "{key} = {value}  # from {}", origin.unwrap_or(&Origin::Default));
+            }
         }
         out
     }
@@ -201,6 +211,10 @@ impl Merged {
             self.origins.insert(format!("{REGISTRY}.{index}"), origin(line));
         }
         for leaf in found {
+            if is_handler(&leaf.key) {
+                // All handlers change as one setting.
+                self.origins.insert(HANDLERS.to_owned(), origin(leaf.line));
+            }
             self.origins.insert(leaf.key, origin(leaf.line));
         }
         Ok(())
@@ -216,11 +230,12 @@ impl Merged {
             origin: Origin::Default,
             message: err.message().to_owned(),
         })?;
-        match validate(&config) {
+        let checked = validate(&config).map_err(|(key, why)| (key.to_owned(), why));
+        match checked.and_then(|()| handlers::validate(&config.runtime.handlers)) {
             Ok(()) => Ok(Loaded { config, origins, source }),
             Err((key, why)) => {
-                let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
-                Err(Error::BadValue { key: key.to_owned(), origin, why })
+                let origin = origins.get(&key).cloned().unwrap_or(Origin::Default);
+                Err(Error::BadValue { key, origin, why })
             }
         }
     }
@@ -228,16 +243,17 @@ impl Merged {
 
 /// Whether the key is a known one, or the table of registries itself.
 fn known(key: &str) -> bool {
-    key == REGISTRY || KEYS.iter().any(|known| known.name == key)
+    let name = in_table(key);
+    key == REGISTRY || KEYS.iter().any(|known| known.name == name)
 }
 
 /// A value, by dotted key, with its line. Each entry of `[[image.registry]]` is a value of its own, and so are
-/// its keys.
+/// its keys; the same for each section of a runtime handler.
 struct Leaf<'t> {
     key: String,
     line: usize,
     value: &'t Spanned<DeValue<'t>>,
-    /// Whether it is an entry of `[[image.registry]]`.
+    /// Whether it is an entry of `[[image.registry]]`, or a section of a runtime handler.
     is_entry: bool,
 }
 
@@ -245,9 +261,12 @@ impl Leaf<'_> {
     /// Checks that the key is known, and the type of its value.
     fn check(&self, text: &str, origin: impl Fn(usize) -> Origin) -> Result<(), Error> {
         let key = self.key.clone();
+        if self.is_entry && is_handler(&key) {
+            return Ok(());
+        }
         if !known(&key) {
             let origin = origin(self.line);
-            let below = format!("{key}.");
+            let below = format!("{}.", in_table(&key));
             if KEYS.iter().any(|known| known.name.starts_with(&below)) {
                 let what = described(self.value.get_ref());
                 return Err(Error::NotASection { section: key, origin, what });
@@ -303,9 +322,12 @@ fn leaves<'t>(table: &'t DeTable<'t>, prefix: &str, text: &str, out: &mut Vec<Le
     for (name, value) in table {
         let key = format!("{prefix}{}", name.get_ref());
         let line = line_of(text, name.span().start);
-        let is_setting = KEYS.iter().any(|known| known.name == key);
+        let is_setting = known(&key);
         match value.get_ref() {
             DeValue::Table(inner) if !is_setting && key != REGISTRY => {
+                if is_handler(&key) {
+                    out.push(Leaf { key: key.clone(), line, value, is_entry: true });
+                }
                 leaves(inner, &format!("{key}."), text, out);
             }
             DeValue::Array(entries) if key == REGISTRY => {

@@ -15,6 +15,8 @@
 mod chart_schema;
 mod diff;
 mod error;
+mod handlers;
+mod key_names;
 mod keys;
 mod kinds;
 mod layers;
@@ -33,6 +35,7 @@ mod validate;
 
 pub(crate) use diff::{Change, changes, taken_over};
 pub(crate) use error::Error;
+pub(crate) use handlers::{DefaultSeccomp, Handler, NATIVE, UserNamespaces};
 #[cfg(test)]
 pub(crate) use keys::KEYS;
 pub(crate) use keys::Takes;

@@ -3,7 +3,7 @@
 
 #[cfg(test)]
 use super::keys::Takes;
-use super::keys::{KEYS, REGISTRY, value_at};
+use super::keys::{ANY_HANDLER, KEYS, REGISTRY, value_at};
 use super::settings::Config;
 use std::fmt::Write as _;
 
@@ -45,13 +45,15 @@ pub(crate) fn default_file() -> String {
     for key in KEYS {
         let (of, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
         out.push('\n');
-        let commented = of == REGISTRY;
         if of != section {
             section = of;
-            if commented {
-                out.push_str("# One entry per registry that needs settings. The entries of all files are combined.\n# [[image.registry]]\n");
-            } else {
-                let _ = writeln!(out, "[{section}]");
+            match section {
+                REGISTRY => out.push_str("# One entry per registry that needs settings. The entries of all files are combined.\n# [[image.registry]]\n"),
+                ANY_HANDLER => out.push_str("# One section per runtime handler; its name is that of the section.\n# [runtime.handlers.sandboxed]\n"),
+                _ => {
+                    // Writing to a String cannot fail.
+                    let _ = writeln!(out, "[{section}]");
+                }
             }
         }
         out.push_str(&wrapped(key.doc, "# ", 100));
@@ -83,7 +85,7 @@ pub(super) fn markdown() -> String {
          # Configuration\n\n\
          The configuration is TOML, in `/etc/hull/config.toml` or the file that `--config` names. Every setting is\n\
          optional. Files in `config.toml.d/*.toml` are read after it, in the order of their names: a later value\n\
-         replaces an earlier one, and `[[image.registry]]` entries are combined. Options of `hull serve` come last\n\
+         replaces an earlier one; `[[image.registry]]` entries and runtime handlers are combined. Options of `hull serve` come last\n\
          (`--set KEY=VALUE` for any setting). An unknown setting is an error.\n\n\
          `hull config default` prints all settings as an annotated file. `hull config show` prints the merged\n\
          configuration, and where each value comes from.\n\n\
@@ -103,10 +105,12 @@ pub(super) fn markdown() -> String {
                     out,
                     "\n## Top level\n\n| Setting | Default | Reload | Description |\n|---|---|---|---|"
                 ),
-                REGISTRY => {
+                REGISTRY | ANY_HANDLER => {
+                    let heading =
+                        if of == REGISTRY { format!("[[{of}]]") } else { format!("[{of}]") };
                     writeln!(
                         out,
-                        "\n## `[[{of}]]`, any number of times\n\n| Setting | Example | Reload | Description |\n|---|---|---|---|"
+                        "\n## `{heading}`, any number of times\n\n| Setting | Example | Reload | Description |\n|---|---|---|---|"
                     )
                 }
                 _ => writeln!(
@@ -118,7 +122,7 @@ pub(super) fn markdown() -> String {
         let (reload, doc) = (reload(key.takes), key.doc);
         let _ = match value_at(&defaults, key.name) {
             Some(value) => writeln!(out, "| `{name}` | `{value}` | {reload} | {doc} |"),
-            None if of == REGISTRY => {
+            None if of == REGISTRY || of == ANY_HANDLER => {
                 writeln!(out, "| `{name}` | `{}` | {reload} | {doc} |", key.example)
             }
             None => {

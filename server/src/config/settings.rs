@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The settings as types, one per section, with their defaults. What each one means is in [`keys`](super::keys).
 
+use super::handlers::{DefaultSeccomp, Handler};
 use super::logs::Logs;
 use super::size::{self, Size};
 use crate::limits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -166,15 +168,9 @@ pub(crate) struct Runtime {
     pub(crate) writable_layer_size: Option<Size>,
     #[serde(deserialize_with = "size::deserialize")]
     pub(crate) call_memory_bytes_max: u64,
-}
-
-/// Seccomp profile of containers whose client names none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum DefaultSeccomp {
-    #[serde(rename = "runtime/default")]
-    RuntimeDefault,
-    #[serde(rename = "unconfined")]
-    Unconfined,
+    /// The runtime handlers beside Hull's own, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) handlers: BTreeMap<String, Handler>,
 }
 
 /// Which pods get a user namespace by Hull.
@@ -333,6 +329,7 @@ impl Default for Runtime {
             subgid_file: "/etc/subgid".into(),
             writable_layer_size: None,
             call_memory_bytes_max: limits::CALL_MEMORY_BYTES.default,
+            handlers: BTreeMap::new(),
         }
     }
 }

@@ -36,7 +36,7 @@ fn the_default_file_stays_right_when_everything_is_uncommented() {
     let uncommented: String = text
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(rest) if rest.contains(" = ") || rest.starts_with("[[") => format!("{rest}\n"),
+            Some(rest) if rest.contains(" = ") || rest.starts_with('[') => format!("{rest}\n"),
             _ => format!("{line}\n"),
         })
         .collect();
@@ -44,6 +44,7 @@ fn the_default_file_stays_right_when_everything_is_uncommented() {
     let config = load(Some(&main), &[]).unwrap().config;
     assert_eq!(config.network.mtu, Some(1450));
     assert_eq!(config.image.registry[0].host, "registry.example:5000");
+    assert_eq!(config.runtime.handlers["sandboxed"].pids_max, Some(512));
 }
 
 #[test]

@@ -194,7 +194,7 @@ fn plan(
         .map_err(|source| Error::HooksDir { source })?;
     let plan = super::start::plan_of(node, &pod_record.config, &record, &image, &spec)?;
     let (layer_bytes_max, unlimited) = quota::of(node, pod_record, &record.config)?;
-    let mut remarks = remarks::of(node, &record, &spec, &plan);
+    let mut remarks = remarks::of(node, pod_record, &record, &spec, &plan);
     remarks.extend(unlimited);
     node.plans.save(&record.id, &plan).map_err(|source| Error::Store { source })?;
     node.bundles.save(&record.id, &spec, &files, &node.rootfs_dir())?;

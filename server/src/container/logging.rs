@@ -308,6 +308,7 @@ pub(super) mod tests {
             },
             assigned_userns: None,
             handler: String::new(),
+            handler_settings: None,
             created_ns: 0,
             cgroup: "/p".into(),
             cgroup_is_ours: true,

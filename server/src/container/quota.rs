@@ -11,6 +11,7 @@ use crate::node::Node;
 use crate::pod::PodRecord;
 use hull_proto::cri;
 use hull_sys::text::shown;
+use std::borrow::Cow;
 
 /// The annotation of pods and containers, and of `hull run --storage-opt size=SIZE`.
 pub(crate) const ANNOTATION: &str = "hull.run/writable-layer-size";
@@ -32,15 +33,28 @@ pub(crate) enum LayerLimit {
     OfPod(Size),
 }
 
-/// The limit that a container asks for, and that of the node.
+/// The setting of the pod's handler, else of the node, with its name.
+fn setting(of_node: Option<Size>, pod: &PodRecord) -> (Cow<'static, str>, Option<Size>) {
+    let of_handler = pod.handler_settings.as_ref().and_then(|of| of.writable_layer_size);
+    match of_handler {
+        Some(size) => {
+            let name = format!("runtime.handlers.{}.writable_layer_size", pod.handler);
+            (name.into(), Some(size))
+        }
+        None => (SETTING.into(), of_node),
+    }
+}
+
+/// The limit that a container asks for, and that of its handler or the node.
 ///
 /// # Errors
 /// The annotation makes no sense, or asks for more than the node allows.
 pub(crate) fn wanted(
-    setting: Option<Size>,
+    of_node: Option<Size>,
     pod: &PodRecord,
     config: &cri::ContainerConfig,
 ) -> Result<LayerLimit, Error> {
+    let (name, setting) = setting(of_node, pod);
     let Some(text) = value(ANNOTATION, pod, config) else {
         return Ok(setting.map_or(LayerLimit::None, LayerLimit::OfNode));
     };
@@ -50,7 +64,7 @@ pub(crate) fn wanted(
     if size < LAYER_MIN {
         return Err(bad(format!("`{text}`: it must be at least {LAYER_MIN}")));
     }
-    let size = lower(ANNOTATION, SETTING, Some(size), setting)?;
+    let size = lower(ANNOTATION, &name, Some(size), setting)?;
     Ok(size.map_or(LayerLimit::None, LayerLimit::OfPod))
 }
 
@@ -63,7 +77,9 @@ pub(crate) fn of(
     pod: &PodRecord,
     config: &cri::ContainerConfig,
 ) -> Result<(Option<u64>, Option<String>), Error> {
-    let wanted = wanted(node.config.current().runtime.writable_layer_size, pod, config)?;
+    let of_node = node.config.current().runtime.writable_layer_size;
+    let (name, _) = setting(of_node, pod);
+    let wanted = wanted(of_node, pod, config)?;
     let (size, is_asked) = match wanted {
         LayerLimit::None => return Ok((None, None)),
         LayerLimit::OfNode(size) => (size, false),
@@ -77,7 +93,7 @@ pub(crate) fn of(
         }
         Err(why) => {
             let remark =
-                format!("its writable layer has no limit, though `{SETTING}` is {size}: {why}");
+                format!("its writable layer has no limit, though `{name}` is {size}: {why}");
             Ok((None, Some(remark)))
         }
     }
@@ -99,6 +115,17 @@ mod tests {
         );
         let refused = wanted(Some(size("50m")), &pod, &config).unwrap_err().to_string();
         assert!(refused.contains("more than this node allows, 50m"), "{refused}");
+        let mut of_handler = pod.clone();
+        of_handler.handler = "small".into();
+        of_handler.handler_settings = Some(crate::config::Handler {
+            writable_layer_size: Some(size("50m")),
+            ..Default::default()
+        });
+        let refused = wanted(None, &of_handler, &config).unwrap_err().to_string();
+        assert!(refused.contains("`runtime.handlers.small.writable_layer_size`"), "{refused}");
+        of_handler.config = cri::PodSandboxConfig::default();
+        let limit = wanted(Some(size("1g")), &of_handler, &config).unwrap();
+        assert_eq!(limit, LayerLimit::OfNode(size("50m")));
         let plain = super::super::logging::tests::pod(&[]);
         assert_eq!(
             wanted(Some(size("1g")), &plain, &config).unwrap(),

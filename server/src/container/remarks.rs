@@ -5,14 +5,23 @@
 use super::{ContainerRecord, start};
 use crate::node::Node;
 use crate::oci_spec;
+use crate::pod::PodRecord;
 use ::oci_spec::runtime::Spec;
 use hull_plan::{Layer, Plan, capabilities, seccomp};
 use std::fs;
 
 /// The remarks of a container that is being created.
-pub(crate) fn of(node: &Node, record: &ContainerRecord, spec: &Spec, plan: &Plan) -> Vec<String> {
+pub(crate) fn of(
+    node: &Node,
+    pod: &PodRecord,
+    record: &ContainerRecord,
+    spec: &Spec,
+    plan: &Plan,
+) -> Vec<String> {
+    let of_handler = pod.handler_settings.as_ref().is_some_and(|of| of.seccomp_profile.is_some());
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let profile = profile.filter(|_| oci_spec::has_localhost_filter(&record.config));
+    // Hull's own profile needs no check.
+    let profile = profile.filter(|_| of_handler || oci_spec::has_localhost_filter(&record.config));
     let unknown = profile.map(seccomp::unknown_calls).unwrap_or_default();
     let mut remarks = oci_spec::remarks(&record.config);
     remarks.extend(unknown.iter().map(unknown_call));

@@ -149,7 +149,8 @@ pub(crate) fn spec(
         groups: user.groups,
         home: user.home,
     };
-    let defaults = oci_spec::defaults(&node.config.current(), &node.host, &node.apparmor);
+    let handler = pod_record.handler_settings.as_ref();
+    let defaults = oci_spec::defaults(&node.config.current(), handler, &node.host, &node.apparmor);
     let request = oci_spec::SpecRequest {
         pod: &view,
         config: &record.config,

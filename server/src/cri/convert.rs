@@ -43,7 +43,7 @@ pub(super) fn pod_status(view: &PodSnapshot) -> api::PodSandboxStatus {
         ip: ips.next().unwrap_or_default(),
         additional_ips: ips.map(|ip| api::PodIp { ip }).collect(),
     };
-    let namespaces = api::Namespace { options: record.namespaces().cloned() };
+    let namespaces = api::Namespace { options: record.namespaces_in_effect() };
     api::PodSandboxStatus {
         id: record.id.clone(),
         metadata: record.config.metadata.clone(),

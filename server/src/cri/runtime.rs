@@ -8,6 +8,7 @@ use super::status;
 use crate::config::Config;
 use crate::error::Error;
 use crate::node::PodCidr;
+use crate::pod::handler;
 use crate::storage::blocking;
 use hull_proto::cri as api;
 use hull_proto::cri::runtime_service_server::RuntimeService;
@@ -54,15 +55,15 @@ impl RuntimeService for Cri {
             recursive_read_only_mounts: true,
             user_namespaces: self.node.user_namespaces.is_ok(),
         };
-        let handlers = ["", "hull"]
-            .map(|name| api::RuntimeHandler { name: name.into(), features: Some(features) });
+        let of_handler = |name| api::RuntimeHandler { name, features: Some(features) };
+        let handlers = handler::names(&self.node.config.current());
         let info = if request.into_inner().verbose { self.info() } else { HashMap::new() };
         Ok(Response::new(api::StatusResponse {
             status: Some(api::RuntimeStatus {
                 conditions: vec![condition("RuntimeReady", Ok(String::new())), network, data_dir],
             }),
             info,
-            runtime_handlers: handlers.to_vec(),
+            runtime_handlers: handlers.into_iter().map(of_handler).collect(),
             features: Some(api::RuntimeFeatures {
                 supplemental_groups_policy: true,
                 user_namespaces_host_network: self.node.user_namespaces.is_ok(),

@@ -3,6 +3,7 @@
 
 use super::service::Cri;
 use super::{convert, filter, names, status};
+use crate::config::Handler;
 use crate::container::log;
 use crate::error::{Chain, Error};
 use crate::node::{new_pod_id, now_ns};
@@ -10,7 +11,7 @@ use crate::observe::stats;
 use crate::oci_spec;
 use crate::pod::registry::Key;
 use crate::pod::{
-    Command, Pod, PodRecord, PodSnapshot, Sizes, State, files, pause_plan, task, user_namespace,
+    Command, Pod, PodRecord, PodSnapshot, Sizes, State, files, handler, pause_plan, task, user_namespace,
 };
 use crate::storage::blocking;
 use hull_proto::cri as api;
@@ -27,9 +28,7 @@ impl Cri {
         request: api::RunPodSandboxRequest,
     ) -> Result<api::RunPodSandboxResponse, Status> {
         let handler = request.runtime_handler;
-        if !handler.is_empty() && handler != "hull" {
-            return Err(status::of(Error::UnknownHandler { handler }));
-        }
+        let settings = handler::find(&self.node.config.current(), &handler).map_err(status::of)?;
         let config = request.config.ok_or_else(|| status::invalid("config", "it is missing"))?;
         if let Some(of) = &config.metadata {
             Span::current().record("pod", format!("{}/{}", of.namespace, of.name));
@@ -38,7 +37,7 @@ impl Cri {
         let key = Key::of(&metadata);
         let pod = match self.node.registry.named(&key) {
             Some(pod) => pod,
-            None => self.new_pod(key, config, handler).await.map_err(status::of)?,
+            None => self.new_pod(key, config, (handler, settings)).await.map_err(status::of)?,
         };
         pod.built().await.map_err(status::of)?;
         Ok(api::RunPodSandboxResponse { pod_sandbox_id: pod.id.to_string() })
@@ -49,7 +48,7 @@ impl Cri {
         &self,
         key: Key,
         config: api::PodSandboxConfig,
-        handler: String,
+        (handler, handler_settings): (String, Option<Handler>),
     ) -> Result<Pod, Error> {
         let node = Arc::clone(&self.node);
         let id = new_pod_id();
@@ -58,6 +57,13 @@ impl Cri {
             .driver
             .cgroup_path(&id, parent)
             .map_err(|why| Error::Invalid { field: "config.linux.cgroup_parent", why })?;
+        if let Some(settings) = &handler_settings {
+            let facts = handler::NodeFacts {
+                user_namespaces: &node.user_namespaces,
+                cgroup_namespaces: node.host.cgroup_v2,
+            };
+            handler::check((&handler, settings), facts, &config)?;
+        }
         let mut record = PodRecord {
             id: id.to_string(),
             cgroup,
@@ -65,6 +71,7 @@ impl Cri {
             config,
             assigned_userns: None,
             handler,
+            handler_settings,
             created_ns: now_ns(),
             state: State::Building,
             last_ready: None,
@@ -169,6 +176,7 @@ impl Cri {
             "pid": pid,
             "state": view.record.state.name(),
             "runtimeHandler": view.record.handler,
+            "handlerSettings": view.record.handler_settings,
             "cgroup": view.record.cgroup,
             "directory": self.node.pod_dir(&view.id),
             "files": self.node.pod_files(&view.id),

@@ -202,6 +202,7 @@ fn code(error: &Error) -> Code {
         | Error::Adjust { .. }
         | Error::ForeignLimits { .. }
         | Error::ProfileLost { .. }
+        | Error::Handler { .. }
         | Error::VolumeSource { .. }
         | Error::Propagation { .. }
         | Error::HooksDir { .. }
@@ -214,6 +215,7 @@ fn code(error: &Error) -> Code {
         Error::TooManyStreams { .. }
         | Error::FellBehind { .. }
         | Error::CallMemory { .. }
+        | Error::NoUserIds { .. }
         | Error::ContainerExecs { .. }
         | Error::NodeExecs { .. } => Code::ResourceExhausted,
         Error::NameTaken { .. } => Code::AlreadyExists,

@@ -66,6 +66,9 @@ pub(super) fn log_file(path: &str, errno: Errno) -> String {
     }
 }
 
+/// For a runtime handler that the node does not have.
+pub(super) const HANDLER: &str = "remove `runtimeClassName` from the pod, configure the handler on this node (`[runtime.handlers.NAME]`), or choose a node that has it (the RuntimeClass's `scheduling.nodeSelector`)";
+
 pub(super) const HOOK: &str = "the hook comes from the file of a CDI device, from an NRI plugin, or from a file in `runtime.hooks_dir`: correct on this node what its output names, or have the device's driver write its file again (such as `nvidia-ctk cdi generate`)";
 
 /// For a container whose process was killed before its program ran, perhaps while a hook ran.

@@ -131,6 +131,7 @@ impl Cause {
             | Error::NotNamed { .. }
             | Error::Invalid { .. }
             | Error::UnknownHandler { .. }
+            | Error::Handler { .. }
             | Error::SubPath { .. }
             | Error::UserNamespace { .. }
             | Error::Spec { .. }

@@ -38,9 +38,15 @@ pub(crate) enum Error {
     #[error("accept `{field}`: {why}")]
     Invalid { field: &'static str, why: String },
     #[error(
-        "use runtime handler `{handler}`: it is unknown here, this node has only the default handler, with an empty name"
+        "use runtime handler `{handler}`: it is unknown here, this node has the empty one, `hull`{}", listed(.known)
     )]
-    UnknownHandler { handler: String },
+    UnknownHandler {
+        handler: String,
+        /// The names of the configured ones.
+        known: Vec<String>,
+    },
+    #[error("run a pod of runtime handler `{handler}`: {why}")]
+    Handler { handler: String, why: String, hint: &'static str },
     #[error("{verb} {kind} `{id}` while it is {state}")]
     WrongState { verb: &'static str, kind: &'static str, id: String, state: &'static str },
     /// Its processes are frozen, so a new one would not run.
@@ -157,6 +163,11 @@ pub(crate) enum Error {
     Internal { what: String },
 }
 
+/// The names of more handlers, to continue a list.
+fn listed(names: &[String]) -> String {
+    names.iter().map(|name| format!(", `{name}`")).collect()
+}
+
 /// The hint for a command that took too long.
 fn timeout_hint(throttled_percent: Option<u64>) -> String {
     let first =
@@ -214,9 +225,8 @@ impl Error {
             Self::NotFound { .. } => Some("list what there is with `hull ps -a` or `crictl ps -a` and `crictl pods`".into()),
             Self::NotNamed { .. } => Some("list what there is with `hull ps -a` and `hull images`".into()),
             Self::Paused { name, above, .. } => Some(thaw_hint(name, above.as_deref())),
-            Self::UnknownHandler { .. } => Some(
-                "remove `runtimeClassName` from the pod, or choose a node that has that handler (the RuntimeClass's `scheduling.nodeSelector`)".into(),
-            ),
+            Self::UnknownHandler { .. } => Some(advice::HANDLER.into()),
+            Self::Handler { hint, .. } => Some((*hint).to_owned()),
             Self::NameTaken { holder, .. } => {
                 Some(format!("remove it first: `hull rm {holder}`, or count the attempt up"))
             }

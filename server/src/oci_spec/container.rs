@@ -49,6 +49,7 @@ pub(crate) fn container(request: &SpecRequest<'_>) -> Result<Spec, Error> {
         host_ipc: mode(request, |options| options.ipc) == NamespaceMode::Node,
         host_network,
         own_cgroup: request.defaults.cgroup_namespace,
+        cgroup_writable: request.defaults.cgroup_writable,
         maps: maps.as_ref(),
         volume_maps: maps.as_ref().filter(|_| pod.assigned_userns.is_some()),
     };
@@ -59,6 +60,9 @@ pub(crate) fn container(request: &SpecRequest<'_>) -> Result<Spec, Error> {
         .and_then(|linux| linux.resources.as_ref())
         .map_or_else(|| json!({}), resources::oci);
     resources["devices"] = json!(devices.rules);
+    if let (Some(max), None) = (request.defaults.pids_max, resources.get("pids")) {
+        resources["pids"] = json!({"limit": max});
+    }
     let args = command::args(config, image)?;
     let hostname =
         if host_network { namespaces::node_name() } else { namespaces::hostname(pod.config) };

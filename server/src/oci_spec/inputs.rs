@@ -3,7 +3,7 @@
 
 use super::selinux;
 use crate::apparmor::AppArmor;
-use crate::config::{Config, DefaultSeccomp};
+use crate::config::{Config, DefaultSeccomp, Handler};
 use hull_proto::cri;
 use hull_proto::id::PodId;
 use std::path::{Path, PathBuf};
@@ -27,12 +27,18 @@ pub(crate) struct PodInputs<'a> {
 pub(crate) struct Defaults {
     /// Whether a container without a seccomp profile gets RuntimeDefault.
     pub(crate) seccomp: bool,
+    /// The file of the profile that RuntimeDefault means; `None`: Hull's own.
+    pub(crate) seccomp_profile: Option<PathBuf>,
     /// Directory of localhost seccomp profiles.
     pub(crate) seccomp_root: PathBuf,
     /// Directories of CDI files.
     pub(crate) cdi_spec_dirs: Vec<PathBuf>,
     /// Limits of resources, `NAME=SOFT:HARD`, that differ from those of [`crate::limits::ulimits`].
     pub(crate) ulimits: Vec<String>,
+    /// Limit on the processes of a container without one of its own.
+    pub(crate) pids_max: Option<u32>,
+    /// Whether a container may write to its cgroup; `None`: with a user namespace and a cgroup namespace of its own.
+    pub(crate) cgroup_writable: Option<bool>,
     /// Whether containers get a cgroup namespace.
     pub(crate) cgroup_namespace: bool,
     /// The AppArmor profiles of this node.
@@ -43,17 +49,25 @@ pub(crate) struct Defaults {
     pub(crate) capabilities: u64,
 }
 
-/// The defaults by the node's config and kernel.
+/// The defaults by the node's config and kernel, and by the pod's handler.
 pub(crate) fn defaults(
     config: &Config,
+    handler: Option<&Handler>,
     host: &hull_plan::HostFacts,
     apparmor: &AppArmor,
 ) -> Defaults {
+    let native = Handler::default();
+    let handler = handler.unwrap_or(&native);
+    let seccomp = handler.default_seccomp.unwrap_or(config.runtime.default_seccomp);
+    let ulimits = handler.default_ulimits.as_ref().unwrap_or(&config.runtime.default_ulimits);
     Defaults {
-        seccomp: config.runtime.default_seccomp == DefaultSeccomp::RuntimeDefault,
+        seccomp: seccomp == DefaultSeccomp::RuntimeDefault,
+        seccomp_profile: handler.seccomp_profile.clone(),
         seccomp_root: config.runtime.seccomp_root.clone(),
         cdi_spec_dirs: config.runtime.cdi_spec_dirs.clone(),
-        ulimits: config.runtime.default_ulimits.clone(),
+        ulimits: ulimits.clone(),
+        pids_max: handler.pids_max,
+        cgroup_writable: handler.cgroup_writable,
         cgroup_namespace: host.cgroup_v2,
         apparmor: apparmor.clone(),
         capabilities: host.bounding_capabilities,

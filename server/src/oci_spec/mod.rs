@@ -39,7 +39,7 @@ pub(crate) use network::{bandwidth, dns};
 pub(crate) use remarks::remarks;
 pub(crate) use resources::{check_oom_score, limits, merge_resources};
 pub(crate) use sandbox::{PauseRequest, pause, ports};
-pub(crate) use security::{DEFAULT_CAPABILITIES, has_localhost_filter};
+pub(crate) use security::{DEFAULT_CAPABILITIES, has_localhost_filter, profile as seccomp_profile};
 pub(crate) use signals::{signal_of_kernel, stop_signal};
 
 use hull_proto::cri;

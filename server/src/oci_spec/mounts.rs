@@ -27,6 +27,8 @@ pub(super) struct SystemMounts<'a> {
     pub(super) host_network: bool,
     /// Whether the container has a cgroup namespace.
     pub(super) own_cgroup: bool,
+    /// Whether its handler lets it write to its cgroup; `None`: with a user namespace.
+    pub(super) cgroup_writable: Option<bool>,
     /// The maps of the pod's user namespace.
     pub(super) maps: Option<&'a IdMaps>,
     /// The maps of volumes that come without: a client that does not map the pod does not map its volumes.
@@ -42,7 +44,13 @@ pub(super) fn all(
 ) -> Result<Vec<Value>, Error> {
     let writable = if system.privileged { "rw" } else { "ro" };
     // In namespaces of its own, only files that are delegated to it are writable, not its limits.
-    let cgroups = if system.own_cgroup && system.maps.is_some() { "rw" } else { writable };
+    let is_delegated = system.own_cgroup && system.maps.is_some();
+    let cgroups = match (system.privileged, system.cgroup_writable) {
+        (true, _) => "rw",
+        (false, Some(false)) => "ro",
+        (false, Some(true) | None) if is_delegated => "rw",
+        (false, Some(true) | None) => "ro",
+    };
     let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     // Only if the user namespace has that gid.
     if system.maps.is_none_or(|maps| userns::is_inside(&maps.gids, TERMINALS)) {

@@ -120,6 +120,9 @@ pub(super) fn seccomp(
     match kind {
         ProfileType::Unconfined => Ok(None),
         ProfileType::RuntimeDefault => {
+            if let Some(file) = &defaults.seccomp_profile {
+                return profile(file, &defaults.seccomp_root).map(Arc::new).map(Some);
+            }
             let names: Vec<_> = sets.allowed.iter().collect();
             let set: Capabilities =
                 serde_json::from_value(json!(names)).map_err(|source| Error::Form { source })?;
@@ -127,7 +130,7 @@ pub(super) fn seccomp(
                 seccomp::runtime_default(Some(&set)).map_err(|source| Error::Form { source })?;
             Ok(Some(profile))
         }
-        ProfileType::Localhost => localhost(&file, defaults).map(Arc::new).map(Some),
+        ProfileType::Localhost => localhost(&file, &defaults.seccomp_root).map(Arc::new).map(Some),
     }
 }
 
@@ -166,16 +169,20 @@ pub(crate) fn has_localhost_filter(config: &cri::ContainerConfig) -> bool {
 ///
 /// The caller may not climb out of that directory by `..`. Links in it are followed: only root can create them, and
 /// the Security Profiles Operator keeps its profiles behind one.
-fn localhost(file: &str, defaults: &Defaults) -> Result<LinuxSeccomp, Error> {
-    let path = Path::new(file.trim_start_matches("localhost/"));
+fn localhost(file: &str, root: &Path) -> Result<LinuxSeccomp, Error> {
+    profile(Path::new(file.trim_start_matches("localhost/")), root)
+}
+
+/// Reads a seccomp profile: an absolute path, or one below `root`.
+pub(crate) fn profile(path: &Path, root: &Path) -> Result<LinuxSeccomp, Error> {
     let shown = hull_sys::text::shown(path.as_os_str().as_encoded_bytes(), PATH_SHOWN_BYTES_MAX);
     if path.components().any(|part| part == Component::ParentDir) {
-        let root = defaults.seccomp_root.display().to_string();
+        let root = root.display().to_string();
         return Err(Error::ProfileOutside { path: shown, root });
     }
     let failed = |source| Error::ReadProfile { path: shown.clone(), source };
     // An absolute path replaces the root: of a kubelet with another root directory, or of another caller.
-    let opened = open(defaults.seccomp_root.join(path), PROFILE_FLAGS, Mode::empty());
+    let opened = open(root.join(path), PROFILE_FLAGS, Mode::empty());
     let opened = opened.map_err(|errno| failed(errno.into()))?;
     let json = read_opened(opened, PROFILE_BYTES_MAX).map_err(failed)?;
     seccomp::localhost(&json).map_err(|source| Error::Profile { path: shown, source })
@@ -335,17 +342,7 @@ mod tests {
         symlink("../elsewhere.json", root.join("out")).unwrap();
         symlink(dir.path(), root.join("dir-out")).unwrap();
         mknodat(CWD, root.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-        let defaults = Defaults {
-            seccomp: false,
-            seccomp_root: root.clone(),
-            cdi_spec_dirs: Vec::new(),
-            ulimits: Vec::new(),
-            capabilities: u64::MAX,
-            cgroup_namespace: false,
-            apparmor: crate::apparmor::AppArmor::default(),
-            selinux: None,
-        };
-        let read = |path: &str| localhost(path, &defaults);
+        let read = |path: &str| localhost(path, &root);
         let below = |name: &str| root.join(name).display().to_string();
         for name in ["inner/good.json", "link", "out", "dir-out/elsewhere.json"] {
             for path in [name.to_owned(), format!("localhost/{name}"), below(name)] {

@@ -13,6 +13,7 @@ pub(crate) mod driver;
 mod error;
 pub(crate) mod files;
 mod handle;
+pub(crate) mod handler;
 pub(crate) mod host_dns;
 mod pause_plan;
 mod pending_ids;

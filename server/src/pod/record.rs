@@ -2,6 +2,7 @@
 //! The record of a pod: what the daemon keeps of it on disk.
 
 use super::state::{Event, State};
+use crate::config::Handler;
 use hull_proto::cri;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -11,13 +12,17 @@ use std::net::IpAddr;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PodRecord {
     pub(crate) id: String,
-    /// As the kubelet asked for it.
+    /// As the kubelet asked for it, with the user namespace that its handler gives to it.
     pub(crate) config: cri::PodSandboxConfig,
     /// The user namespace that Hull assigned, where the config names none. Absent in records of earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) assigned_userns: Option<cri::UserNamespace>,
     /// RuntimeClass handler; empty is the native one.
     pub(crate) handler: String,
+    /// The settings of the handler when the pod was made; `None` if they are those of the node. Absent in records of
+    /// earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) handler_settings: Option<Handler>,
     /// Nanoseconds since the epoch.
     pub(crate) created_ns: i64,
     /// Path of the pod's cgroup below each hierarchy's root.
@@ -91,19 +96,29 @@ impl PodRecord {
     pub(crate) fn namespaces(&self) -> Option<&cri::NamespaceOption> {
         self.config.linux.as_ref()?.security_context.as_ref()?.namespace_options.as_ref()
     }
+
+    /// The namespaces as its status shows them: with the user namespace that Hull assigned.
+    pub(crate) fn namespaces_in_effect(&self) -> Option<cri::NamespaceOption> {
+        let assigned = self.assigned_userns.clone();
+        let requested = self.namespaces().cloned();
+        let options = if assigned.is_some() { Some(requested.unwrap_or_default()) } else { requested };
+        options.map(|of| cri::NamespaceOption { userns_options: assigned.or(of.userns_options), ..of })
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn ready() -> PodRecord {
+    /// A pod that is ready.
+    pub(in crate::pod) fn ready() -> PodRecord {
         let state = State::Ready { pause_pid: 7, ips: vec!["10.0.0.2".parse().unwrap()] };
         PodRecord {
             id: "a".into(),
             config: cri::PodSandboxConfig::default(),
             assigned_userns: None,
             handler: String::new(),
+            handler_settings: None,
             created_ns: 0,
             cgroup: "/a".into(),
             cgroup_is_ours: true,

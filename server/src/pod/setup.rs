@@ -183,15 +183,21 @@ async fn attach(
             dns: &oci_spec::dns(&record.config),
             cgroup: &record.cgroup,
             annotations: &record.config.annotations,
-            network: match run_pods::network(&record.config) {
-                None => RequestedNetwork::Configured,
-                Some("none") => RequestedNetwork::Loopback,
-                Some(name) => RequestedNetwork::Cni(name),
-            },
+            network: requested_network(&record),
         });
         attached.map_err(|source| attach_failed(&node, source))
     });
     attached.await
+}
+
+/// The network of a pod: that of its request, else that of its handler, else that of the node.
+fn requested_network(record: &PodRecord) -> RequestedNetwork<'_> {
+    let of_handler = || record.handler_settings.as_ref().and_then(|of| of.network.as_deref());
+    match run_pods::network(&record.config).or_else(of_handler) {
+        None => RequestedNetwork::Configured,
+        Some("none") => RequestedNetwork::Loopback,
+        Some(name) => RequestedNetwork::Cni(name),
+    }
 }
 
 /// Names the pod that holds a port by `namespace/name` where that is known.

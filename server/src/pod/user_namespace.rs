@@ -4,7 +4,7 @@
 
 use super::PodRecord;
 use super::pending_ids::{PodIds, Reservation};
-use crate::config::Runtime;
+use crate::config::{Runtime, UserNamespaces};
 use crate::node::Node;
 use crate::userns::{Decision, Error, Files, IDS, Question, decide, overlap};
 use hull_plan::{IdMap, IdMaps};
@@ -25,7 +25,11 @@ pub(crate) fn files(runtime: &Runtime) -> Files<'_> {
 /// It cannot have the ids that it asks for, or there are none for it.
 pub(crate) fn assign(node: &Node, record: &mut PodRecord) -> Result<Option<Reservation>, Error> {
     let settings = node.config.current();
-    let question = Question { policy: settings.runtime.userns, config: &record.config };
+    let always = UserNamespaces::Always;
+    let by_handler =
+        record.handler_settings.as_ref().is_some_and(|of| of.user_namespaces == always);
+    let policy = settings.runtime.userns;
+    let question = Question { policy, by_handler, config: &record.config };
     let assigned = match decide(&question)? {
         Decision::Host { why } => {
             tracing::debug!(pod_id = %record.id, why, "pod stays in the host's user namespace");

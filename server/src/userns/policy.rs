@@ -18,6 +18,8 @@ const SHOWN_BYTES: usize = 80;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Question<'a> {
     pub(crate) policy: Userns,
+    /// The pod's handler gives each of its pods one: no pod of it is left in the host's.
+    pub(crate) by_handler: bool,
     pub(crate) config: &'a cri::PodSandboxConfig,
 }
 
@@ -34,7 +36,7 @@ pub(crate) enum Decision {
 
 /// Decides whose ids a pod has.
 pub(crate) fn decide(question: &Question<'_>) -> Result<Decision, Error> {
-    let Question { policy, config } = question;
+    let Question { policy, by_handler, config } = question;
     let requested = requested_userns(config);
     let has_maps = |of: &cri::UserNamespace| !of.uids.is_empty() || !of.gids.is_empty();
     if requested.is_some_and(has_maps) {
@@ -46,6 +48,8 @@ pub(crate) fn decide(question: &Question<'_>) -> Result<Decision, Error> {
     }
     let wants_host = mode == Ok(NamespaceMode::Node);
     match (asked(*policy, config)?, shared(config)) {
+        (Some((_, length)), _) if *by_handler => Ok(Decision::Assign { length }),
+        (None, _) if *by_handler => Ok(Decision::Assign { length: IDS }),
         (Some((field, _)), Some(why)) => Err(Error::Shared { field, why }),
         (Some((_, length)), None) => Ok(Decision::Assign { length }),
         (None, Some(why)) => Ok(Decision::Host { why }),
@@ -150,7 +154,7 @@ mod tests {
     }
 
     fn decided(policy: Userns, config: &cri::PodSandboxConfig) -> Decision {
-        decide(&Question { policy, config }).unwrap()
+        decide(&Question { policy, by_handler: false, config }).unwrap()
     }
 
     const ALL: Decision = Decision::Assign { length: IDS };
@@ -193,10 +197,26 @@ mod tests {
                 assert!(matches!(decided(policy, &config), Decision::Host { .. }), "{config:?}");
             }
             let config = annotated(config, CRIO, "auto");
-            let refused = decide(&Question { policy: Userns::Auto, config: &config });
+            let refused = decide(&Question { policy: Userns::Auto, by_handler: false, config: &config });
             assert!(matches!(refused, Err(Error::Shared { .. })), "{refused:?}");
             assert!(matches!(decided(Userns::Off, &config), Decision::Host { .. }));
         }
+    }
+
+    #[test]
+    fn no_pod_of_a_handler_that_maps_all_of_them_stays_in_the_hosts() {
+        let node = NamespaceMode::Node as i32;
+        let on_host = pod(|context| {
+            context.namespace_options.get_or_insert_default().network = node;
+        });
+        let privileged = pod(|context| context.privileged = true);
+        let of = |config: &cri::PodSandboxConfig| {
+            decide(&Question { policy: Userns::Off, by_handler: true, config }).unwrap()
+        };
+        for config in [pod(|_| ()), with_userns(NamespaceMode::Node, false), on_host, privileged] {
+            assert_eq!(of(&config), ALL, "{config:?}");
+        }
+        assert_eq!(of(&with_userns(NamespaceMode::Pod, true)), Decision::Requested);
     }
 
     #[test]
@@ -229,7 +249,7 @@ mod tests {
             "auto:size=18446744073709551616",
         ] {
             let config = annotated(pod(|_| ()), CRIO, mode);
-            let refused = decide(&Question { policy: Userns::Auto, config: &config });
+            let refused = decide(&Question { policy: Userns::Auto, by_handler: false, config: &config });
             assert!(matches!(refused, Err(Error::Mode { field: CRIO, .. })), "{mode}: {refused:?}");
         }
     }

@@ -4,6 +4,7 @@
 //! ```text
 //! cluster up [--nodes N] [--gates A=true,B=true] [--dual-stack] [--cni bridge|flannel] [--runtime containerd]
 //! cluster kubectl ARGUMENTS …
+//! cluster runtime-classes
 //! cluster e2e [--focus REGEX] [--skip REGEX] [--processes N] [--document FILE]
 //! cluster e2e-node [--focus REGEX] [--skip REGEX] [--processes N] [--document FILE] [--gates A=true]
 //! cluster gates [--only NAME] [--processes N] [--document FILE]
@@ -16,7 +17,7 @@ use hull_tests::kubernetes::figures::{Figures, table};
 use hull_tests::kubernetes::ginkgo::Run;
 use hull_tests::kubernetes::layout::{self, Layout, Options, Pods, Runtime};
 use hull_tests::kubernetes::machine::Machine;
-use hull_tests::kubernetes::{bench, cluster, e2e_node, gates, page};
+use hull_tests::kubernetes::{bench, cluster, e2e_node, gates, page, runtime_class};
 use hull_tests::shell::say;
 use hull_tests::{ExpectExt as _, paths};
 use std::process::ExitCode;
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 
 /// Longest run of the specs.
 const E2E_MAX: Duration = Duration::from_secs(3 * 60 * 60);
-const VERBS: &str = "up, kubectl, e2e, e2e-node, gates, bench or down";
+const VERBS: &str = "up, kubectl, runtime-classes, e2e, e2e-node, gates, bench or down";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
             let status = layout::kubectl_command(hub, layout).args(rest).status();
             status.or_fail("start kubectl").success()
         }),
+        "runtime-classes" => with_cluster(runtime_class::check),
         "e2e" => Asked::read(rest)
             .and_then(|asked| with_cluster(|hub, layout| on_cluster(hub, layout, &asked))),
         "e2e-node" => Asked::read(rest).map(|asked| on_node(&asked)),

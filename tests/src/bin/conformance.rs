@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let mut modes = Vec::new();
     for name in named {
         let Some(mode) = Mode::ALL.iter().find(|(known, _)| known == name) else {
-            say(&format!("error: no mode {name:?}\nhint: serial, websocket or parallel"));
+            say(&format!("error: no mode {name:?}\nhint: serial, websocket, parallel or handler"));
             return ExitCode::FAILURE;
         };
         modes.push(*mode);

@@ -115,8 +115,22 @@ impl Cri {
     /// # Errors
     /// As the daemon answers.
     pub async fn run_pod_with(&self, config: PodSandboxConfig) -> Result<String, Status> {
-        let request =
-            api::RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
+        self.run_pod_by("", config).await
+    }
+
+    /// Runs a pod by the runtime handler with this name.
+    ///
+    /// # Errors
+    /// As the daemon answers.
+    pub async fn run_pod_by(
+        &self,
+        handler: &str,
+        config: PodSandboxConfig,
+    ) -> Result<String, Status> {
+        let request = api::RunPodSandboxRequest {
+            config: Some(config.clone()),
+            runtime_handler: handler.into(),
+        };
         let id = self.runtime.clone().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id;
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), config);
         Ok(id)

@@ -16,6 +16,7 @@
 //! ginkgo, page    runs suites of Kubernetes; docs/conformance-kubernetes.md
 //! e2e, gates      Kubernetes' own tests on the cluster; feature gates one by one
 //! e2e_node        the suite for one node
+//! runtime_class   pods of runtime handlers on the cluster
 //! api             the API server, as its figures need it
 //! bench, figures  its figures, and a table of several runtimes
 //! ```
@@ -44,6 +45,7 @@ pub mod machine;
 pub mod page;
 pub mod pki;
 pub mod programs;
+pub mod runtime_class;
 pub mod service;
 pub mod standalone;
 pub mod sysctls;

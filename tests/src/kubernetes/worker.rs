@@ -5,7 +5,7 @@ use super::cgroups::{RUNTIME, SYSTEM};
 use super::layout::{self, CNI_BIN, CNI_CONF, DEBIAN_CNI, Layout, Pods, Runtime};
 use super::machine::Machine;
 use super::service::Service;
-use super::{containerd, hull, kubelet};
+use super::{containerd, hull, kubelet, runtime_class};
 use crate::eventually::{blocking, with_long_timeout};
 use crate::expect::ExpectExt;
 use crate::shell;
@@ -36,7 +36,8 @@ pub fn prepare(node: &Machine, hub: &Machine, layout: &Layout, number: u8) {
     let executor = executor();
     match layout.options.runtime {
         Runtime::Hull => {
-            hull::configure(node, &hull_settings(node, layout, &mirrors));
+            let settings = hull_settings(node, layout, &mirrors);
+            hull::configure(node, &format!("{settings}{}", runtime_class::HANDLER));
             let _hull = executor.block_on(hull::start(node));
         }
         Runtime::Containerd => {

@@ -28,18 +28,28 @@ pub enum Mode {
     WebSocket,
     /// Four at a time.
     Parallel,
+    /// Every pod by a runtime handler of the configuration.
+    Handler,
 }
+
+/// The handler of that mode. Its pods have what those without a handler have, and a limit.
+const HANDLER: &str = "[runtime.handlers.conformance]\npids_max = 4096\n";
 
 impl Mode {
     /// All of them, as they are named on the command line.
-    pub const ALL: [(&'static str, Self); 3] =
-        [("serial", Self::Serial), ("websocket", Self::WebSocket), ("parallel", Self::Parallel)];
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("serial", Self::Serial),
+        ("websocket", Self::WebSocket),
+        ("parallel", Self::Parallel),
+        ("handler", Self::Handler),
+    ];
 
     fn args(self) -> &'static [&'static str] {
         match self {
             Self::Serial => &[],
             Self::WebSocket => &["-websocket-exec", "-websocket-attach", "-websocket-portforward"],
             Self::Parallel => &["-parallel=4"],
+            Self::Handler => &["-parallel=4", "-runtime-handler=conformance"],
         }
     }
 }
@@ -82,7 +92,7 @@ impl Suite {
 
     /// Runs it on a fresh node and reads its report. What the suite says goes to `log`.
     pub async fn run(&self, mode: Mode, more: &[String], log: &Path) -> Report {
-        let node = Node::start_with(&self.mirrors).await;
+        let node = Node::start_with(&format!("{}{HANDLER}", self.mirrors)).await;
         let json = log.with_extension("json");
         drop(fs::remove_file(&json));
         drop(fs::remove_file(log));

@@ -19,6 +19,7 @@ fn view(ready: bool, containers: &[(u8, ContainerState)], gone: bool) -> Arc<Pod
         config: hull_proto::cri::PodSandboxConfig::default(),
         assigned_userns: None,
         handler: String::new(),
+        handler_settings: None,
         created_ns: 0,
         cgroup: String::new(),
         cgroup_is_ours: true,

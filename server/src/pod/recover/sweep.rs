@@ -126,6 +126,7 @@ pub(crate) async fn sweep_pod(node: &Arc<Node>, id: &PodId) -> bool {
         config: hull_proto::cri::PodSandboxConfig::default(),
         assigned_userns: None,
         handler: String::new(),
+        handler_settings: None,
         created_ns: 0,
         cgroup: node.driver.default_path(id),
         cgroup_is_ours: true,

@@ -15,7 +15,7 @@ use crate::error::{Chain, Error};
 use crate::monitors::Client;
 use crate::node::{Node, new_container_id, now_ns};
 use crate::oci_spec;
-use crate::pod::Reply;
+use crate::pod::{Reply, handler};
 use crate::records;
 use crate::storage::blocking;
 use hull_nri::PluginSet;

@@ -14,7 +14,7 @@ const OWN_FILES: &str =
     "containerd's own files stay where they are; Hull's are in `data_dir` and `state_dir`";
 const OWN_CALLS: &str = "it limits calls between parts of containerd";
 const RUNTIME: &str = "Hull runs containers itself; a pod whose RuntimeClass has this handler is refused: give it \
-                       no RuntimeClass, or one with the handler `hull`";
+                       no RuntimeClass, or configure a handler with this name (`[runtime.handlers.NAME]`)";
 const RUNC: &str = "Hull runs containers itself";
 const SESSIONS: &str =
     "sessions of exec, attach and port-forward are on loopback, by URLs that work once";

@@ -9,7 +9,7 @@ use crate::cli::containerd::flatten;
 use toml::{Table, Value};
 
 const RUNTIME: &str = "Hull runs containers itself; a pod whose RuntimeClass has this handler is refused: give it \
-                       no RuntimeClass, or one with the handler `hull`";
+                       no RuntimeClass, or configure a handler with this name (`[runtime.handlers.NAME]`)";
 const SESSIONS: &str =
     "sessions of exec, attach and port-forward are on loopback, by URLs that work once";
 const MONITOR: &str = "Hull has a monitor of its own per pod";
