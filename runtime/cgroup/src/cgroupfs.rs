@@ -29,6 +29,8 @@ pub struct Hierarchy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CgroupFs {
     unified: Option<PathBuf>,
+    /// Whether the v2 tree is mounted with `nsdelegate`.
+    ns_delegate: bool,
     v1: Vec<Hierarchy>,
 }
 
@@ -64,22 +66,25 @@ impl CgroupFs {
     /// A host whose only hierarchy is a v2 one at `root`.
     #[must_use]
     pub fn v2_at(root: &Path) -> Self {
-        Self { unified: Some(root.to_owned()), v1: Vec::new() }
+        Self { unified: Some(root.to_owned()), ns_delegate: false, v1: Vec::new() }
     }
 
     /// No hierarchy: for users without rights over any. Cgroups in it never have processes, and no limits.
     #[must_use]
     pub fn none() -> Self {
-        Self { unified: None, v1: Vec::new() }
+        Self { unified: None, ns_delegate: false, v1: Vec::new() }
     }
 
     pub(crate) fn parse(mountinfo: &str) -> Self {
         let mounts: Vec<Mount<'_>> = mountinfo.lines().filter_map(Mount::parse).collect();
-        let mut host = Self { unified: None, v1: Vec::new() };
+        let mut host = Self::none();
         for mount in mounts.iter().filter(|of| of.is_hierarchy() && of.is_on_top(&mounts)) {
             let mountpoint = PathBuf::from(mount.at);
             match mount.fstype {
-                "cgroup2" if host.unified.is_none() => host.unified = Some(mountpoint),
+                "cgroup2" if host.unified.is_none() => {
+                    host.unified = Some(mountpoint);
+                    host.ns_delegate = mount.options.split(',').any(|of| of == "nsdelegate");
+                }
                 "cgroup" => {
                     let controllers: Vec<String> = mount
                         .options
@@ -128,6 +133,13 @@ impl CgroupFs {
     #[must_use]
     pub fn unified(&self) -> Option<&Path> {
         self.unified.as_deref()
+    }
+
+    /// Whether the root of a cgroup namespace keeps its limits from processes in the namespace: the v2 tree is mounted
+    /// with `nsdelegate`. `Documentation/admin-guide/cgroup-v2.rst`, "Delegation".
+    #[must_use]
+    pub fn delegates_to_namespaces(&self) -> bool {
+        self.ns_delegate
     }
 
     /// The directory of the calling process's cgroup in the v2 tree, where there is one.
@@ -275,7 +287,7 @@ mod tests {
              33 30 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
              34 30 0:29 /x /mnt rw - cgroup cgroup rw,memory\n",
         );
-        assert_eq!(host.version(), Version::Hybrid);
+        assert_eq!((host.version(), host.delegates_to_namespaces()), (Version::Hybrid, true));
         assert_eq!(host.hierarchy("cpuacct"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
         assert_eq!(host.hierarchy("memory"), None, "a bind mount of a part is not a hierarchy");
         assert_eq!(host.hierarchies().len(), 2);
@@ -289,6 +301,7 @@ mod tests {
              33 30 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
              34 30 0:30 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n",
         );
+        assert!(!host.delegates_to_namespaces());
         let text = "5:name=systemd:/user.slice/a:b\n4:cpuacct,cpu:/user.slice\n3:pids:/\n2:memory:/m\n0::/u\n";
         let paths = host.paths_in(text);
         let pair = |name: &str, path: &str| (name.to_owned(), path.to_owned());

@@ -14,6 +14,8 @@ pub struct HostFacts {
     pub selinux: bool,
     /// No v1 hierarchies: containers get a cgroup namespace.
     pub cgroup_v2: bool,
+    /// In a cgroup namespace, the limits of its root cannot be changed.
+    pub cgroup_ns_delegate: bool,
 }
 
 impl HostFacts {
@@ -24,14 +26,16 @@ impl HostFacts {
         let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
         let apparmor = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
         let selinux = fs::metadata("/sys/fs/selinux/enforce").is_ok();
-        let cgroup = hull_cgroup::CgroupFs::detect().map(|host| host.version());
+        let cgroup = hull_cgroup::CgroupFs::detect()
+            .map(|host| (host.version(), host.delegates_to_namespaces()));
         Self {
             bounding_capabilities: bounding
                 .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
                 .unwrap_or(0),
             apparmor: apparmor.is_ok_and(|text| text.trim() == "Y"),
             selinux,
-            cgroup_v2: matches!(cgroup, Ok(hull_cgroup::Version::V2)),
+            cgroup_v2: matches!(cgroup, Ok((hull_cgroup::Version::V2, _))),
+            cgroup_ns_delegate: matches!(cgroup, Ok((_, true))),
         }
     }
 }

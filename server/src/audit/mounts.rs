@@ -21,6 +21,8 @@ pub(crate) struct Mount {
     pub(crate) idmapped: bool,
     /// Whether it is in a peer group: mounts below it propagate elsewhere.
     pub(crate) shared: bool,
+    /// Of cgroup2: whether a cgroup namespace keeps the limits of its root from its processes.
+    pub(crate) ns_delegate: bool,
 }
 
 /// The mounts of a mount namespace.
@@ -105,6 +107,7 @@ fn mount(line: &str) -> Option<Mount> {
         read_only: has(options, "ro") || has(of_filesystem, "ro"),
         idmapped: has(options, "idmapped"),
         shared,
+        ns_delegate: has(of_filesystem, "nsdelegate"),
     })
 }
 

@@ -3,8 +3,8 @@
 //! cgroup driver.
 
 use super::finding::Finding;
-use crate::config::{Config, Size};
-use crate::oci_spec::hooks_dir;
+use crate::config::{CgroupWritable, Config, Size};
+use crate::oci_spec::{cgroup_access, classes, hooks_dir};
 use crate::pod::driver::Driver;
 use crate::pod::host_dns::PodDns;
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
@@ -49,6 +49,8 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         dns(&PodDns::read()),
     ]);
     findings.extend(hooks(&config.runtime.hooks_dir));
+    findings.extend(config.runtime.blockio_config_file.as_deref().map(block_io));
+    findings.extend(cgroup_writable(config));
     findings
 }
 
@@ -68,6 +70,30 @@ fn hooks(dirs: &[PathBuf]) -> Option<Finding> {
     Some(match hooks_dir::files(dirs) {
         Ok(files) => Finding::good(SUBJECT, format!("{}, all valid", files.len())),
         Err(err) => Finding::missing(SUBJECT, format!("cannot {err}"), err.hint()),
+    })
+}
+
+/// Whether the file of classes of block I/O can be used.
+fn block_io(file: &Path) -> Finding {
+    const SUBJECT: &str = "block I/O classes";
+    match classes::check_file(file) {
+        Ok(names) => Finding::good(SUBJECT, format!("{}, all valid", names.len())),
+        Err(err) => {
+            Finding::warning(SUBJECT, format!("cannot {err}"), err.hint().unwrap_or_default())
+        }
+    }
+}
+
+/// Whether containers can have the cgroups that the settings give them.
+fn cgroup_writable(config: &Config) -> Option<Finding> {
+    const SUBJECT: &str = "writable cgroups";
+    if config.runtime.cgroup_writable == CgroupWritable::Never {
+        return None;
+    }
+    let access = cgroup_access(config, &hull_plan::HostFacts::read());
+    Some(match access.missing() {
+        None => Finding::good(SUBJECT, "limits stay out of reach (nsdelegate)"),
+        Some((why, hint)) => Finding::warning(SUBJECT, why, hint),
     })
 }
 

@@ -156,6 +156,7 @@ mod tests {
                 "auto" if key == "cgroup.driver" => "cgroupfs".into(),
                 "auto" => "bridge".into(),
                 "text" => "json".into(),
+                "never" => "always".into(),
                 "drop" => "wait".into(),
                 "unconfined" => "runtime/default".into(),
                 other => format!("{other}x").into(),

@@ -146,6 +146,9 @@ pub(crate) struct Runtime {
     pub(crate) default_seccomp: DefaultSeccomp,
     pub(crate) default_ulimits: Vec<String>,
     pub(crate) exit_message_output: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) blockio_config_file: Option<PathBuf>,
+    pub(crate) cgroup_writable: CgroupWritable,
     #[serde(deserialize_with = "size::deserialize")]
     pub(crate) exec_output_bytes_max: u64,
     pub(crate) exec_drain_s: u64,
@@ -164,6 +167,16 @@ pub(crate) enum DefaultSeccomp {
     RuntimeDefault,
     #[serde(rename = "unconfined")]
     Unconfined,
+}
+
+/// Containers without a user namespace whose own cgroup is writable for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CgroupWritable {
+    Never,
+    /// Those of pods that ask for it by an annotation.
+    Annotated,
+    Always,
 }
 
 /// The section `[nri]` of the file.
@@ -294,6 +307,8 @@ impl Default for Runtime {
             default_seccomp: DefaultSeccomp::Unconfined,
             default_ulimits: Vec::new(),
             exit_message_output: false,
+            blockio_config_file: None,
+            cgroup_writable: CgroupWritable::Never,
             exec_output_bytes_max: limits::EXEC_OUTPUT_BYTES.default,
             exec_drain_s: limits::EXEC_DRAIN_S.default,
             exec_syncs_max: limits::EXEC_SYNCS.count(),

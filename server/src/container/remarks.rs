@@ -4,17 +4,26 @@
 
 use super::{ContainerRecord, start};
 use crate::node::Node;
-use crate::oci_spec;
+use crate::oci_spec::{self, classes::OF_CLASS};
+use crate::pod::PodRecord;
 use ::oci_spec::runtime::Spec;
 use hull_plan::{Layer, Plan, capabilities, seccomp};
 use std::fs;
 
 /// The remarks of a container that is being created.
-pub(crate) fn of(node: &Node, record: &ContainerRecord, spec: &Spec, plan: &Plan) -> Vec<String> {
+pub(crate) fn of(
+    node: &Node,
+    pod: &PodRecord,
+    record: &ContainerRecord,
+    spec: &Spec,
+    plan: &Plan,
+) -> Vec<String> {
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let profile = profile.filter(|_| oci_spec::has_localhost_filter(&record.config));
     let unknown = profile.map(seccomp::unknown_calls).unwrap_or_default();
     let mut remarks = oci_spec::remarks(&record.config);
+    let access = oci_spec::cgroup_access(&node.config.current(), &node.host);
+    remarks.extend(access.remark(&pod.config, &record.config));
     remarks.extend(unknown.iter().map(unknown_call));
     let score = start::oom_score(record).or(plan.process.oom_score_adj);
     if let Some(score) = score.filter(|score| *score < 0 && !may_lower_scores(node)) {
@@ -33,6 +42,8 @@ pub(crate) fn layer(remark: &str) -> Layer {
         Layer::Security
     } else if remark.starts_with(OF_SCORE) {
         Layer::Process
+    } else if remark.starts_with(OF_CLASS) || remark.starts_with(oci_spec::OF_CGROUP) {
+        Layer::Cgroup
     } else {
         Layer::Filesystem
     }
@@ -79,6 +90,7 @@ mod tests {
         let text = lower_score(-997, 0).unwrap();
         assert!(text.contains("oom_score_adj -997 cannot be set, it stays 0"), "{text}");
         assert_eq!(layer(&text), Layer::Process);
+        assert_eq!(layer(&format!("{OF_CLASS} `slow`")), Layer::Cgroup);
         assert_eq!(layer("two volumes are mounted at `/x`"), Layer::Filesystem);
         assert_eq!(lower_score(-5, -5), None);
     }

@@ -268,6 +268,7 @@ fn monitor_code(error: &monitors::Error) -> Code {
         | monitors::Error::CannotAttach { .. }
         | monitors::Error::CannotRunHooks { .. }
         | monitors::Error::CannotInit { .. }
+        | monitors::Error::CannotClassify { .. }
         | monitors::Error::CannotLimitLogs { .. }
         | monitors::Error::HooksOutput { .. }
         | monitors::Error::WrongAnswer { .. } => Code::Unknown,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The pod's and the node's share of a container's spec.
 
-use super::selinux;
+use super::{CgroupAccess, selinux};
 use crate::apparmor::AppArmor;
 use crate::config::{Config, DefaultSeccomp};
 use hull_proto::cri;
@@ -31,14 +31,23 @@ pub(crate) struct Defaults {
     pub(crate) cdi_spec_dirs: Vec<PathBuf>,
     /// Limits of resources, `NAME=SOFT:HARD`, that differ from those of [`crate::limits::ulimits`].
     pub(crate) ulimits: Vec<String>,
-    /// Whether containers get a cgroup namespace.
-    pub(crate) cgroup_namespace: bool,
+    /// What containers get of their cgroups.
+    pub(crate) cgroup_access: CgroupAccess,
     /// The AppArmor profiles of this node.
     pub(crate) apparmor: AppArmor,
     /// The label of container processes by the node's SELinux policy; `None` on a node without SELinux.
     pub(crate) selinux: Option<String>,
     /// The capabilities that this node can give, bit n for capability n.
     pub(crate) capabilities: u64,
+}
+
+/// The setting of writable cgroups, and what the kernel has for it.
+pub(crate) fn cgroup_access(config: &Config, host: &hull_plan::HostFacts) -> CgroupAccess {
+    CgroupAccess {
+        setting: config.runtime.cgroup_writable,
+        has_namespaces: host.cgroup_v2,
+        delegates: host.cgroup_ns_delegate,
+    }
 }
 
 /// The defaults by the node's config and kernel.
@@ -52,7 +61,7 @@ pub(crate) fn defaults(
         seccomp_root: config.runtime.seccomp_root.clone(),
         cdi_spec_dirs: config.runtime.cdi_spec_dirs.clone(),
         ulimits: config.runtime.default_ulimits.clone(),
-        cgroup_namespace: host.cgroup_v2,
+        cgroup_access: cgroup_access(config, host),
         apparmor: apparmor.clone(),
         capabilities: host.bounding_capabilities,
         selinux: host.selinux.then(|| selinux::default_label(Path::new("/"))),

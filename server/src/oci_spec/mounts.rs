@@ -25,8 +25,8 @@ pub(super) struct SystemMounts<'a> {
     pub(super) privileged: bool,
     pub(super) host_ipc: bool,
     pub(super) host_network: bool,
-    /// Whether the container has a cgroup namespace.
-    pub(super) own_cgroup: bool,
+    /// Whether its own cgroup is writable for it, because only files that are delegated to it can be written.
+    pub(super) delegated_cgroup: bool,
     /// The maps of the pod's user namespace.
     pub(super) maps: Option<&'a IdMaps>,
 }
@@ -39,8 +39,7 @@ pub(super) fn all(
     system: &SystemMounts<'_>,
 ) -> Result<Vec<Value>, Error> {
     let writable = if system.privileged { "rw" } else { "ro" };
-    // In namespaces of its own, only files that are delegated to it are writable, not its limits.
-    let cgroups = if system.own_cgroup && system.maps.is_some() { "rw" } else { writable };
+    let cgroups = if system.delegated_cgroup { "rw" } else { writable };
     let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     // Only if the user namespace has that gid.
     if system.maps.is_none_or(|maps| userns::is_inside(&maps.gids, TERMINALS)) {

@@ -222,9 +222,12 @@ fn host_sockets(facts: &Facts, mount: &HostMount, all: &mut Vec<Finding>) {
 }
 
 fn cgroups(facts: &Facts, all: &mut Vec<Finding>) {
+    // In its own cgroup namespace, the same holds with `nsdelegate`; with CAP_SYS_ADMIN it could mount another view.
+    let is_alone = facts.namespace("cgroup") != NamespaceOwner::Host
+        && !facts.widest().bounding.has("SYS_ADMIN");
     let is_open = |fstype: &str| {
-        let mut visible = facts.mounts.visible();
-        visible.any(|mount| mount.fstype == fstype && !mount.read_only)
+        let open = facts.mounts.visible().filter(|of| of.fstype == fstype && !of.read_only);
+        open.filter(|mount| !(is_alone && mount.ns_delegate)).count() > 0
     };
     // In a user namespace, only the delegated cgroups are writable, not their limits.
     if facts.is_mapped() || !is_open("cgroup") && !is_open("cgroup2") {
