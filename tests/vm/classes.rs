@@ -20,7 +20,7 @@ async fn dir_of(cri: &hull_tests::Cri, container: &str) -> PathBuf {
 #[tokio::test]
 async fn a_class_of_block_io_is_in_the_files_of_the_container() {
     let dir = tempfile::tempdir().unwrap();
-    let text = "Classes:\n  slow:\n    - Weight: 55\n    - Devices: [/dev/vd[ab]]\n      ThrottleReadBps: 1Mi\n      \
+    let text = "Classes:\n  slow:\n    - Weight: 55\n    - Devices: ['/dev/vd[ab]']\n      ThrottleReadBps: 1Mi\n      \
                 ThrottleWriteIOPS: 77\n";
     let file = hull_tests::node::write(dir.path(), "blockio.yaml", text);
     let node = Node::start_with(&format!("[runtime]\nblockio_config_file = {file:?}\n")).await;

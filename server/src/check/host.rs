@@ -278,6 +278,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_of_classes_that_refuses_containers_is_a_warning() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blockio.yaml");
+        assert_eq!(block_io(&path).parts().1, "warning", "it is not there");
+        fs::write(&path, "Classes: {slow: [{Weight: 20}], fast: []}").unwrap();
+        assert_eq!(block_io(&path).parts().2, "2, all valid");
+        fs::write(&path, "Classes: {slow: [{Weight: 2000}]}").unwrap();
+        let finding = block_io(&path);
+        let (_, verdict, found, hint) = finding.parts();
+        assert_eq!(verdict, "warning");
+        assert!(found.contains("Weight 2000") && hint.contains("hull check"), "{found} {hint}");
+    }
+
+    #[test]
     fn servers_that_no_pod_reaches_are_a_warning() {
         let warns =
             |of_pods| matches!(dns(&of_pods).verdict, super::super::finding::Verdict::Warning(_));

@@ -196,8 +196,10 @@ fn plan(
     record.user = Some(user.clone());
     let settings = node.config.current();
     let file = settings.runtime.blockio_config_file.as_deref();
-    let (classes, without_effect) = Classes::resolve(&pod_record.config, &record.config, file)
-        .map_err(|source| Error::Spec { source: source.into() })?;
+    let chosen = nri::resources::classes(record.adjust.as_deref());
+    let classes = Classes::resolve(&pod_record.config, &record.config, file, &chosen);
+    let (classes, without_effect) =
+        classes.map_err(|source| Error::Spec { source: source.into() })?;
     record.classes = classes.clone();
     let mut spec = super::start::spec(node, pod, pod_record, &record, &image, target_pid)?;
     let dirs = &settings.runtime.hooks_dir;

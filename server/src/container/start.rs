@@ -95,8 +95,10 @@ fn bring_up_to_date(
     }
     let plugins = record.adjust.as_ref().and_then(|adjust| adjust.linux.as_ref());
     if let Some(resources) = plugins.and_then(|linux| linux.resources.clone()) {
-        // Its rules for devices were for a container that was about to be made, and are in the plan.
+        // Its rules for devices and its classes were for a container that was about to be made, and are in the plan and
+        // the record.
         let resources = LinuxResources { devices: Vec::new(), ..resources };
+        let resources = nri::resources::without_classes(&resources);
         let limits =
             nri::resources::limits(&resources).map_err(|source| Error::Adjust { source })?;
         plan.cgroup.limits.overlay(limits);
@@ -222,7 +224,7 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
         stdin_once: record.config.stdin_once,
     };
     let (hooks, dir) = begin_hooks(&node, &client, &record).await?;
-    let classes = classes(&client, &record)?;
+    let classes = classes(&client, &record).await?;
     let plan = hull_plan::encode(&planned);
     let known = client.known_hooks(&hooks);
     let hooks_of = dir.is_some().then_some(&*known);
@@ -336,7 +338,7 @@ struct Classes {
 }
 
 /// The classes of a container that is about to be started, with the file of its group of resctrl; none without any.
-fn classes(
+async fn classes(
     client: &Client,
     record: &ContainerRecord,
 ) -> Result<Option<(Classes, Option<OwnedFd>)>, Error> {
@@ -344,8 +346,9 @@ fn classes(
         return Ok(None);
     }
     client.check_classes().map_err(|source| Error::Monitor { doing: DOING, source })?;
-    let limits = record.classes.further_limits().map_err(|source| Error::Plan { source })?;
-    let group = record.classes.open_resctrl();
+    let of = record.classes.clone();
+    let limits = of.further_limits().map_err(|source| Error::Plan { source })?;
+    let group = blocking(move || of.open_resctrl()).await;
     let group = group.map_err(|source| Error::Spec { source: source.into() })?;
     let classes = Classes { limits: hull_plan::encode(&limits), resctrl: group.is_some() };
     Ok(Some((classes, group)))

@@ -5,7 +5,7 @@ use regex::Regex;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Most paths that a pattern may stand for on its way.
 const PATHS_MAX: usize = 4096;
@@ -29,10 +29,10 @@ pub(super) fn check(pattern: &str) -> Result<(), String> {
 
 /// The disks that a pattern stands for. Partitions and other devices are left out: the kernel limits whole disks.
 pub(super) fn matching(pattern: &str) -> BTreeSet<Number> {
-    expand(pattern).iter().filter_map(disk).collect()
+    expand(pattern).iter().filter_map(|path| disk(path)).collect()
 }
 
-fn disk(path: &PathBuf) -> Option<Number> {
+fn disk(path: &Path) -> Option<Number> {
     // Names below /dev/disk are links.
     let found = fs::metadata(path).ok().filter(|of| of.file_type().is_block_device())?;
     let number = (rustix::fs::major(found.rdev()), rustix::fs::minor(found.rdev()));
@@ -122,7 +122,7 @@ fn expand(pattern: &str) -> Vec<PathBuf> {
     found
 }
 
-fn entries(at: &PathBuf, pattern: &Regex) -> Vec<PathBuf> {
+fn entries(at: &Path, pattern: &Regex) -> Vec<PathBuf> {
     let entries = fs::read_dir(at).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let mut names: Vec<_> = names.filter(|name| pattern.is_match(name)).collect();

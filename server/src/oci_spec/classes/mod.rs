@@ -33,6 +33,13 @@ pub(crate) struct Classes {
     rdt: Option<String>,
 }
 
+/// The names of classes that plugins choose for a container, in place of its annotations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    pub(crate) block_io: Option<String>,
+    pub(crate) rdt: Option<String>,
+}
+
 impl Classes {
     /// The classes that a container asks for, and remarks on parts that have no effect on this node.
     ///
@@ -42,15 +49,16 @@ impl Classes {
         pod: &cri::PodSandboxConfig,
         config: &cri::ContainerConfig,
         file: Option<&Path>,
+        chosen: &Chosen,
     ) -> Result<(Self, Vec<String>), Error> {
         let mut classes = Self::default();
         let mut remarks = Vec::new();
-        if let Some(class) = BLOCK_IO.class(pod, config) {
+        if let Some(class) = chosen.block_io.as_deref().or_else(|| BLOCK_IO.class(pod, config)) {
             let (block_io, without_effect) = blockio::class(file, class)?;
             classes.block_io = Some(block_io);
             remarks = without_effect;
         }
-        if let Some(class) = RDT.class(pod, config) {
+        if let Some(class) = chosen.rdt.as_deref().or_else(|| RDT.class(pod, config)) {
             rdt::tasks(class)?;
             classes.rdt = Some(class.to_owned());
         }
@@ -131,11 +139,16 @@ mod tests {
     #[test]
     fn without_a_file_a_class_is_refused_and_a_pod_without_classes_is_not() {
         let asks = pod(&[("blockio.resources.beta.kubernetes.io/pod", "slow")]);
-        let refused = Classes::resolve(&asks, &named("web"), None).unwrap_err();
+        let nobody = Chosen::default();
+        let refused = Classes::resolve(&asks, &named("web"), None, &nobody).unwrap_err();
         assert!(refused.to_string().contains("`slow`"), "{refused}");
         assert!(refused.hint().unwrap().contains("runtime.blockio_config_file"));
-        let (classes, remarks) = Classes::resolve(&pod(&[]), &named("web"), None).unwrap();
+        let (classes, remarks) =
+            Classes::resolve(&pod(&[]), &named("web"), None, &nobody).unwrap();
         assert!(classes.is_none() && remarks.is_empty());
+        let plugin = Chosen { block_io: Some("theirs".into()), rdt: None };
+        let refused = Classes::resolve(&asks, &named("web"), None, &plugin).unwrap_err();
+        assert!(refused.to_string().contains("`theirs`"), "{refused}");
     }
 
     #[test]
