@@ -11,7 +11,7 @@ use hull_proto::cri;
 use serde_json::{Value, json};
 
 /// The annotation of pods and containers.
-const ANNOTATION: &str = "hull.run/cgroup-writable";
+pub(crate) const ANNOTATION: &str = "hull.run/cgroup-writable";
 /// The setting of the node.
 const SETTING: &str = "runtime.cgroup_writable";
 

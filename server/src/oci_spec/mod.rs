@@ -30,7 +30,7 @@ mod signals;
 pub(crate) mod user;
 pub(crate) mod userns;
 
-pub(crate) use cgroup_access::{CgroupAccess, OF_CGROUP};
+pub(crate) use cgroup_access::{ANNOTATION as CGROUP_WRITABLE, CgroupAccess, OF_CGROUP};
 pub(crate) use command::{args as command_line, check_variable};
 pub(crate) use container::{CONSOLE_SIZE, SpecRequest, container};
 pub(crate) use devices::keep_owners;
