@@ -2,9 +2,8 @@
 //! Classes of resources, which a pod chooses by the annotations that containerd and CRI-O read; and cgroups that a
 //! container may divide.
 
-use hull_proto::cri as api;
 use hull_tests::cri::{Cri, idle};
-use hull_tests::{ExpectExt as _, Node, fixture, host, node, shell};
+use hull_tests::{ExpectExt as _, Node, eventually, fixture, host, node, shell};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -162,8 +161,13 @@ async fn cgroups_are_not_writable_where_limits_would_be_in_reach() {
     }
     let node = Node::start_with("[runtime]\ncgroup_writable = \"always\"\n").await;
     let (cri, of, image) = node.pod("web").await;
-    let config: api::ContainerConfig =
-        hull_tests::cri::shell("main", &image, "grep ' /sys/fs/cgroup' /proc/mounts | grep -c ' rw,'");
-    let said = cri.output(&of, config).await;
-    assert_eq!(said.stdout, "0\n", "{said:?}");
+    let script = "mkdir /sys/fs/cgroup/pids/x 2> /dev/null || echo refused; exec sleep 600";
+    let made = cri.run(&of, hull_tests::cri::shell("main", &image, script)).await;
+    eventually("it has tried", || async {
+        let said = hull_tests::cri::text(&cri.logs(&made).await, "stdout");
+        if said == "refused\n" { Ok(()) } else { Err(said) }
+    })
+    .await;
+    let text = info(&cri, &made).await;
+    assert!(text.contains("its cgroup is read-only") && text.contains("no cgroup v2"), "{text}");
 }
