@@ -144,7 +144,8 @@ async fn without_a_file_a_class_of_block_io_is_refused_and_other_pods_start() {
 
 #[tokio::test]
 async fn cgroups_are_not_writable_where_limits_would_be_in_reach() {
-    let is_v2 = host::hierarchies().iter().all(|of| fs::metadata(of.join("cgroup.controllers")).is_ok());
+    let is_v2 =
+        host::hierarchies().iter().all(|of| fs::metadata(of.join("cgroup.controllers")).is_ok());
     if is_v2 {
         println!("this host has cgroup v2 alone: the tests in the VM are about it");
         return;

@@ -28,7 +28,8 @@ async fn a_class_of_block_io_is_in_the_files_of_the_container() {
     let image = fixture::busybox();
     cri.pull(&image).await.unwrap();
     let mut config = cri.pod_config("web");
-    let class = ("blockio.resources.beta.kubernetes.io/container.main".to_owned(), "slow".to_owned());
+    let class =
+        ("blockio.resources.beta.kubernetes.io/container.main".to_owned(), "slow".to_owned());
     config.annotations.extend([class]);
     let pod = cri.run_pod_with(config).await.unwrap();
     let made = cri.run(&pod, idle("main", &image)).await;
@@ -42,7 +43,11 @@ async fn a_class_of_block_io_is_in_the_files_of_the_container() {
     assert!(weight.starts_with("default 455"), "55 of 1000 as 455 of 10000: {weight}");
     let free = cri.run(&pod, idle("free", &image)).await;
     let dir = dir_of(&cri, &free).await;
-    assert_eq!(fs::read_to_string(dir.join("io.max")).unwrap(), "", "another container has no class");
+    assert_eq!(
+        fs::read_to_string(dir.join("io.max")).unwrap(),
+        "",
+        "another container has no class"
+    );
 }
 
 /// Every file of its own cgroup by which it could lift a limit, or act on its neighbours.
@@ -102,7 +107,8 @@ async fn a_container_that_divides_its_cgroup_reaches_no_limit_of_its_own() {
     assert_ne!(said.exit_code, 0, "{said:?}");
 
     let plain = cri.run_pod("plain").await.unwrap();
-    let said = cri.output(&plain, shell("main", &image, "mkdir /sys/fs/cgroup/x || echo refused")).await;
+    let said =
+        cri.output(&plain, shell("main", &image, "mkdir /sys/fs/cgroup/x || echo refused")).await;
     assert_eq!(said.stdout, "refused\n", "{said:?}");
 }
 

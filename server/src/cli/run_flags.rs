@@ -330,9 +330,8 @@ pub(crate) fn pairs(flag: &'static str, texts: &[String]) -> Result<HashMap<Stri
     let mut pairs = HashMap::new();
     for text in texts {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
-        let is_open = logging::is_annotation(key)
-            || quota::is_annotation(key)
-            || key == CGROUP_WRITABLE;
+        let is_open =
+            logging::is_annotation(key) || quota::is_annotation(key) || key == CGROUP_WRITABLE;
         let is_reserved = key.starts_with("hull.run/") && !is_open;
         if key.is_empty() || is_reserved {
             return Err(bad(flag, text, "its key is empty, or reserved for hull"));

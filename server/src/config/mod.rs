@@ -44,6 +44,7 @@ pub(crate) use reference::default_file;
 #[cfg(test)]
 pub(crate) use settings::Network;
 pub(crate) use settings::{
-    Cgroup, CgroupWritable, Config, DefaultSeccomp, Driver, Log, LogFormat, Metrics, NetworkMode, Tracing,
+    Cgroup, CgroupWritable, Config, DefaultSeccomp, Driver, Log, LogFormat, Metrics, NetworkMode,
+    Tracing,
 };
 pub(crate) use size::{LAYER_MIN, Size, decimal};

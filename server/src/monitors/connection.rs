@@ -14,8 +14,9 @@ use hull_proto::id::ContainerId;
 use hull_proto::monitor::frame::{FrameDecoder, FrameTooLong, encode};
 use hull_proto::monitor::{
     Command, Event, Exit, FRAME_BYTES_MAX, Failure, HelloReply, LastOutput, Message, ProcessState,
-    Request, Response, Started, Streams, Target, VERSION, VERSION_ATTACH, VERSION_CLASSES, VERSION_HOOK_FILES,
-    VERSION_HOOKS, VERSION_INIT, VERSION_LAST_OUTPUT, VERSION_ROOT_BINDS, VERSION_TERMINALS,
+    Request, Response, Started, Streams, Target, VERSION, VERSION_ATTACH, VERSION_CLASSES,
+    VERSION_HOOK_FILES, VERSION_HOOKS, VERSION_INIT, VERSION_LAST_OUTPUT, VERSION_ROOT_BINDS,
+    VERSION_TERMINALS,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::borrow::Cow;

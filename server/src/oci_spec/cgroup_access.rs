@@ -152,8 +152,7 @@ mod tests {
     #[test]
     fn a_node_that_cannot_do_what_it_is_set_to_says_so_in_a_remark() {
         let config = cri::ContainerConfig::default();
-        let always =
-            CgroupAccess { setting: CgroupWritable::Always, delegates: false, ..FULL };
+        let always = CgroupAccess { setting: CgroupWritable::Always, delegates: false, ..FULL };
         assert!(!always.is_writable(&pod(None), &config).unwrap());
         let remark = always.remark(&pod(None), &config).unwrap();
         assert!(remark.starts_with(OF_CGROUP) && remark.contains("nsdelegate"), "{remark}");
@@ -166,7 +165,10 @@ mod tests {
         let mut resources = json!({"unified": {"cgroup.max.depth": "2", "memory.high": "1"}});
         limit_descendants(&mut resources);
         let unified = &resources["unified"];
-        assert_eq!((&unified["cgroup.max.depth"], &unified["memory.high"]), (&json!("2"), &json!("1")));
+        assert_eq!(
+            (&unified["cgroup.max.depth"], &unified["memory.high"]),
+            (&json!("2"), &json!("1"))
+        );
         assert_eq!(unified["cgroup.max.descendants"], "1024");
     }
 }

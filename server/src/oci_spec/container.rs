@@ -4,8 +4,8 @@
 use super::classes::Classes;
 use super::inputs::{Defaults, PodInputs};
 use super::{
-    Error, OCI_VERSION, cdi, cgroup_access, command, devices, mounts, namespaces, resources, run_options,
-    security, selinux, user, userns,
+    Error, OCI_VERSION, cdi, cgroup_access, command, devices, mounts, namespaces, resources,
+    run_options, security, selinux, user, userns,
 };
 use crate::limits::ulimits;
 use ::oci_spec::image::ImageConfiguration;

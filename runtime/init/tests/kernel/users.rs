@@ -4,8 +4,8 @@
 use crate::Test;
 use crate::fixture::{Fixture, bind, bind_of, device, mount, mount_with, shell};
 use crate::pod::{self, Pod};
-use hull_init::{LaunchOptions, Plan};
 use hull_init::plan::{Attrs, IdMap, IdMaps, Namespace, Op, Source, Step};
+use hull_init::{LaunchOptions, Plan};
 use rustix::io::Errno;
 use std::fs;
 use std::os::fd::AsFd as _;

@@ -35,7 +35,8 @@ fn every_process_of_a_container_enters_its_group_before_its_program_runs() {
     let plan = pod.plan(&id, "cat /shared/tasks; while :; do sleep 100; done");
     let log = pod.log_file(&id);
     let command = start(&id, &plan, &FurtherLimits::default(), true);
-    let Response::Started(started) = daemon.ask(command, &[log.as_fd(), file.as_fd()]).unwrap() else {
+    let Response::Started(started) = daemon.ask(command, &[log.as_fd(), file.as_fd()]).unwrap()
+    else {
         panic!("a start was answered with something else")
     };
     pod.must_end(started.pid);

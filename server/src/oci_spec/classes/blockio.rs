@@ -116,7 +116,10 @@ fn parse(text: &str) -> Result<Classes, String> {
     let mut all = Classes::new();
     for (key, classes) in document {
         if !key.eq_ignore_ascii_case("Classes") {
-            return Err(format!("it has `{}`, and only `Classes` is known", shown(&key, NAME_BYTES)));
+            return Err(format!(
+                "it has `{}`, and only `Classes` is known",
+                shown(&key, NAME_BYTES)
+            ));
         }
         for (name, entries) in classes {
             let of_class = |why| format!("class `{}`: {why}", shown(&name, NAME_BYTES));
@@ -207,7 +210,9 @@ fn parameters(
         }
     }
     let list = |of: &BTreeMap<Number, u64>, key: &str| -> Value {
-        of.iter().map(|((major, minor), value)| json!({"major": major, "minor": minor, key: value})).collect()
+        of.iter()
+            .map(|((major, minor), value)| json!({"major": major, "minor": minor, key: value}))
+            .collect()
     };
     if !weights.is_empty() {
         found["weightDevice"] = list(&weights, "weight");

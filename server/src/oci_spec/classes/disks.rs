@@ -37,7 +37,8 @@ fn disk(path: &Path) -> Option<Number> {
     let found = fs::metadata(path).ok().filter(|of| of.file_type().is_block_device())?;
     let number = (rustix::fs::major(found.rdev()), rustix::fs::minor(found.rdev()));
     let of_kernel = PathBuf::from(format!("/sys/dev/block/{}:{}", number.0, number.1));
-    let is_whole = fs::metadata(&of_kernel).is_ok() && fs::metadata(of_kernel.join("partition")).is_err();
+    let is_whole =
+        fs::metadata(&of_kernel).is_ok() && fs::metadata(of_kernel.join("partition")).is_err();
     is_whole.then_some(number)
 }
 

@@ -24,8 +24,14 @@ impl Error {
     /// The change by which an operator fixes this.
     pub(crate) fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NoFile { .. } => "set `runtime.blockio_config_file` to a file of classes, or remove the annotation".into(),
-            Self::File { .. } => "correct the file (`hull check` reads it again), or `runtime.blockio_config_file`".into(),
+            Self::NoFile { .. } => {
+                "set `runtime.blockio_config_file` to a file of classes, or remove the annotation"
+                    .into()
+            }
+            Self::File { .. } => {
+                "correct the file (`hull check` reads it again), or `runtime.blockio_config_file`"
+                    .into()
+            }
             Self::Unknown { path, .. } => format!(
                 "correct the annotation `{}` or `{}NAME`, or add the class to {path}",
                 BLOCK_IO.of_pod, BLOCK_IO.of_named

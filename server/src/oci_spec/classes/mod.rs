@@ -13,8 +13,8 @@ mod rdt;
 
 pub(crate) use error::Error;
 
-use annotations::{BLOCK_IO, RDT};
 use ::oci_spec::runtime::{LinuxBlockIo, LinuxIntelRdt, LinuxResources, Spec};
+use annotations::{BLOCK_IO, RDT};
 use hull_plan::{FurtherLimits, take_further_limits};
 use hull_proto::cri;
 use serde::{Deserialize, Serialize};
@@ -143,8 +143,7 @@ mod tests {
         let refused = Classes::resolve(&asks, &named("web"), None, &nobody).unwrap_err();
         assert!(refused.to_string().contains("`slow`"), "{refused}");
         assert!(refused.hint().unwrap().contains("runtime.blockio_config_file"));
-        let (classes, remarks) =
-            Classes::resolve(&pod(&[]), &named("web"), None, &nobody).unwrap();
+        let (classes, remarks) = Classes::resolve(&pod(&[]), &named("web"), None, &nobody).unwrap();
         assert!(classes.is_none() && remarks.is_empty());
         let plugin = Chosen { block_io: Some("theirs".into()), rdt: None };
         let refused = Classes::resolve(&asks, &named("web"), None, &plugin).unwrap_err();

@@ -24,10 +24,8 @@ const SHOWN_MAX: usize = 16;
 /// Longest name in a message, in bytes.
 const NAME_BYTES: usize = 64;
 
-const DIRECTORY: OFlags = OFlags::PATH
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The file `tasks` of a class, open for writing.
 ///
@@ -107,8 +105,9 @@ fn names(root: impl AsFd) -> Vec<String> {
     let Ok(opened) = openat(&root, ".", flags, Mode::empty()) else { return Vec::new() };
     let Ok(entries) = Dir::new(opened) else { return Vec::new() };
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let is_group =
-        |name: &String| is_name(name) && openat(&root, name.as_str(), DIRECTORY, Mode::empty()).is_ok();
+    let is_group = |name: &String| {
+        is_name(name) && openat(&root, name.as_str(), DIRECTORY, Mode::empty()).is_ok()
+    };
     let mut names: Vec<_> = names.filter(is_group).collect();
     names.sort();
     names

@@ -105,7 +105,9 @@ const OF_CRI: &[Rule] = &[
     ("containerd.runtimes.runc.sandboxer", Same(RUNC)),
     (
         "containerd.runtimes.runc.cgroup_writable",
-        LostIfOn("set `runtime.cgroup_writable = \"always\"`, for nodes with cgroup v2 and nsdelegate"),
+        LostIfOn(
+            "set `runtime.cgroup_writable = \"always\"`, for nodes with cgroup v2 and nsdelegate",
+        ),
     ),
     ("containerd.runtimes.runc.", LostIfOn(RUNC)),
     ("containerd.runtimes.", Lost(RUNTIME)),
