@@ -341,7 +341,11 @@ mod tests {
             cdi_spec_dirs: Vec::new(),
             ulimits: Vec::new(),
             capabilities: u64::MAX,
-            cgroup_namespace: false,
+            cgroup_access: crate::oci_spec::CgroupAccess {
+                setting: crate::config::CgroupWritable::Never,
+                has_namespaces: false,
+                delegates: false,
+            },
             apparmor: crate::apparmor::AppArmor::default(),
             selinux: None,
         };
