@@ -193,7 +193,7 @@ fn apparmor() -> Finding {
     }
 }
 
-/// What Hull does on a node with SELinux, by its file `enforce`; none without SELinux.
+/// The line about a node with SELinux, by its file `enforce`; none without SELinux.
 fn selinux(enforce: Option<&str>) -> Option<Finding> {
     const SUBJECT: &str = "SELinux";
     let is_enforcing = enforce?.trim() == "1";

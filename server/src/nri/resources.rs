@@ -121,7 +121,7 @@ pub(crate) fn classes(asked: Option<&nri::ContainerAdjustment>) -> Chosen {
     }
 }
 
-/// The limits alone: classes are resolved when a container is created, and are no limits.
+/// The limits alone, as classes are resolved only when a container is created.
 pub(crate) fn without_classes(resources: &nri::LinuxResources) -> nri::LinuxResources {
     nri::LinuxResources { blockio_class: None, rdt_class: None, ..resources.clone() }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Defaults {
     pub(crate) cdi_spec_dirs: Vec<PathBuf>,
     /// Limits of resources, `NAME=SOFT:HARD`, that differ from those of [`crate::limits::ulimits`].
     pub(crate) ulimits: Vec<String>,
-    /// What containers get of their cgroups.
+    /// The access of containers to their own cgroups.
     pub(crate) cgroup_access: CgroupAccess,
     /// The AppArmor profiles of this node.
     pub(crate) apparmor: AppArmor,

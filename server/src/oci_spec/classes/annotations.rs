@@ -65,7 +65,7 @@ mod tests {
         ]);
         assert_eq!(BLOCK_IO.class(&pod, &named("db")), Some("slow"));
         assert_eq!(BLOCK_IO.class(&pod, &named("web")), Some("fast"));
-        assert_eq!(BLOCK_IO.class(&pod, &named("free")), None, "an empty one is no class");
+        assert_eq!(BLOCK_IO.class(&pod, &named("free")), None, "an empty one names none");
         let mut own = named("web");
         own.annotations.insert("io.kubernetes.cri.blockio-class".into(), "own".into());
         assert_eq!(BLOCK_IO.class(&pod, &own), Some("own"));
