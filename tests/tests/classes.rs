@@ -97,7 +97,7 @@ async fn a_class_of_block_io_limits_the_disks_of_its_file_from_the_create_on() {
     let refused = cri.create(&of, idle("late", &image)).await.unwrap_err();
     assert!(refused.message().contains("blockio.yaml"), "{refused}");
 
-    node::write(dir.path(), "blockio.yaml", &text);
+    let _written = node::write(dir.path(), "blockio.yaml", &text);
     let of = pod(&cri, &[(POD, "odd")]).await;
     let odd = cri.run(&of, idle("main", &image)).await;
     let text = info(&cri, &odd).await;

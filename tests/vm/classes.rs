@@ -104,7 +104,7 @@ async fn a_container_that_divides_its_cgroup_reaches_no_limit_of_its_own() {
     // A limit of its own cgroup still ends a process in the cgroup that it has made.
     let hungry = "x=a; while true; do x=$x$x$x$x; done";
     let said = cri.exec(&made, &["sh", "-c", hungry]).await.unwrap();
-    assert_ne!(said.exit_code, 0, "{said:?}");
+    assert_ne!(said.code, 0, "{said:?}");
 
     let plain = cri.run_pod("plain").await.unwrap();
     let said =
