@@ -44,8 +44,10 @@ async fn info(cri: &Cri, container: &str) -> String {
     status.info.get("info").cloned().or_fail("find `info` in the verbose status")
 }
 
+/// Runs a pod whose name is that of the class, as a second request for a name gets the first one's pod.
 async fn pod(cri: &Cri, annotations: &[(&str, &str)]) -> String {
-    let mut config = cri.pod_config("web");
+    let class = annotations.first().map_or("", |(_, class)| class);
+    let mut config = cri.pod_config(&format!("web{class}"));
     let pairs = annotations.iter().map(|(key, value)| ((*key).into(), (*value).into()));
     config.annotations.extend(pairs);
     cri.run_pod_with(config).await.or_fail("run a pod")
