@@ -25,7 +25,7 @@ use crate::id::{ContainerId, PodId};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 /// The protocol version of this build.
-pub const VERSION: u16 = 8;
+pub const VERSION: u16 = 9;
 /// The oldest monitor that a daemon of this version can still drive.
 pub const VERSION_MIN: u16 = 1;
 /// The first version that has [`Command::Attach`].
@@ -47,6 +47,8 @@ pub const VERSION_HOOK_FILES: u16 = 8;
 pub const VERSION_INIT: u16 = 8;
 /// The first version that has [`Command::StartWithLogging`] and, of a daemon, that knows [`Event::LogDropped`].
 pub const VERSION_LOGGING: u16 = 8;
+/// The first version that has [`Command::StartWithClasses`].
+pub const VERSION_CLASSES: u16 = 9;
 /// Longest frame, in bytes: a plan with 2 MiB of arguments and environment fits well.
 pub const FRAME_BYTES_MAX: u32 = 16 << 20;
 /// Most descriptors with one request.
@@ -190,6 +192,25 @@ pub enum Command {
         hooks: Option<Vec<u8>>,
         /// The rules for its log.
         logging: Logging,
+    },
+    /// As [`Command::StartContainer`] or one of those that followed it, for a container with classes of resources. After
+    /// the descriptors of those comes, with `resctrl`, the file `tasks` of a group of resctrl, open for writing: all
+    /// processes of the container enter that group. Since version 9.
+    StartWithClasses {
+        /// Id of the new container.
+        container: ContainerId,
+        /// `hull_init::Plan` in borsh.
+        plan: Vec<u8>,
+        /// The setup of its standard streams.
+        stdio: Stdio,
+        /// `hull_init::Hooks` in borsh, if it has any.
+        hooks: Option<Vec<u8>>,
+        /// The rules for its log, if it has any.
+        logging: Option<Logging>,
+        /// `hull_cgroup::FurtherLimits` in borsh.
+        limits: Vec<u8>,
+        /// Whether the file of a group of resctrl comes with the request.
+        resctrl: bool,
     },
 }
 

@@ -35,7 +35,8 @@ impl IdFiles {
     fn with(first: u32, count: u32) -> Self {
         let dir = tempfile::tempdir().or_fail("make a directory");
         for name in ["subuid", "subgid"] {
-            fs::write(dir.path().join(name), format!("hull:{first}:{count}\n")).or_fail("write ids");
+            fs::write(dir.path().join(name), format!("hull:{first}:{count}\n"))
+                .or_fail("write ids");
         }
         Self(dir)
     }
@@ -223,8 +224,11 @@ async fn pods_keep_the_settings_of_their_handler_through_a_restart_without_it() 
     node.kill();
     let file = node.host_dir().parent().or_fail("find the node").join("hull.toml.d/test.toml");
     let ids = files.settings();
-    fs::write(&file, format!("[runtime]\n{ids}[runtime.handlers.other]\nuser_namespaces = \"always\"\n"))
-        .or_fail("write another configuration");
+    fs::write(
+        &file,
+        format!("[runtime]\n{ids}[runtime.handlers.other]\nuser_namespaces = \"always\"\n"),
+    )
+    .or_fail("write another configuration");
     node.start_again().await;
     let cri = node.cri();
     let script = "ulimit -n; tr -s ' ' < /proc/self/uid_map; mkdir /tmp/x || echo refused";

@@ -50,6 +50,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("runtime.default_seccomp", "\"runtime/default\""),
     ("runtime.default_ulimits", "[\"nofile=64:128\"]"),
     ("runtime.exit_message_output", "true"),
+    ("runtime.blockio_config_file", "\"/elsewhere\""),
     ("runtime.exec_output_bytes_max", "77"),
     ("runtime.exec_drain_s", "77"),
     ("runtime.exec_syncs_max", "77"),

@@ -5,6 +5,7 @@
 
 mod apparmor;
 mod cgroup2;
+mod classes;
 mod denials;
 mod installer;
 mod oci;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Limits that only OCI specs ask for, beyond [`Limits`](crate::Limits), which monitors of earlier releases read.
+//! Limits of OCI specs and of classes of block I/O, beyond [`Limits`](crate::Limits), which monitors of earlier releases
+//! read.
 //!
 //! `Documentation/admin-guide/cgroup-v1/{blkio-controller,memory,net_cls,net_prio,rdma}.rst`, `cgroup-v2.rst`.
 
@@ -7,9 +8,10 @@ use crate::cgroup::Cgroup;
 use crate::cgroupfs::Version;
 use crate::error::Error;
 use crate::files::{write_if_there, write_in_any_order};
+use borsh::{BorshDeserialize, BorshSerialize};
 
 /// Limits of one cgroup. `None` and empty mean: leave as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct FurtherLimits {
     /// How readily the kernel swaps, 0..=100. On v1 only.
     pub swappiness: Option<u64>,
@@ -38,7 +40,7 @@ impl FurtherLimits {
 }
 
 /// A limit of one block device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct DeviceLimit {
     /// Major number of the device.
     pub major: u32,
@@ -51,7 +53,7 @@ pub struct DeviceLimit {
 }
 
 /// The kinds of limits of a block device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum DeviceLimitKind {
     /// I/O weight, 10..=1000.
     Weight,
@@ -68,7 +70,7 @@ pub enum DeviceLimitKind {
 }
 
 /// A limit of one RDMA device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct RdmaLimit {
     /// Name of the device.
     pub device: String,

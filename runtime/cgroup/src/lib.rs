@@ -42,4 +42,4 @@ pub use limits::{DeviceKind, DeviceRule, HugepageLimit, Limits};
 pub use oom::OomEvents;
 pub use out_of_memory::ReachedLimit;
 pub use stats::{Psi, PsiLine, Stats};
-pub use v2::cpu_weight;
+pub use v2::{DEPTH_MAX, DESCENDANTS_MAX, cpu_weight};

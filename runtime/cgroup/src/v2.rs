@@ -42,9 +42,10 @@ pub(crate) fn make(root: &Path, path: &str, with_controllers: bool) -> Result<()
 
 /// Files that the owner of a delegated cgroup may write, where the kernel does not list them itself.
 const DELEGATED: &str = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n";
-/// Most cgroups that a container may make below its own, and how deep.
-const DESCENDANTS_MAX: u32 = 1024;
-const DEPTH_MAX: u32 = 32;
+/// Most cgroups that a container may make below its own.
+pub const DESCENDANTS_MAX: u32 = 1024;
+/// Deepest cgroup that a container may make below its own.
+pub const DEPTH_MAX: u32 = 32;
 /// The kernel's own list, Linux 4.15.
 const DELEGATED_LIST: &str = "/sys/kernel/cgroup/delegate";
 

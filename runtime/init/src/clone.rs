@@ -43,6 +43,8 @@ pub(crate) struct CloneArgs<'a> {
     pub(crate) maps: &'a IdMaps,
     /// Set before a user namespace is entered, since it cannot be lowered there.
     pub(crate) oom_score_adj: Option<i32>,
+    /// The file `tasks` of the group of resctrl that the process enters.
+    pub(crate) resctrl: Option<BorrowedFd<'a>>,
     /// Other places in hierarchies of cgroup v1: controller and path.
     pub(crate) hierarchies: &'a [(String, String)],
     /// Writes the maps instead of this process: see [`LaunchOptions`](crate::LaunchOptions).
@@ -114,6 +116,7 @@ impl CloneArgs<'_> {
 
     /// The first calls of every child.
     fn child(&self, wait: Option<OwnedFd>) -> Result<(), StepError> {
+        self.enter_resctrl()?;
         // A parent of the same user writes the maps, through files that are root's once we are not traceable.
         if self.write_maps.is_none() {
             attributes::not_traceable()?;
@@ -147,6 +150,15 @@ impl CloneArgs<'_> {
             return Ok(());
         }
         hull_sys::unshare(self.flags).map_err(StepError::at(Step::Clone))
+    }
+
+    /// The calling process enters its group of resctrl, which its children inherit.
+    pub(crate) fn enter_resctrl(&self) -> Result<(), StepError> {
+        let Some(tasks) = self.resctrl else { return Ok(()) };
+        // 0 is the writing process.
+        write(tasks, b"0\n").map(drop).map_err(|errno| {
+            StepError::new(Step::Cgroup, errno, "write(tasks of its group of resctrl)")
+        })
     }
 
     /// The calling process enters the v1 trees; the v2 tree was entered by its clone, if there is one.

@@ -86,6 +86,7 @@ fn enter_and_clone(
     early: impl FnOnce(),
 ) -> Result<ForkResult, StepError> {
     not_traceable()?;
+    args.enter_resctrl()?;
     args.enter_cgroups()?;
     set_oom_score("self/oom_score_adj", args.oom_score_adj)?;
     early();

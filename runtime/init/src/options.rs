@@ -68,6 +68,9 @@ pub struct LaunchOptions<'a> {
     pub keeps_capabilities: bool,
     /// Limits of the cgroup beyond the plan's.
     pub further_limits: Option<&'a FurtherLimits>,
+    /// The file `tasks` of a group of resctrl, open for writing, into which the process goes with its first calls;
+    /// see `Documentation/filesystems/resctrl.rst`.
+    pub resctrl: Option<BorrowedFd<'a>>,
     /// The socket over which the listener of the seccomp filter is sent as soon as the filter is installed, with one
     /// word; see [`hull_sys::receive_fd`]. The filter must allow `sendmsg(2)`.
     pub seccomp_listener: Option<BorrowedFd<'a>>,

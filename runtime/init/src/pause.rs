@@ -81,6 +81,7 @@ pub fn pause(
         user: None,
         maps: &maps,
         oom_score_adj: plan.oom_score_adj,
+        resctrl: None,
         hierarchies: &[],
         write_maps: None,
         user_of_pid: false,

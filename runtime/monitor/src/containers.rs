@@ -126,6 +126,8 @@ pub(crate) struct Container {
     pub(crate) requested_by: u64,
     /// Its hooks, until its poststop hooks are begun.
     pub(crate) hooks: Option<ContainerHooks>,
+    /// The group of resctrl of all its processes: its file `tasks`.
+    pub(crate) resctrl: Option<OwnedFd>,
     /// Name of the session keyring of all its processes. No process in it can guess it beforehand.
     pub(crate) keyring: String,
 }

@@ -9,13 +9,25 @@ use crate::pending_start;
 use hull_cgroup::Limits;
 use hull_proto::id::ContainerId;
 use hull_proto::monitor::{
-    Command, Failure, HelloReply, Request, Response, Streams, Target, VERSION,
+    Command, Failure, HelloReply, Logging, Request, Response, Streams, Target, VERSION,
 };
 use rustix::process::Signal;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 /// The answer to a command; `None` if it comes later.
 pub(crate) type Answer = Result<Option<Response>, Failure>;
+
+/// The parts of a start beyond plan and streams; the default is a container without any.
+#[derive(Debug, Default)]
+pub(crate) struct Extras<'a> {
+    /// `hull_init::Hooks` in borsh; their directory comes with the request.
+    pub(crate) hooks: Option<&'a [u8]>,
+    pub(crate) logging: Option<Logging>,
+    /// `hull_cgroup::FurtherLimits` in borsh.
+    pub(crate) limits: Option<&'a [u8]>,
+    /// Whether the file of a group of resctrl comes with the request.
+    pub(crate) resctrl: bool,
+}
 
 impl Monitor {
     pub(crate) fn request(&mut self, connection: u64, request: Request) {
@@ -42,6 +54,7 @@ impl Monitor {
             | Command::StartContainer { .. }
             | Command::StartWithHooks { .. }
             | Command::StartWithLogging { .. }
+            | Command::StartWithClasses { .. }
             | Command::Exec { .. }
                 if self.shutdown.is_some() =>
             {
@@ -49,14 +62,29 @@ impl Monitor {
             }
             Command::StartPause { plan, netns } => small_again(self.start_pause(id, &plan, netns)),
             Command::StartContainer { container, plan, stdio } => {
-                small_again(self.start_container(id, container, &plan, stdio, None, None))
+                small_again(self.start_container(id, container, &plan, stdio, Extras::default()))
             }
             Command::StartWithHooks { container, plan, stdio, hooks } => {
-                small_again(self.start_container(id, container, &plan, stdio, Some(&hooks), None))
+                let extras = Extras { hooks: Some(&hooks), ..Extras::default() };
+                small_again(self.start_container(id, container, &plan, stdio, extras))
             }
             Command::StartWithLogging { container, plan, stdio, hooks, logging } => {
-                let (hooks, logging) = (hooks.as_deref(), Some(logging));
-                small_again(self.start_container(id, container, &plan, stdio, hooks, logging))
+                let hooks = hooks.as_deref();
+                let extras = Extras { hooks, logging: Some(logging), ..Extras::default() };
+                small_again(self.start_container(id, container, &plan, stdio, extras))
+            }
+            Command::StartWithClasses {
+                container,
+                plan,
+                stdio,
+                hooks,
+                logging,
+                limits,
+                resctrl,
+            } => {
+                let (hooks, limits) = (hooks.as_deref(), Some(&*limits));
+                let extras = Extras { hooks, logging, limits, resctrl };
+                small_again(self.start_container(id, container, &plan, stdio, extras))
             }
             Command::Exec { container, exec, process, streams } => {
                 self.start_exec(id, &container, exec, &process, streams)

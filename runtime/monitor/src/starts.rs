@@ -15,9 +15,9 @@ use crate::memory_watch::MemoryWatch;
 use crate::monitor::Monitor;
 use crate::pause::Pause;
 use crate::pending_start::{self, PendingStart};
-use crate::requests::{Answer, decode};
+use crate::requests::{Answer, Extras, decode};
 use crate::stdio::{Pipes, copy, null, receive_terminal};
-use hull_cgroup::{Cgroup, Version};
+use hull_cgroup::{Cgroup, FurtherLimits, Version};
 use hull_init::plan::{Namespace, Op, Source};
 use hull_init::{
     ExecTarget, Io, LaunchOptions, NewTerminal, PausePlan, PendingProcess, Plan, Process,
@@ -30,6 +30,14 @@ use rustix::event::epoll::EventFlags;
 use rustix::fs::FileType;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+
+/// [`Extras`], decoded and with their descriptors.
+struct Parts {
+    log: Log,
+    hooks: Option<ContainerHooks>,
+    limits: Option<FurtherLimits>,
+    resctrl: Option<OwnedFd>,
+}
 
 impl Monitor {
     pub(crate) fn start_pause(&mut self, request: RequestId, plan: &[u8], netns: bool) -> Answer {
@@ -67,17 +75,18 @@ impl Monitor {
         id: ContainerId,
         plan: &[u8],
         stdio: Stdio,
-        hooks: Option<&[u8]>,
-        logging: Option<Logging>,
+        extras: Extras<'_>,
     ) -> Answer {
         let log = self.fds(usize::from(stdio.log))?.pop();
-        let dir = self.fds(usize::from(hooks.is_some()))?.pop();
-        let log = self.log(log, logging)?;
+        let dir = self.fds(usize::from(extras.hooks.is_some()))?.pop();
+        let log = self.log(log, extras.logging)?;
+        let resctrl = self.fds(usize::from(extras.resctrl))?.pop();
+        let limits = extras.limits.map(decode).transpose()?;
         if self.containers.contains_key(&id) {
             return self.take_over(request, &id);
         }
         let plan: Plan = decode(plan)?;
-        let hooks = match hooks.zip(dir) {
+        let hooks = match extras.hooks.zip(dir) {
             Some((hooks, dir)) => {
                 Some(ContainerHooks { hooks: Rc::new(decode(hooks)?), dir: Rc::new(dir) })
             }
@@ -86,15 +95,8 @@ impl Monitor {
         let cgroup = self.cgroup(&plan.cgroup.path)?;
         let slots = self.slots(&plan)?;
         let pipes = Pipes::new(stdio)?;
-        match self.create_container(
-            request,
-            &id,
-            plan,
-            pipes,
-            (log, hooks.clone()),
-            &slots,
-            &cgroup,
-        ) {
+        let parts = Parts { log, hooks: hooks.clone(), limits, resctrl };
+        match self.create_container(request, &id, plan, pipes, parts, &slots, &cgroup) {
             Ok(container) => {
                 self.containers.insert(id, container);
             }
@@ -113,7 +115,7 @@ impl Monitor {
         id: &ContainerId,
         plan: Plan,
         pipes: Pipes,
-        (log, hooks): (Log, Option<ContainerHooks>),
+        Parts { log, hooks, limits, resctrl }: Parts,
         slots: &[OwnedFd],
         cgroup: &Cgroup,
     ) -> Result<Container, Failure> {
@@ -125,6 +127,8 @@ impl Monitor {
             hooks: hooks.as_ref().map(|of| &*of.hooks),
             hooks_beside: hooks.as_ref().map(|of| of.dir.as_fd()),
             init: plan.ops.contains(&Op::Init).then(|| self.pause_program.as_fd()),
+            further_limits: limits.as_ref(),
+            resctrl: resctrl.as_ref().map(OwnedFd::as_fd),
             ..LaunchOptions::default()
         };
         let is_terminal = pipes.stderr.is_none();
@@ -164,6 +168,7 @@ impl Monitor {
             delete: false,
             requested_by: request.connection,
             hooks,
+            resctrl,
             keyring,
         })
     }
@@ -293,8 +298,11 @@ impl Monitor {
             id_maps: container.id_maps.as_ref(),
             cgroup: &cgroup,
         };
-        let options =
-            LaunchOptions { keyring: Some(&container.keyring), ..LaunchOptions::default() };
+        let options = LaunchOptions {
+            keyring: Some(&container.keyring),
+            resctrl: container.resctrl.as_ref().map(OwnedFd::as_fd),
+            ..LaunchOptions::default()
+        };
         let process = hull_init::launch_exec(&self.host, &target, &process, &io, &options)
             .map_err(|error| step(&error))?;
         let (pid, pidfd) = (process.pid, copy(&process.pidfd)?);
@@ -310,7 +318,7 @@ impl Monitor {
     /// created cgroups of its own, since a cgroup that delegates controllers takes no process.
     fn exec_cgroup(&self, container: &Container) -> String {
         let own = container.cgroup_path.as_str();
-        if container.id_maps.is_none() || self.host.version() != Version::V2 {
+        if self.host.version() != Version::V2 {
             return own.to_owned();
         }
         let first = self.host.unified_of(container.pid).ok().flatten();

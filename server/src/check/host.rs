@@ -4,7 +4,7 @@
 
 use super::finding::Finding;
 use crate::config::{Config, Size};
-use crate::oci_spec::hooks_dir;
+use crate::oci_spec::{classes, hooks_dir};
 use crate::pod::driver::Driver;
 use crate::pod::host_dns::PodDns;
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
@@ -49,6 +49,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         dns(&PodDns::read()),
     ]);
     findings.extend(hooks(&config.runtime.hooks_dir));
+    findings.extend(config.runtime.blockio_config_file.as_deref().map(block_io));
     findings
 }
 
@@ -69,6 +70,17 @@ fn hooks(dirs: &[PathBuf]) -> Option<Finding> {
         Ok(files) => Finding::good(SUBJECT, format!("{}, all valid", files.len())),
         Err(err) => Finding::missing(SUBJECT, format!("cannot {err}"), err.hint()),
     })
+}
+
+/// Whether the file of classes of block I/O can be used.
+fn block_io(file: &Path) -> Finding {
+    const SUBJECT: &str = "block I/O classes";
+    match classes::check_file(file) {
+        Ok(names) => Finding::good(SUBJECT, format!("{}, all valid", names.len())),
+        Err(err) => {
+            Finding::warning(SUBJECT, format!("cannot {err}"), err.hint().unwrap_or_default())
+        }
+    }
 }
 
 fn capabilities() -> Option<Finding> {
@@ -250,6 +262,20 @@ fn driver(config: &Config) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_classes_that_refuses_containers_is_a_warning() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blockio.yaml");
+        assert_eq!(block_io(&path).parts().1, "warning", "it is not there");
+        fs::write(&path, "Classes: {slow: [{Weight: 20}], fast: []}").unwrap();
+        assert_eq!(block_io(&path).parts().2, "2, all valid");
+        fs::write(&path, "Classes: {slow: [{Weight: 2000}]}").unwrap();
+        let finding = block_io(&path);
+        let (_, verdict, found, hint) = finding.parts();
+        assert_eq!(verdict, "warning");
+        assert!(found.contains("Weight 2000") && hint.contains("hull check"), "{found} {hint}");
+    }
 
     #[test]
     fn servers_that_no_pod_reaches_are_a_warning() {

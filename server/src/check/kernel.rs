@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Checks of the kernel: version, system calls, cgroups, overlay, namespaces, seccomp, AppArmor.
+//! Checks of the kernel: version, system calls, cgroups, overlay, namespaces, seccomp, AppArmor, SELinux.
 
 use super::finding::Finding;
 use crate::apparmor;
@@ -19,6 +19,7 @@ pub(super) fn findings() -> Vec<Finding> {
     let mut findings = vec![version(), calls()];
     findings.extend(cgroups());
     findings.extend([overlay(), namespaces(), user_namespaces(), seccomp(), apparmor()]);
+    findings.extend(selinux(fs::read_to_string("/sys/fs/selinux/enforce").ok().as_deref()));
     findings
 }
 
@@ -192,9 +193,31 @@ fn apparmor() -> Finding {
     }
 }
 
+/// The line about a node with SELinux, by its file `enforce`; none without SELinux.
+fn selinux(enforce: Option<&str>) -> Option<Finding> {
+    const SUBJECT: &str = "SELinux";
+    let is_enforcing = enforce?.trim() == "1";
+    Some(if is_enforcing {
+        Finding::warning(
+            SUBJECT,
+            "enforcing; Hull labels processes of pods with seLinuxOptions, and no files",
+            "label volumes for containers yourself: chcon -R -t container_file_t DIRECTORY",
+        )
+    } else {
+        Finding::good(SUBJECT, "permissive; denials are only recorded")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_enforces_labels_gets_advice_and_one_without_selinux_no_line() {
+        let verdict = |enforce| selinux(enforce).map(|of| of.parts().1);
+        assert_eq!(verdict(None), None);
+        assert_eq!((verdict(Some("1")), verdict(Some("0\n"))), (Some("warning"), Some("ok")));
+    }
 
     #[test]
     fn releases_are_compared_as_numbers() {

@@ -4,6 +4,7 @@
 use super::error::{Error, Result};
 use super::parse;
 use crate::container::{logging, quota};
+use crate::oci_spec::CGROUP_WRITABLE;
 use crate::pod::run_pods;
 use hull_proto::cri as api;
 use std::collections::HashMap;
@@ -340,7 +341,8 @@ pub(crate) fn pairs(flag: &'static str, texts: &[String]) -> Result<HashMap<Stri
     let mut pairs = HashMap::new();
     for text in texts {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
-        let is_open = logging::is_annotation(key) || quota::is_annotation(key);
+        let is_open =
+            logging::is_annotation(key) || quota::is_annotation(key) || key == CGROUP_WRITABLE;
         let is_reserved = key.starts_with("hull.run/") && !is_open;
         if key.is_empty() || is_reserved {
             return Err(bad(flag, text, "its key is empty, or reserved for hull"));

@@ -160,6 +160,7 @@ mod tests {
                 "auto" if key == "cgroup.driver" => "cgroupfs".into(),
                 "auto" => "bridge".into(),
                 "text" => "json".into(),
+                "never" => "always".into(),
                 "drop" => "wait".into(),
                 "off" => "auto".into(),
                 "unconfined" => "runtime/default".into(),

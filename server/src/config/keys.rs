@@ -264,6 +264,12 @@ pub(crate) const KEYS: &[Key] = &[
         "Whether the message of a container that failed ends with the last lines of its output. Readers of pods may then see what is otherwise only in logs. The pod's annotation `hull.run/exit-message-output: \"true\"` does the same for one pod.",
     )
     .live(),
+    unset(
+        "runtime.blockio_config_file",
+        "\"/etc/hull/blockio.yaml\"",
+        "File of classes of block I/O, in the format of containerd and CRI-O, which a pod chooses by the annotations `blockio.resources.beta.kubernetes.io/pod` and `blockio.resources.beta.kubernetes.io/container.NAME`. Read when a container that asks for a class is created. Unset: such a container is refused.",
+    )
+    .live(),
     key(
         "runtime.exec_output_bytes_max",
         "Limit on the output of one ExecSync, in bytes per stream. More is dropped, and a last line says so. Both streams together are cut to fit a response of 16 MiB, the limit of the kubelet's client. The exit code is always kept.",

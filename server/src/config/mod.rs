@@ -47,7 +47,6 @@ pub(crate) use reference::default_file;
 #[cfg(test)]
 pub(crate) use settings::Network;
 pub(crate) use settings::{
-    Cgroup, Config, DefaultSeccomp, Driver, Log, LogFormat, Metrics, NetworkMode, Runtime, Tracing,
-    Userns,
+    Cgroup, Config, Driver, Log, LogFormat, Metrics, NetworkMode, Runtime, Tracing, Userns,
 };
 pub(crate) use size::{LAYER_MIN, Size, decimal};

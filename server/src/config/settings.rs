@@ -154,6 +154,8 @@ pub(crate) struct Runtime {
     pub(crate) default_seccomp: DefaultSeccomp,
     pub(crate) default_ulimits: Vec<String>,
     pub(crate) exit_message_output: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) blockio_config_file: Option<PathBuf>,
     #[serde(deserialize_with = "size::deserialize")]
     pub(crate) exec_output_bytes_max: u64,
     pub(crate) exec_drain_s: u64,
@@ -319,6 +321,7 @@ impl Default for Runtime {
             default_seccomp: DefaultSeccomp::Unconfined,
             default_ulimits: Vec::new(),
             exit_message_output: false,
+            blockio_config_file: None,
             exec_output_bytes_max: limits::EXEC_OUTPUT_BYTES.default,
             exec_drain_s: limits::EXEC_DRAIN_S.default,
             exec_syncs_max: limits::EXEC_SYNCS.count(),

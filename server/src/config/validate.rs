@@ -90,6 +90,7 @@ fn runtime(runtime: &Runtime) -> Result<(), Invalid> {
         let why = format!("`{}` is not the name of a user", shown(name, SHOWN_BYTES));
         return Err(("runtime.userns_user", why));
     }
+    absolute("runtime.blockio_config_file", &runtime.blockio_config_file)?;
     for limit in &runtime.default_ulimits {
         let bad = |why| ("runtime.default_ulimits", format!("`{limit}`: {why}"));
         Ulimit::parse(limit).map_err(bad)?;

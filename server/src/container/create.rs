@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::history::timed;
 use crate::node::{Node, now_ns};
 use crate::nri::{self, Adjustment};
-use crate::oci_spec;
+use crate::oci_spec::{self, classes::Classes};
 use crate::pod::PodRecord;
 use crate::storage::blocking;
 use hull_image::Image;
@@ -59,6 +59,7 @@ pub(crate) fn record(
         remarks: Vec::new(),
         previous: None,
         log_loss: LogLoss::default(),
+        classes: Classes::default(),
         state: State::Creating,
     })
 }
@@ -75,13 +76,20 @@ fn find_image(node: &Node, config: &cri::ContainerConfig) -> Result<Arc<Image>, 
 /// A container that is made.
 #[derive(Debug)]
 pub(crate) struct Created {
-    pub(crate) user: User,
+    pub(crate) resolved: Resolved,
     pub(crate) planned: CachedPlan,
-    /// Parts of its config that have no effect on this node.
-    pub(crate) remarks: Vec<String>,
     pub(crate) adjusted: Adjustment,
     /// The plugins that know of it. Held until it can be seen.
     pub(crate) plugin_set: Arc<PluginSet>,
+}
+
+/// The parts of its record that are known once it is made.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) user: User,
+    pub(crate) classes: Classes,
+    /// Parts of its config that have no effect on this node.
+    pub(crate) remarks: Vec<String>,
 }
 
 /// Has plugins adjust it, then makes it.
@@ -105,7 +113,7 @@ pub(crate) async fn make(
         known.cgroup.clone_from(cgroup);
     }
     let made = make_parts(node, pod, pod_record, known, target_pid).await;
-    let (user, planned, remarks) = made.map_err(|err| {
+    let (resolved, planned) = made.map_err(|err| {
         // What makes no sense in the plan may be what plugins ask for.
         if matches!(err, Error::Spec { .. } | Error::Plan { .. } | Error::Adjust { .. }) {
             err.asked_by(&adjusted.plugins)
@@ -113,7 +121,7 @@ pub(crate) async fn make(
             err
         }
     })?;
-    Ok(Created { user, planned, remarks, adjusted, plugin_set })
+    Ok(Created { resolved, planned, adjusted, plugin_set })
 }
 
 /// Calls plugins, and returns their adjustments of the container.
@@ -146,7 +154,7 @@ async fn make_parts(
     pod_record: Arc<PodRecord>,
     record: ContainerRecord,
     target_pid: Option<i32>,
-) -> Result<(User, CachedPlan, Vec<String>), Error> {
+) -> Result<(Resolved, CachedPlan), Error> {
     let (history, id) = (Arc::clone(&node.history), record.id.clone());
     let planned = {
         let (node, pod_record) = (Arc::clone(&node), Arc::clone(&pod_record));
@@ -166,14 +174,13 @@ async fn make_parts(
 struct Planned {
     record: ContainerRecord,
     image: Arc<Image>,
-    user: User,
+    resolved: Resolved,
     plan: Plan,
-    remarks: Vec<String>,
     /// The limit of its writable layer.
     layer_bytes_max: Option<u64>,
 }
 
-/// Resolves its user, and plans its start once: to refuse now what could not be started later, and to keep the result
+/// Resolves its user and its classes, and plans its start once: to refuse now what could not be started later, and to keep the result
 /// for the start and for execs.
 fn plan(
     node: &Node,
@@ -187,19 +194,26 @@ fn plan(
     node.images.check_layers(&image).map_err(of_image)?;
     let user = user_of(&image, &record.config)?;
     record.user = Some(user.clone());
-    let mut spec = super::start::spec(node, pod, pod_record, &record, &image, target_pid)?;
     let settings = node.config.current();
+    let file = settings.runtime.blockio_config_file.as_deref();
+    let chosen = nri::resources::classes(record.adjust.as_deref());
+    let classes = Classes::resolve(&pod_record.config, &record.config, file, &chosen);
+    let (classes, without_effect) =
+        classes.map_err(|source| Error::Spec { source: source.into() })?;
+    record.classes = classes.clone();
+    let mut spec = super::start::spec(node, pod, pod_record, &record, &image, target_pid)?;
     let dirs = &settings.runtime.hooks_dir;
     let files = oci_spec::hooks_dir::inject(&mut spec, &record.config, &pod_record.config, dirs)
         .map_err(|source| Error::HooksDir { source })?;
     let plan = super::start::plan_of(node, &pod_record.config, &record, &image, &spec)?;
     let (layer_bytes_max, unlimited) = quota::of(node, pod_record, &record.config)?;
     let mut remarks = remarks::of(node, pod_record, &record, &spec, &plan);
-    remarks.extend(unlimited);
+    remarks.extend(unlimited.into_iter().chain(without_effect));
     node.plans.save(&record.id, &plan).map_err(|source| Error::Store { source })?;
     node.bundles.save(&record.id, &spec, &files, &node.rootfs_dir())?;
     volumes::check(node, &record)?;
-    Ok(Planned { record, image, user, plan, remarks, layer_bytes_max })
+    let resolved = Resolved { user, classes, remarks };
+    Ok(Planned { record, image, resolved, plan, layer_bytes_max })
 }
 
 /// Creates its writable layer.
@@ -207,8 +221,8 @@ fn make_rootfs(
     node: &Node,
     pod_record: &PodRecord,
     planned: Planned,
-) -> Result<(User, CachedPlan, Vec<String>), Error> {
-    let Planned { record, image, user, plan, remarks, layer_bytes_max } = planned;
+) -> Result<(Resolved, CachedPlan), Error> {
+    let Planned { record, image, resolved, plan, layer_bytes_max } = planned;
     let maps = pod_record.id_maps();
     let owner = |uid, gid| match &maps {
         // An id outside of the pod's ranges would be the overflow id; the pod's root gets it instead.
@@ -221,7 +235,7 @@ fn make_rootfs(
     node.images
         .create_limited_rootfs(&record.id, &image, &owner, layer_bytes_max)
         .map_err(|source| Error::Rootfs { container: record.id.clone(), source })?;
-    Ok((user, CachedPlan::of(plan), remarks))
+    Ok((resolved, CachedPlan::of(plan)))
 }
 
 /// The user of the first process, from the config, the image's config and the image's account files.

@@ -4,7 +4,7 @@
 use super::log_loss::LogLoss;
 use super::state::{Event, State};
 use crate::nri::resources::to_cri;
-use crate::oci_spec;
+use crate::oci_spec::{self, classes::Classes};
 use hull_proto::{cri, nri};
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,9 @@ pub(crate) struct ContainerRecord {
     /// Output of this run that is missing in its log.
     #[serde(default, skip_serializing_if = "LogLoss::is_none")]
     pub(crate) log_loss: LogLoss,
+    /// Its classes of resources, as they were when it was created.
+    #[serde(default, skip_serializing_if = "Classes::is_none")]
+    pub(crate) classes: Classes,
     pub(crate) state: State,
 }
 

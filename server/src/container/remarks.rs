@@ -4,7 +4,7 @@
 
 use super::{ContainerRecord, start};
 use crate::node::Node;
-use crate::oci_spec;
+use crate::oci_spec::{self, classes::OF_CLASS};
 use crate::pod::PodRecord;
 use ::oci_spec::runtime::Spec;
 use hull_plan::{Layer, Plan, capabilities, seccomp};
@@ -42,6 +42,8 @@ pub(crate) fn layer(remark: &str) -> Layer {
         Layer::Security
     } else if remark.starts_with(OF_SCORE) {
         Layer::Process
+    } else if remark.starts_with(OF_CLASS) {
+        Layer::Cgroup
     } else {
         Layer::Filesystem
     }
@@ -88,6 +90,7 @@ mod tests {
         let text = lower_score(-997, 0).unwrap();
         assert!(text.contains("oom_score_adj -997 cannot be set, it stays 0"), "{text}");
         assert_eq!(layer(&text), Layer::Process);
+        assert_eq!(layer(&format!("{OF_CLASS} `slow`")), Layer::Cgroup);
         assert_eq!(layer("two volumes are mounted at `/x`"), Layer::Filesystem);
         assert_eq!(lower_score(-5, -5), None);
     }

@@ -18,6 +18,7 @@ use hull_proto::cri::PodSandboxConfig;
 use hull_proto::id::{ContainerId, PodId};
 use hull_proto::monitor::{Command, Failure as MonitorFailure, Logging, SLOT_SHM, Started, Stdio};
 use hull_proto::nri::LinuxResources;
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ pub(crate) fn plan(
     plan_of(node, &pod_record.config, record, image, &spec)
 }
 
-/// The plan of a container with this spec, without its hooks, which travel beside it.
+/// The plan of a container with this spec, without its hooks and classes, which travel beside it.
 pub(crate) fn plan_of(
     node: &Node,
     pod: &PodSandboxConfig,
@@ -64,15 +65,14 @@ pub(crate) fn plan_of(
         host: node.host.clone(),
         further_phases,
     };
-    let planned = match spec.hooks() {
-        None => hull_plan::plan(spec, &options),
-        Some(_) => {
-            let mut plain = spec.clone();
-            plain.set_hooks(None);
-            hull_plan::plan(&plain, &options)
-        }
-    };
-    planned.map_err(|source| Error::Plan { source })
+    let mut plain = Cow::Borrowed(spec);
+    if spec.hooks().is_some() {
+        plain.to_mut().set_hooks(None);
+    }
+    if !record.classes.is_none() {
+        oci_spec::classes::take_from(plain.to_mut());
+    }
+    hull_plan::plan(&plain, &options).map_err(|source| Error::Plan { source })
 }
 
 fn has_start_hooks(hooks: &SpecHooks) -> bool {
@@ -95,8 +95,10 @@ fn bring_up_to_date(
     }
     let plugins = record.adjust.as_ref().and_then(|adjust| adjust.linux.as_ref());
     if let Some(resources) = plugins.and_then(|linux| linux.resources.clone()) {
-        // Its rules for devices were for a container that was about to be made, and are in the plan.
+        // Its rules for devices and its classes were for a container that was about to be made, and are in the plan and
+        // the record.
         let resources = LinuxResources { devices: Vec::new(), ..resources };
+        let resources = nri::resources::without_classes(&resources);
         let limits =
             nri::resources::limits(&resources).map_err(|source| Error::Adjust { source })?;
         plan.cgroup.limits.overlay(limits);
@@ -158,6 +160,7 @@ pub(crate) fn spec(
         user: &user,
         cgroup: &record.cgroup,
         defaults: &defaults,
+        classes: &record.classes,
         target_pid,
     };
     let spec = oci_spec::container(&request).map_err(|source| Error::Spec { source })?;
@@ -223,11 +226,13 @@ pub(crate) async fn start(params: StartParams) -> Result<Started, Error> {
         stdin_once: record.config.stdin_once,
     };
     let (hooks, dir) = begin_hooks(&node, &client, &record).await?;
+    let classes = classes(&client, &record).await?;
     let plan = hull_plan::encode(&planned);
     let known = client.known_hooks(&hooks);
     let hooks_of = dir.is_some().then_some(&*known);
-    let fds = log.file.into_iter().chain(dir).chain(log.fds).collect();
-    let command = command(id.clone(), plan, stdio, (hooks_of, log.logging));
+    let (classes, resctrl) = classes.unzip();
+    let fds = log.file.into_iter().chain(dir).chain(log.fds).chain(resctrl.flatten()).collect();
+    let command = command(id.clone(), plan, stdio, (hooks_of, log.logging, classes));
     let started = client.start(command, fds);
     let started = timed(&node.history, &record.id, (STAGE, "launch"), started);
     let waited = node.launch_max() + hooks::start_max(&hooks);
@@ -318,9 +323,20 @@ fn command(
     container: ContainerId,
     plan: Vec<u8>,
     stdio: Stdio,
-    (hooks, logging): (Option<&Hooks>, Option<Logging>),
+    (hooks, logging, classes): (Option<&Hooks>, Option<Logging>, Option<Classes>),
 ) -> Command {
     let hooks = hooks.map(hull_plan::encode);
+    if let Some(Classes { limits, resctrl }) = classes {
+        return Command::StartWithClasses {
+            container,
+            plan,
+            stdio,
+            hooks,
+            logging,
+            limits,
+            resctrl,
+        };
+    }
     match (hooks, logging) {
         (hooks, Some(logging)) => {
             Command::StartWithLogging { container, plan, stdio, hooks, logging }
@@ -328,6 +344,30 @@ fn command(
         (Some(hooks), None) => Command::StartWithHooks { container, plan, stdio, hooks },
         (None, None) => Command::StartContainer { container, plan, stdio },
     }
+}
+
+/// The classes of a container as its monitor gets them.
+struct Classes {
+    /// `FurtherLimits` in borsh.
+    limits: Vec<u8>,
+    resctrl: bool,
+}
+
+/// The classes of a container that is about to be started, with the file of its group of resctrl; none without any.
+async fn classes(
+    client: &Client,
+    record: &ContainerRecord,
+) -> Result<Option<(Classes, Option<OwnedFd>)>, Error> {
+    if record.classes.is_none() {
+        return Ok(None);
+    }
+    client.check_classes().map_err(|source| Error::Monitor { doing: DOING, source })?;
+    let of = record.classes.clone();
+    let limits = of.further_limits().map_err(|source| Error::Plan { source })?;
+    let group = blocking(move || of.open_resctrl()).await;
+    let group = group.map_err(|source| Error::Spec { source: source.into() })?;
+    let classes = Classes { limits: hull_plan::encode(&limits), resctrl: group.is_some() };
+    Ok(Some((classes, group)))
 }
 
 /// The hooks of a container that is about to be started, with the directory for the monitor; none without hooks.

@@ -11,7 +11,8 @@ use crate::observe::stats;
 use crate::oci_spec;
 use crate::pod::registry::Key;
 use crate::pod::{
-    Command, Pod, PodRecord, PodSnapshot, Sizes, State, files, handler, pause_plan, task, user_namespace,
+    Command, Pod, PodRecord, PodSnapshot, Sizes, State, files, handler, pause_plan, task,
+    user_namespace,
 };
 use crate::storage::blocking;
 use hull_proto::cri as api;

@@ -215,7 +215,6 @@ fn code(error: &Error) -> Code {
         Error::TooManyStreams { .. }
         | Error::FellBehind { .. }
         | Error::CallMemory { .. }
-        | Error::NoUserIds { .. }
         | Error::ContainerExecs { .. }
         | Error::NodeExecs { .. } => Code::ResourceExhausted,
         Error::NameTaken { .. } => Code::AlreadyExists,
@@ -285,6 +284,7 @@ fn monitor_code(error: &monitors::Error) -> Code {
         | monitors::Error::CannotAttach { .. }
         | monitors::Error::CannotRunHooks { .. }
         | monitors::Error::CannotInit { .. }
+        | monitors::Error::CannotClassify { .. }
         | monitors::Error::CannotLimitLogs { .. }
         | monitors::Error::HooksOutput { .. }
         | monitors::Error::WrongAnswer { .. } => Code::Unknown,

@@ -50,7 +50,7 @@ table! {
     CONTAINERS = Gauge "hull_containers" ["state"] "Containers by state";
     CONTAINER_EXITS = Counter "hull_container_exits_total" ["how"] "Containers that ended: with exit code 0 (`success`), with another one (`error`), by a signal (`signal`), or unseen with their monitor (`unknown`)";
     OOM_KILLS = Counter "hull_oom_kills_total" [] "Processes of containers that the kernel killed because a memory limit was reached";
-    DENIALS = Counter "hull_denials_total" ["module", "of"] "Denials by AppArmor and seccomp that the kernel reported, of processes in containers, or of processes that had gone before they were looked at (`unknown`)";
+    DENIALS = Counter "hull_denials_total" ["module", "of"] "Denials by AppArmor, SELinux and seccomp that the kernel reported, of processes in containers, or of processes that had gone before they were looked at (`unknown`)";
     EVICTIONS = Counter "hull_evictions_total" [] "Containers that NRI plugins had stopped";
     LOG_LOST_BYTES = Counter "hull_log_lost_bytes_total" [] "Bytes of containers' output that could not be written to their logs";
     LEAKS_FOUND = Counter "hull_leaks_found_total" ["kind"] "Objects without a record, found by the start of the daemon or by `hull doctor`, each time that they are found";

@@ -14,8 +14,9 @@ use hull_proto::id::ContainerId;
 use hull_proto::monitor::frame::{FrameDecoder, FrameTooLong, encode};
 use hull_proto::monitor::{
     Command, Event, Exit, FRAME_BYTES_MAX, Failure, HelloReply, LastOutput, Message, ProcessState,
-    Request, Response, Started, Streams, Target, VERSION, VERSION_ATTACH, VERSION_HOOK_FILES,
-    VERSION_HOOKS, VERSION_INIT, VERSION_LAST_OUTPUT, VERSION_ROOT_BINDS, VERSION_TERMINALS,
+    Request, Response, Started, Streams, Target, VERSION, VERSION_ATTACH, VERSION_CLASSES,
+    VERSION_HOOK_FILES, VERSION_HOOKS, VERSION_INIT, VERSION_LAST_OUTPUT, VERSION_ROOT_BINDS,
+    VERSION_TERMINALS,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::borrow::Cow;
@@ -109,6 +110,7 @@ impl Client {
             | Command::StartContainer { .. }
             | Command::StartWithHooks { .. }
             | Command::StartWithLogging { .. }
+            | Command::StartWithClasses { .. }
             | Command::Exec { .. }
             | Command::Shutdown => true,
             Command::Hello { .. }
@@ -198,6 +200,14 @@ impl Client {
     pub(crate) fn check_init(&self) -> Result<(), Error> {
         if self.version < VERSION_INIT {
             return Err(Error::CannotInit { version: self.version });
+        }
+        Ok(())
+    }
+
+    /// Checks that it can put a container into classes of resources.
+    pub(crate) fn check_classes(&self) -> Result<(), Error> {
+        if self.version < VERSION_CLASSES {
+            return Err(Error::CannotClassify { version: self.version });
         }
         Ok(())
     }
@@ -475,5 +485,8 @@ mod tests {
         let refused = client(VERSION_INIT - 1).check_init().unwrap_err();
         assert!(refused.hint().is_some(), "{refused}");
         client(VERSION_INIT).check_init().unwrap();
+        let refused = client(VERSION_CLASSES - 1).check_classes().unwrap_err();
+        assert!(refused.hint().unwrap().starts_with("delete the pod"), "{refused}");
+        client(VERSION_CLASSES).check_classes().unwrap();
     }
 }

@@ -44,6 +44,10 @@ pub(crate) enum Error {
         "limit its log: its pod was started by an older hull, and the pod's monitor is of version {version}"
     )]
     CannotLimitLogs { version: u16 },
+    #[error(
+        "put it into its classes of resources: its pod was started by an older hull, and the pod's monitor is of version {version}"
+    )]
+    CannotClassify { version: u16 },
     #[error("read the output of the program that runs hooks")]
     HooksOutput { source: io::Error },
     #[error("carry it out in the pod's monitor: {}", why(failure))]
@@ -72,6 +76,7 @@ impl Error {
             | Self::CannotAttach { .. }
             | Self::CannotRunHooks { .. }
             | Self::CannotInit { .. }
+            | Self::CannotClassify { .. }
             | Self::CannotLimitLogs { .. } => Some(
                 "delete the pod, so that it is created again with this release's monitor".into(),
             ),

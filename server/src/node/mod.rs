@@ -39,7 +39,6 @@ use crate::observe::log_level::LogLevel;
 use crate::observe::stats::{Layers, Rates};
 use crate::pod::driver::Driver;
 use crate::pod::registry::Registry;
-use crate::pod::user_ids::UserIds;
 use crate::records::Store;
 use crate::tracer::Tracer;
 use hull_proto::id::PodId;
@@ -87,8 +86,6 @@ pub(crate) struct Node {
     pub(crate) plugin_timeouts: hull_nri::LiveTimeouts,
     /// Pods can have user namespaces; or why not.
     pub(crate) user_namespaces: Result<(), String>,
-    /// The ids that Hull gives to pods' user namespaces.
-    pub(crate) user_ids: Arc<UserIds>,
     pub(crate) registry: Registry,
     pub(crate) rates: Rates,
     pub(crate) layers: Layers,
@@ -197,7 +194,6 @@ impl Node {
             tracer,
             plugins,
             user_namespaces,
-            user_ids: Arc::default(),
             registry: Registry::default(),
             rates: Rates::default(),
             layers: Layers::default(),

@@ -146,7 +146,8 @@ fn hooks(all: &mut Value, asked: &nri::Hooks) {
 fn linux(all: &mut Value, asked: &nri::LinuxContainerAdjustment) -> Result<(), Error> {
     devices(&mut all["linux"], &asked.devices);
     if let Some(limits) = &asked.resources {
-        resources::into_oci(&mut all["linux"]["resources"], limits)?;
+        let limits = resources::without_classes(limits);
+        resources::into_oci(&mut all["linux"]["resources"], &limits)?;
     }
     if let Some(score) = asked.oom_score_adj {
         all["process"]["oomScoreAdj"] = score.value.into();

@@ -3,7 +3,7 @@
 //! an error that names it.
 
 use super::Error;
-use crate::oci_spec::edit;
+use crate::oci_spec::{classes::Chosen, edit};
 use hull_plan::Limits;
 use hull_proto::{cri, nri};
 use serde_json::{Map, Value, json};
@@ -109,6 +109,23 @@ pub(super) fn of_oci(from: &Value) -> nri::LinuxResources {
     }
 }
 
+/// The classes of block I/O and RDT that plugins choose for a container that is being created.
+pub(crate) fn classes(asked: Option<&nri::ContainerAdjustment>) -> Chosen {
+    let resources = asked.and_then(|of| of.linux.as_ref()).and_then(|of| of.resources.as_ref());
+    let name = |class: Option<&nri::OptionalString>| -> Option<String> {
+        class.map(|of| of.value.clone()).filter(|name| !name.is_empty())
+    };
+    Chosen {
+        block_io: name(resources.and_then(|of| of.blockio_class.as_ref())),
+        rdt: name(resources.and_then(|of| of.rdt_class.as_ref())),
+    }
+}
+
+/// The limits alone, as classes are resolved only when a container is created.
+pub(crate) fn without_classes(resources: &nri::LinuxResources) -> nri::LinuxResources {
+    nri::LinuxResources { blockio_class: None, rdt_class: None, ..resources.clone() }
+}
+
 /// Refuses limits that no cgroup of Hull's can have.
 fn refuse_unsupported(from: &nri::LinuxResources) -> Result<(), Error> {
     let (memory, cpu) = (from.memory.unwrap_or_default(), from.cpu.clone().unwrap_or_default());
@@ -120,8 +137,8 @@ fn refuse_unsupported(from: &nri::LinuxResources) -> Result<(), Error> {
         ("memory swappiness", memory.swappiness.is_some()),
         ("memory without hierarchy", memory.use_hierarchy.is_some_and(|of| !of.value)),
         ("a real-time CPU limit", cpu.realtime_runtime.is_some() || cpu.realtime_period.is_some()),
-        ("a block I/O class", names_class(&from.blockio_class)),
-        ("an RDT class", names_class(&from.rdt_class)),
+        ("a block I/O class of a container that exists", names_class(&from.blockio_class)),
+        ("an RDT class of a container that exists", names_class(&from.rdt_class)),
     ];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((what, _)) => Err(Error::Unsupported { what }),
@@ -203,6 +220,27 @@ mod tests {
         let limit = Some(nri::OptionalInt64 { value: 1 << 20 });
         let limits = limits(&memory(nri::LinuxMemory { limit, ..Default::default() })).unwrap();
         assert_eq!((limits.memory_bytes, limits.memory_swap_bytes), (Some(1 << 20), Some(1 << 20)));
+    }
+
+    #[test]
+    fn classes_are_for_the_creation_of_a_container_and_no_limits() {
+        let class = |name: &str| Some(nri::OptionalString { value: name.into() });
+        let resources = nri::LinuxResources {
+            blockio_class: class("slow"),
+            rdt_class: class(""),
+            unified: [("memory.high".to_owned(), "5".to_owned())].into(),
+            ..Default::default()
+        };
+        let linux = nri::LinuxContainerAdjustment {
+            resources: Some(resources.clone()),
+            ..Default::default()
+        };
+        let asked = nri::ContainerAdjustment { linux: Some(linux), ..Default::default() };
+        let chosen = classes(Some(&asked));
+        assert_eq!((chosen.block_io.as_deref(), chosen.rdt), (Some("slow"), None));
+        assert_eq!(classes(None).block_io, None);
+        let limits = limits(&without_classes(&resources)).unwrap();
+        assert_eq!(limits.unified, [("memory.high".to_owned(), "5".to_owned())]);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Builds the OCI runtime spec of a container.
 
+use super::classes::Classes;
 use super::inputs::{Defaults, PodInputs};
 use super::{
-    Error, OCI_VERSION, cdi, command, devices, mounts, namespaces, resources, run_options,
-    security, selinux, user, userns,
+    Error, OCI_VERSION, cdi, cgroup_access, command, devices, mounts, namespaces, resources,
+    run_options, security, selinux, user, userns,
 };
 use crate::limits::ulimits;
 use ::oci_spec::image::ImageConfiguration;
@@ -21,6 +22,7 @@ pub(crate) struct SpecRequest<'a> {
     pub(crate) user: &'a user::ResolvedUser,
     pub(crate) cgroup: &'a str,
     pub(crate) defaults: &'a Defaults,
+    pub(crate) classes: &'a Classes,
     /// The process whose pid namespace is joined, with NamespaceMode::TARGET. If it is `None` with that mode, the
     /// spec has a new pid namespace, and is only shown.
     pub(crate) target_pid: Option<i32>,
@@ -44,12 +46,14 @@ pub(crate) fn container(request: &SpecRequest<'_>) -> Result<Spec, Error> {
     let devices = devices::devices(config, context.privileged, maps.is_some())?;
     let hidden = security::hidden(&context, maps.is_some());
     let host_network = mode(request, |options| options.network) == NamespaceMode::Node;
+    let access = request.defaults.cgroup_access;
+    let is_delegated =
+        access.is_writable(pod.config, config, maps.is_some())? && !context.privileged;
     let system = mounts::SystemMounts {
         privileged: context.privileged,
         host_ipc: mode(request, |options| options.ipc) == NamespaceMode::Node,
         host_network,
-        own_cgroup: request.defaults.cgroup_namespace,
-        cgroup_writable: request.defaults.cgroup_writable,
+        delegated_cgroup: is_delegated,
         maps: maps.as_ref(),
         volume_maps: maps.as_ref().filter(|_| pod.assigned_userns.is_some()),
     };
@@ -62,6 +66,9 @@ pub(crate) fn container(request: &SpecRequest<'_>) -> Result<Spec, Error> {
     resources["devices"] = json!(devices.rules);
     if let (Some(max), None) = (request.defaults.pids_max, resources.get("pids")) {
         resources["pids"] = json!({"limit": max});
+    }
+    if is_delegated {
+        cgroup_access::limit_descendants(&mut resources);
     }
     let args = command::args(config, image)?;
     let hostname =
@@ -87,6 +94,7 @@ pub(crate) fn container(request: &SpecRequest<'_>) -> Result<Spec, Error> {
         spec["linux"]["uidMappings"] = userns::oci(&maps.uids);
         spec["linux"]["gidMappings"] = userns::oci(&maps.gids);
     }
+    request.classes.add_to(&mut spec);
     cdi::inject(&mut spec, &cdi::requested_devices(config), &request.defaults.cdi_spec_dirs)?;
     let mut spec: Spec = serde_json::from_value(spec).map_err(|source| Error::Form { source })?;
     if let (Some(linux), Some(profile)) = (spec.linux_mut(), seccomp) {
@@ -198,7 +206,7 @@ fn joined(request: &SpecRequest<'_>, user_namespace: bool) -> Value {
             namespaces.push(json!({"type": "pid"}))
         }
     }
-    if request.defaults.cgroup_namespace {
+    if request.defaults.cgroup_access.has_namespaces {
         namespaces.push(json!({"type": "cgroup"}));
     }
     json!(namespaces)

@@ -49,6 +49,10 @@ pub(crate) enum Error {
     NoAppArmorProfile { name: String },
     #[error("take `{value}` as seLinuxOptions.{field}: no SELinux label has such a {field}")]
     SeLinux { field: &'static str, value: String },
+    #[error("make the cgroups of the container writable for it: {why}")]
+    CgroupWritable { why: &'static str, hint: &'static str },
+    #[error(transparent)]
+    Class { source: crate::oci_spec::classes::Error },
     #[error(transparent)]
     Cdi { source: crate::oci_spec::cdi::Error },
     #[error("resolve the user")]
@@ -67,6 +71,12 @@ impl From<crate::oci_spec::cdi::Error> for Error {
     }
 }
 
+impl From<crate::oci_spec::classes::Error> for Error {
+    fn from(source: crate::oci_spec::classes::Error) -> Self {
+        Self::Class { source }
+    }
+}
+
 impl From<user::Error> for Error {
     fn from(source: user::Error) -> Self {
         Self::User { source }
@@ -78,6 +88,8 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Cdi { source } => source.hint(),
+            Self::Class { source } => source.hint(),
+            Self::CgroupWritable { hint, .. } => Some((*hint).into()),
             Self::NoCommand => Some("set `command` in the container's spec".into()),
             Self::RecursiveReadOnly { .. } => Some(
                 "set `readOnly: true` and no mount propagation with `recursiveReadOnly`".into(),

@@ -2,7 +2,7 @@
 //! Where a field of a CRI config comes from in a pod's manifest or an image, for hints. Pure.
 
 /// Fields by their beginning, and the change in the manifest or image.
-const ORIGINS: [(&str, &str); 11] = [
+const ORIGINS: [(&str, &str); 12] = [
     ("the stop signal", "correct `STOPSIGNAL` of the image, or `lifecycle.stopSignal` of the pod"),
     ("the image's VOLUMEs", "build the image with fewer `VOLUME`s"),
     ("port_mappings", "correct `ports` of the pod: port, protocol, `hostIP`"),
@@ -15,6 +15,7 @@ const ORIGINS: [(&str, &str); 11] = [
     ),
     ("devices", "correct the device's path, or the device plugin that named it"),
     ("annotation `hull.run/init`", "set the pod's annotation to \"true\" or \"false\""),
+    ("annotation `hull.run/cgroup-writable`", "set the pod's annotation to \"true\" or \"false\""),
     ("config.envs", "correct `env` of the pod, or `ENV` of the image"),
     ("seccomp", "choose RuntimeDefault, Unconfined or Localhost as `seccompProfile.type`"),
 ];

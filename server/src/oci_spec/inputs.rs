@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The pod's and the node's share of a container's spec.
 
-use super::selinux;
+use super::{CgroupAccess, selinux};
 use crate::apparmor::AppArmor;
 use crate::config::{Config, DefaultSeccomp, Handler};
 use hull_proto::cri;
@@ -37,10 +37,8 @@ pub(crate) struct Defaults {
     pub(crate) ulimits: Vec<String>,
     /// Limit on the processes of a container without one of its own.
     pub(crate) pids_max: Option<u32>,
-    /// Whether a container may write to its cgroup; `None`: with a user namespace and a cgroup namespace of its own.
-    pub(crate) cgroup_writable: Option<bool>,
-    /// Whether containers get a cgroup namespace.
-    pub(crate) cgroup_namespace: bool,
+    /// The access of containers to their own cgroups.
+    pub(crate) cgroup_access: CgroupAccess,
     /// The AppArmor profiles of this node.
     pub(crate) apparmor: AppArmor,
     /// The label of container processes by the node's SELinux policy; `None` on a node without SELinux.
@@ -67,8 +65,10 @@ pub(crate) fn defaults(
         cdi_spec_dirs: config.runtime.cdi_spec_dirs.clone(),
         ulimits: ulimits.clone(),
         pids_max: handler.pids_max,
-        cgroup_writable: handler.cgroup_writable,
-        cgroup_namespace: host.cgroup_v2,
+        cgroup_access: CgroupAccess {
+            by_handler: handler.cgroup_writable,
+            has_namespaces: host.cgroup_v2,
+        },
         apparmor: apparmor.clone(),
         capabilities: host.bounding_capabilities,
         selinux: host.selinux.then(|| selinux::default_label(Path::new("/"))),

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Builds an OCI runtime spec from CRI config and image config. Pure, except for localhost seccomp profiles, host
-//! devices, CDI files, hook files and the configuration of SELinux.
+//! devices, CDI files, hook files, classes of resources and the configuration of SELinux.
 //!
 //! `crictl inspect` shows this spec, and the plan is built from it, so there is one definition of a container. The code
 //! writes it as JSON, the form that people know.
 
 pub(crate) mod cdi;
+mod cgroup_access;
+pub(crate) mod classes;
 mod command;
 mod container;
 mod devices;
@@ -28,6 +30,7 @@ mod signals;
 pub(crate) mod user;
 pub(crate) mod userns;
 
+pub(crate) use cgroup_access::{ANNOTATION as CGROUP_WRITABLE, CgroupAccess};
 pub(crate) use command::{args as command_line, check_variable};
 pub(crate) use container::{CONSOLE_SIZE, SpecRequest, container};
 pub(crate) use devices::keep_owners;

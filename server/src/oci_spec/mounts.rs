@@ -25,10 +25,8 @@ pub(super) struct SystemMounts<'a> {
     pub(super) privileged: bool,
     pub(super) host_ipc: bool,
     pub(super) host_network: bool,
-    /// Whether the container has a cgroup namespace.
-    pub(super) own_cgroup: bool,
-    /// Whether its handler lets it write to its cgroup; `None`: with a user namespace.
-    pub(super) cgroup_writable: Option<bool>,
+    /// Whether its own cgroup is writable for it, because only files that are delegated to it can be written.
+    pub(super) delegated_cgroup: bool,
     /// The maps of the pod's user namespace.
     pub(super) maps: Option<&'a IdMaps>,
     /// The maps of volumes that come without: a client that does not map the pod does not map its volumes.
@@ -43,14 +41,7 @@ pub(super) fn all(
     system: &SystemMounts<'_>,
 ) -> Result<Vec<Value>, Error> {
     let writable = if system.privileged { "rw" } else { "ro" };
-    // In namespaces of its own, only files that are delegated to it are writable, not its limits.
-    let is_delegated = system.own_cgroup && system.maps.is_some();
-    let cgroups = match (system.privileged, system.cgroup_writable) {
-        (true, _) => "rw",
-        (false, Some(false)) => "ro",
-        (false, Some(true) | None) if is_delegated => "rw",
-        (false, Some(true) | None) => "ro",
-    };
+    let cgroups = if system.delegated_cgroup { "rw" } else { writable };
     let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     // Only if the user namespace has that gid.
     if system.maps.is_none_or(|maps| userns::is_inside(&maps.gids, TERMINALS)) {

@@ -35,7 +35,7 @@ fn bits(field: &'static str, text: &str) -> Result<u64, Error> {
 
 /// A quantity as Kubernetes writes them (`10M`, `1.5Gi`, `2e6`), rounded up to a whole number. Negative
 /// ones and ones of more than 30 digits are none.
-fn quantity(text: &str) -> Option<u128> {
+pub(super) fn quantity(text: &str) -> Option<u128> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.');
     let (number, suffix) = text.split_at(digits.unwrap_or(text.len()));
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));

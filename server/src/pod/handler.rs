@@ -156,7 +156,8 @@ mod tests {
             (always(), NamespaceOption { ipc: node, ..Default::default() }, "ipc"),
             (with_network, NamespaceOption { network: node, ..Default::default() }, "network"),
         ] {
-            let refused = check(("x", &handler), facts(), &config(options)).unwrap_err().to_string();
+            let refused =
+                check(("x", &handler), facts(), &config(options)).unwrap_err().to_string();
             assert!(refused.contains(&format!("namespace_options.{field}")), "{refused}");
             assert!(refused.contains("handler `x`"), "{refused}");
         }

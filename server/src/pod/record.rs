@@ -101,8 +101,10 @@ impl PodRecord {
     pub(crate) fn namespaces_in_effect(&self) -> Option<cri::NamespaceOption> {
         let assigned = self.assigned_userns.clone();
         let requested = self.namespaces().cloned();
-        let options = if assigned.is_some() { Some(requested.unwrap_or_default()) } else { requested };
-        options.map(|of| cri::NamespaceOption { userns_options: assigned.or(of.userns_options), ..of })
+        let options =
+            if assigned.is_some() { Some(requested.unwrap_or_default()) } else { requested };
+        options
+            .map(|of| cri::NamespaceOption { userns_options: assigned.or(of.userns_options), ..of })
     }
 }
 

@@ -197,7 +197,8 @@ mod tests {
                 assert!(matches!(decided(policy, &config), Decision::Host { .. }), "{config:?}");
             }
             let config = annotated(config, CRIO, "auto");
-            let refused = decide(&Question { policy: Userns::Auto, by_handler: false, config: &config });
+            let refused =
+                decide(&Question { policy: Userns::Auto, by_handler: false, config: &config });
             assert!(matches!(refused, Err(Error::Shared { .. })), "{refused:?}");
             assert!(matches!(decided(Userns::Off, &config), Decision::Host { .. }));
         }
@@ -249,7 +250,8 @@ mod tests {
             "auto:size=18446744073709551616",
         ] {
             let config = annotated(pod(|_| ()), CRIO, mode);
-            let refused = decide(&Question { policy: Userns::Auto, by_handler: false, config: &config });
+            let refused =
+                decide(&Question { policy: Userns::Auto, by_handler: false, config: &config });
             assert!(matches!(refused, Err(Error::Mode { field: CRIO, .. })), "{mode}: {refused:?}");
         }
     }

@@ -66,6 +66,11 @@ fn payload(command: &Command) {
             drop(borsh::from_slice::<hull_init::Plan>(plan));
             drop(hooks.as_deref().map(borsh::from_slice::<hull_init::Hooks>));
         }
+        Command::StartWithClasses { plan, hooks, limits, .. } => {
+            drop(borsh::from_slice::<hull_init::Plan>(plan));
+            drop(hooks.as_deref().map(borsh::from_slice::<hull_init::Hooks>));
+            drop(borsh::from_slice::<hull_cgroup::FurtherLimits>(limits));
+        }
         Command::Exec { process, .. } => drop(borsh::from_slice::<hull_init::Process>(process)),
         Command::Hello { .. }
         | Command::Signal { .. }

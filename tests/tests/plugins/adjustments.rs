@@ -134,6 +134,7 @@ async fn what_hull_cannot_do_for_a_plugin_is_an_error_that_names_it() {
         (json!({"hooks": {"poststop": [{"path": "true"}]}}), "`true` as hooks.path"),
         (json!({"linux": {"cgroupsPath": "/elsewhere"}}), "not the container's own"),
         (json!({"linux": {"sysctl": {"vm.swappiness": "1"}}}), "vm.swappiness"),
+        (json!({"linux": {"resources": {"blockioClass": {"value": "fast"}}}}), "class `fast`"),
     ] {
         plugin.files().order(&json!({"adjust": adjust}));
         let said = cri.create(&pod, idle("main", &image)).await.unwrap_err();

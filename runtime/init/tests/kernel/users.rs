@@ -4,8 +4,8 @@
 use crate::Test;
 use crate::fixture::{Fixture, bind, bind_of, device, mount, mount_with, shell};
 use crate::pod::{self, Pod};
-use hull_init::Plan;
 use hull_init::plan::{Attrs, IdMap, IdMaps, Namespace, Op, Source, Step};
+use hull_init::{LaunchOptions, Plan};
 use rustix::io::Errno;
 use std::fs;
 use std::os::fd::AsFd as _;
@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("users::a_bind_with_mapped_ids_shows_them_mapped", mapped_bind),
     ("users::containers_are_born_into_their_pods_user_namespace", born),
     ("users::a_shared_pid_namespace_is_the_pods_too", born_with_pids),
+    ("users::every_process_enters_its_group_of_resctrl_once", in_group),
     ("users::a_start_that_fails_in_there_names_its_step", failing),
     ("users::ids_without_a_map_are_refused", unmapped),
 ];
@@ -146,6 +147,24 @@ fn born(fixture: &Fixture) {
     let Op::RootOverlay { upper: Some((upper, _)), .. } = &plan.ops[0] else { unreachable!() };
     let made = fs::metadata(format!("{upper}/made")).unwrap();
     assert_eq!((made.uid(), made.gid()), (100_005, 100_006), "on the host");
+    pod::stop(&pause);
+}
+
+/// Whichever process is the program's parent. A file stands in for that of a group.
+fn in_group(fixture: &Fixture) {
+    let pause = pod(fixture, Namespace::New);
+    for pid in [Namespace::New, Namespace::Join(format!("/proc/{}/ns/pid", pause.pid))] {
+        let path = fixture.path("tasks");
+        let tasks = fs::File::create_new(&path).unwrap();
+        let mut plan = member(fixture, &pause, "exit 4");
+        plan.namespaces.pid = pid.clone();
+        let shm = hull_init::pod_shm(pause.pidfd.as_fd()).unwrap();
+        let how = LaunchOptions { resctrl: Some(tasks.as_fd()), ..LaunchOptions::default() };
+        let ended = fixture.start_as(&plan, &[shm], &how).unwrap().wait();
+        assert_eq!(ended.code, 4);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "0\n", "{pid:?}");
+        fs::remove_file(&path).unwrap();
+    }
     pod::stop(&pause);
 }
 

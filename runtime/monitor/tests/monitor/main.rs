@@ -10,6 +10,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "also helpers of tests fail by panicking")]
 
+mod classes;
 mod containers;
 mod daemons;
 mod execs;

@@ -12,7 +12,7 @@ use super::files;
 use super::manifest::Pod;
 use super::{unsupported, validate};
 use crate::container::{logging, quota};
-use crate::oci_spec::run_options;
+use crate::oci_spec::{CGROUP_WRITABLE, run_options};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -108,7 +108,10 @@ fn check(pod: &Pod, data: &Data, node: &NodeFacts) -> Result<(), String> {
     }
     let keys = pod.metadata.annotations.keys().chain(pod.metadata.labels.keys());
     let is_open = |key: &str| {
-        key == run_options::INIT || logging::is_annotation(key) || quota::is_annotation(key)
+        key == run_options::INIT
+            || key == CGROUP_WRITABLE
+            || logging::is_annotation(key)
+            || quota::is_annotation(key)
     };
     let is_reserved = |key: &&String| key.starts_with("hull.run/") && !is_open(key);
     if let Some(key) = keys.into_iter().find(is_reserved) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Denials to containers by AppArmor and seccomp, read from the kernel's log and audit. `dmesg(1)`, `auditd(8)`.
+//! Denials to containers by AppArmor, SELinux and seccomp, read from the kernel's log and audit. `dmesg(1)`, `auditd(8)`.
 //!
 //! Of seccomp the kernel tells what it killed for, and what a profile with the flag
 //! `SECCOMP_FILTER_FLAG_LOG` refused. `seccomp(2)`.
@@ -33,9 +33,18 @@ const REPORTED_MAX: usize = 3;
 /// Longest name in a denial, in bytes.
 const NAME_BYTES_MAX: usize = 200;
 
+/// The part of the kernel that denied something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Module {
+    AppArmor,
+    SeLinux,
+    Seccomp,
+}
+
 /// A denial, as the kernel reported it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Denial {
+    module: Module,
     /// Time and number that the kernel gave the record: the same wherever it is read.
     stamp: String,
     pid: i32,
@@ -62,6 +71,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Counts {
     apparmor: Whose,
+    selinux: Whose,
     seccomp: Whose,
 }
 
@@ -72,10 +82,11 @@ struct Whose {
 }
 
 impl Counts {
-    fn add(&mut self, speaker: Speaker, is_container: bool) {
-        let whose = match speaker {
-            Speaker::SecurityModule => &mut self.apparmor,
-            Speaker::Seccomp => &mut self.seccomp,
+    fn add(&mut self, module: Module, is_container: bool) {
+        let whose = match module {
+            Module::AppArmor => &mut self.apparmor,
+            Module::SeLinux => &mut self.selinux,
+            Module::Seccomp => &mut self.seccomp,
         };
         let count = if is_container { &mut whose.container } else { &mut whose.unknown };
         *count = count.saturating_add(1);
@@ -107,13 +118,15 @@ impl Denials {
     }
 
     /// The denials so far: the module, whose process it was, and how many.
-    pub(crate) fn counts(&self) -> [(&'static str, &'static str, u64); 4] {
+    pub(crate) fn counts(&self) -> [(&'static str, &'static str, u64); 6] {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.read_on();
-        let Counts { apparmor, seccomp } = &inner.counts;
+        let Counts { apparmor, selinux, seccomp } = &inner.counts;
         [
             ("apparmor", "container", apparmor.container),
             ("apparmor", "unknown", apparmor.unknown),
+            ("selinux", "container", selinux.container),
+            ("selinux", "unknown", selinux.unknown),
             ("seccomp", "container", seccomp.container),
             ("seccomp", "unknown", seccomp.unknown),
         ]
@@ -147,7 +160,7 @@ impl Inner {
                     continue;
                 }
                 denial.container = container_of(denial.pid);
-                self.counts.add(record.speaker, denial.container.is_some());
+                self.counts.add(denial.module, denial.container.is_some());
                 if self.last.len() == KEPT {
                     self.last.pop_front();
                 }
@@ -160,12 +173,15 @@ impl Inner {
 /// A record, when it tells of a denial. Names in it are the container's own words.
 fn parse(record: &Record) -> Option<Denial> {
     let (stamp, text) = record.text.split_once(": ")?;
-    let what = match record.speaker {
-        Speaker::SecurityModule => of_apparmor(text)?,
-        Speaker::Seccomp => of_seccomp(text)?,
+    let (module, what) = match record.speaker {
+        // Of the modules that may be on, only one says so in this form.
+        Speaker::SecurityModule => of_apparmor(text)
+            .map(|what| (Module::AppArmor, what))
+            .or_else(|| of_selinux(text).map(|what| (Module::SeLinux, what)))?,
+        Speaker::Seccomp => (Module::Seccomp, of_seccomp(text)?),
     };
     let pid = value(text, "pid")?.parse().ok()?;
-    Some(Denial { stamp: stamp.to_owned(), pid, container: None, what })
+    Some(Denial { module, stamp: stamp.to_owned(), pid, container: None, what })
 }
 
 fn of_apparmor(text: &str) -> Option<String> {
@@ -181,6 +197,28 @@ fn of_apparmor(text: &str) -> Option<String> {
         what = format!("{what} ({mask})");
     }
     Some(format!("AppArmor profile {profile} denied {}", shown(what, NAME_BYTES_MAX)))
+}
+
+/// A record of SELinux, `avc:  denied  { read open } for  pid=1 comm="x" name="y" … scontext=… tcontext=… tclass=file
+/// permissive=0`. Where it only records, nothing was denied.
+fn of_selinux(text: &str) -> Option<String> {
+    let rest = text.strip_prefix("avc:")?.trim_start().strip_prefix("denied")?;
+    if value(text, "permissive").is_some_and(|of| of == "1") {
+        return None;
+    }
+    let (_, permissions) = rest.split_once('{')?;
+    let (permissions, rest) = permissions.split_once('}')?;
+    let permissions: Vec<_> = permissions.split_whitespace().collect();
+    let (domain, label) = (value(rest, "scontext")?, value(rest, "tcontext")?);
+    let class = value(rest, "tclass")?;
+    let name = value(rest, "path").or_else(|| value(rest, "name"));
+    let object = name.map_or(String::new(), |name| format!(" of {name}"));
+    let object = format!("{}{object} ({class} with the label {label})", permissions.join(", "));
+    Some(format!(
+        "SELinux domain {} denied {}",
+        shown(domain, NAME_BYTES_MAX),
+        shown(object, NAME_BYTES_MAX * 2)
+    ))
 }
 
 fn of_seccomp(text: &str) -> Option<String> {
@@ -204,7 +242,8 @@ fn value(text: &str, key: &str) -> Option<String> {
         return quoted.split_once('"').map(|(value, _)| value.to_owned());
     }
     let plain = rest.split(' ').next().unwrap_or_default();
-    Some(unhex(plain).filter(|_| key == "name" || key == "profile").unwrap_or(plain.to_owned()))
+    let may_be_hex = matches!(key, "name" | "path" | "profile");
+    Some(unhex(plain).filter(|_| may_be_hex).unwrap_or(plain.to_owned()))
 }
 
 fn unhex(text: &str) -> Option<String> {
@@ -244,6 +283,38 @@ mod tests {
         assert_eq!(denial.what, "AppArmor profile hull-default denied open of /proc/kcore (r)");
         assert_eq!(apparmor(&OPEN.replace("DENIED", "ALLOWED")), None);
         assert_eq!(apparmor("audit(1.2:3): avc:  denied  { read } for  pid=1"), None);
+    }
+
+    const AVC: &str = "audit(1764158888.123:47): avc:  denied  { read open } for  pid=4242 comm=\"cat\" name=\"key\" dev=\"vda1\" ino=9 scontext=system_u:system_r:container_t:s0:c1,c2 tcontext=system_u:object_r:etc_t:s0 tclass=file permissive=0";
+
+    #[test]
+    fn a_denial_of_selinux_names_the_domain_the_object_and_its_label() {
+        let denial = apparmor(AVC).unwrap();
+        assert_eq!((denial.module, denial.pid), (Module::SeLinux, 4242));
+        assert_eq!(
+            denial.what,
+            "SELinux domain system_u:system_r:container_t:s0:c1,c2 denied read, open of key \
+             (file with the label system_u:object_r:etc_t:s0)"
+        );
+        let by_path = AVC.replace("name=\"key\"", "path=2F746D702F0A");
+        assert!(apparmor(&by_path).unwrap().what.contains("open of /tmp/\\n (file"), "{by_path}");
+        let nameless = AVC.replace("name=\"key\" ", "");
+        assert!(apparmor(&nameless).unwrap().what.contains("denied read, open (file with"));
+        assert_eq!(apparmor(&AVC.replace("permissive=0", "permissive=1")), None);
+        assert_eq!(apparmor(&AVC.replace("denied", "granted")), None);
+    }
+
+    #[test]
+    fn each_module_is_counted_by_itself() {
+        let mut counts = Counts::default();
+        for (text, is_container) in [(OPEN, true), (AVC, true), (AVC, false)] {
+            counts.add(apparmor(text).unwrap().module, is_container);
+        }
+        let of = |of: &Whose| (of.container, of.unknown);
+        assert_eq!(
+            (of(&counts.apparmor), of(&counts.selinux), of(&counts.seccomp)),
+            ((1, 0), (1, 1), (0, 0))
+        );
     }
 
     #[test]

@@ -220,6 +220,10 @@ fn observed(what: String, details: &ExitDetails) -> Option<Diagnosis> {
         fix = Some(if denial.starts_with("AppArmor") {
             "allow the access in the AppArmor profile, or use another profile for the pod"
                 .to_owned()
+        } else if denial.starts_with("SELinux") {
+            "give the object a label that the domain may use (container_file_t for volumes), or the pod another type in \
+             `seLinuxOptions`"
+                .to_owned()
         } else {
             let call = denial.rsplit(' ').next().unwrap_or_default();
             format!("allow `{call}` in the pod's seccomp profile, if the program needs it")

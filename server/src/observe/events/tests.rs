@@ -71,6 +71,7 @@ fn held(id: &ContainerId, state: &ContainerState) -> Arc<ContainerRecord> {
         previous: None,
         log_loss: crate::container::log_loss::LogLoss::default(),
         remarks: Vec::new(),
+        classes: crate::oci_spec::classes::Classes::default(),
         state: state.clone(),
     })
 }

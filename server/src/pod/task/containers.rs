@@ -15,7 +15,7 @@ use crate::error::{Chain, Error};
 use crate::monitors::Client;
 use crate::node::{Node, new_container_id, now_ns};
 use crate::oci_spec;
-use crate::pod::{Reply, handler};
+use crate::pod::Reply;
 use crate::records;
 use crate::storage::blocking;
 use hull_nri::PluginSet;
@@ -101,11 +101,13 @@ impl Task {
     ) {
         let Some(entry) = self.containers.get_mut(id) else { return };
         match result {
-            Ok(create::Created { user, planned, remarks, adjusted, plugin_set }) => {
+            Ok(create::Created { resolved, planned, adjusted, plugin_set }) => {
+                let create::Resolved { user, classes, remarks } = resolved;
                 entry.planned = planned;
                 let (waiters, removal) = entry.operation.created();
                 let record = Arc::make_mut(&mut entry.record);
                 record.user = Some(user);
+                record.classes = classes;
                 let (container, image) = (record.metadata().0, record.image_name());
                 info!(container, container_id = %id.short(), image, "container created");
                 for remark in &remarks {

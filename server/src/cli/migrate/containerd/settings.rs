@@ -10,11 +10,13 @@ use crate::cli::containerd::{CRI_TABLES, flatten, take};
 use toml::{Table, Value};
 
 const NRI: &str = "io.containerd.nri.v1.nri";
+const TASKS: &str = "io.containerd.service.v1.tasks-service";
 const OWN_FILES: &str =
     "containerd's own files stay where they are; Hull's are in `data_dir` and `state_dir`";
 const OWN_CALLS: &str = "it limits calls between parts of containerd";
 const RUNTIME: &str = "Hull runs containers itself; a pod whose RuntimeClass has this handler is refused: give it \
                        no RuntimeClass, or configure a handler with this name (`[runtime.handlers.NAME]`)";
+const CLASSES: &str = "a container whose class this node does not have is refused";
 const RUNC: &str = "Hull runs containers itself";
 const SESSIONS: &str =
     "sessions of exec, attach and port-forward are on loopback, by URLs that work once";
@@ -56,6 +58,15 @@ const TOP: &[Rule] = &[
     ("proxy_plugins.", Lost("Hull has no remote snapshotters: images are unpacked in `data_dir`")),
 ];
 
+/// Settings of the service of tasks.
+const OF_TASKS: &[Rule] = &[
+    ("blockio_config_file", Key("runtime.blockio_config_file")),
+    (
+        "rdt_config_file",
+        LostIfOn("Hull's RDT classes are the groups of resctrl, which an agent of the node makes"),
+    ),
+];
+
 /// Settings of the NRI plugin.
 const OF_NRI: &[Rule] = &[
     ("disable", Not("nri.enable")),
@@ -92,13 +103,19 @@ const OF_CRI: &[Rule] = &[
     ("enable_tls_streaming", LostIfOn(SESSIONS)),
     ("x509_key_pair_streaming.", LostIfOn(SESSIONS)),
     ("containerd.runtimes.runc.sandboxer", Same(RUNC)),
+    (
+        "containerd.runtimes.runc.cgroup_writable",
+        LostIfOn(
+            "in Hull, containers of pods with a user namespace can write to their cgroups, on cgroup v2",
+        ),
+    ),
     ("containerd.runtimes.runc.", LostIfOn(RUNC)),
     ("containerd.runtimes.", Lost(RUNTIME)),
     ("containerd.default_runtime_name", Lost(RUNTIME)),
     ("containerd.snapshotter", Lost("Hull's layers are stacked by overlayfs")),
     ("snapshotter", Lost("Hull's layers are stacked by overlayfs")),
-    ("containerd.ignore_rdt_not_enabled_errors", Same("Hull sets no RDT class")),
-    ("containerd.ignore_blockio_not_enabled_errors", Same("Hull sets no class of block I/O")),
+    ("containerd.ignore_rdt_not_enabled_errors", LostIfOn(CLASSES)),
+    ("containerd.ignore_blockio_not_enabled_errors", LostIfOn(CLASSES)),
     ("cni.setup_serially", Same("Hull attaches the networks of a pod in their order")),
     ("cni.use_internal_loopback", Same("Hull brings loopback up itself")),
     ("cni.ip_pref", LostIfOn("the order of a pod's addresses is that of the plugin's result")),
@@ -174,6 +191,7 @@ fn of_plugin(plugin: &str, value: &Value, found: &mut Findings) {
             of_cri(&key, &shown, value, found) || apply(OF_CRI, &key, &shown, value, found)
         } else {
             plugin == NRI && apply(OF_NRI, &key, &shown, value, found)
+                || plugin == TASKS && apply(OF_TASKS, &key, &shown, value, found)
         };
         if !is_known {
             let why = if is_cri { "Hull has no such setting" } else { "Hull has no such part" };

@@ -123,8 +123,15 @@ const RULES: &[Rule] = &[
         "crio.runtime.irqbalance_config_restore_file",
         Same("it belongs to annotations for interrupts, which Hull does not have"),
     ),
-    ("crio.runtime.rdt_config_file", LostIfOn("Hull sets no RDT class")),
-    ("crio.runtime.blockio_config_file", LostIfOn("Hull sets no class of block I/O")),
+    (
+        "crio.runtime.rdt_config_file",
+        LostIfOn("Hull's RDT classes are the groups of resctrl, which an agent of the node makes"),
+    ),
+    ("crio.runtime.blockio_config_file", Key("runtime.blockio_config_file")),
+    (
+        "crio.runtime.blockio_reload",
+        Same("Hull reads the file whenever a container asks for a class"),
+    ),
     (
         "crio.runtime.absent_mount_sources_to_reject",
         LostIfOn("a missing source of a mount is created or refused as the kubelet requests"),
