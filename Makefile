@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: book nightly zoo cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean oci-interop test-upgrades rpm release check-packages reproducible sbom migrate-containerd
+.PHONY: book nightly zoo cluster cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines criu compare-images deb install uninstall clean oci-interop test-upgrades rpm release check-packages reproducible sbom migrate-containerd
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -206,6 +206,9 @@ bench: build ## Measure Hull beside the runtimes that `make baselines` installed
 
 baselines: setup ## Build or install the runtimes that `make bench` compares with
 	@scripts/baselines
+
+criu: ## Build CRIU into .cache/criu, for checkpoints where that of the distribution is too old
+	@scripts/criu
 
 # IMAGES is the number of images; ADVERSARY_SEED repeats a run with others.
 compare-images: setup ## Pull 300 images with Hull and with containerd, and compare their trees; needs `make baselines`

@@ -4,6 +4,8 @@
 
 use super::finding::Finding;
 use crate::config::{Config, Size};
+use crate::container::checkpoint::{self, Program};
+use crate::error::Chain;
 use crate::oci_spec::hooks_dir;
 use crate::pod::driver::Driver;
 use crate::pod::host_dns::PodDns;
@@ -11,7 +13,10 @@ use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+/// How long CRIU may take to try the kernel.
+const CRIU_MAX: Duration = Duration::from_secs(10);
 /// With fewer free bytes, pulls are likely to fail.
 const FREE_BYTES: u64 = 2 << 30;
 /// Filesystems that cannot hold the writable layer of an overlay (statfs(2)).
@@ -49,6 +54,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         dns(&PodDns::read()),
     ]);
     findings.extend(hooks(&config.runtime.hooks_dir));
+    findings.push(criu(config.runtime.criu.as_deref()));
     findings
 }
 
@@ -69,6 +75,27 @@ fn hooks(dirs: &[PathBuf]) -> Option<Finding> {
         Ok(files) => Finding::good(SUBJECT, format!("{}, all valid", files.len())),
         Err(err) => Finding::missing(SUBJECT, format!("cannot {err}"), err.hint()),
     })
+}
+
+/// Whether containers can be checkpointed, which no pod needs.
+fn criu(path: Option<&Path>) -> Finding {
+    const SUBJECT: &str = "CRIU";
+    let checked = Program::find(path).and_then(|program| {
+        let scratch = std::env::temp_dir().join(format!("hull-check-{}", std::process::id()));
+        let version = program.check(&scratch, CRIU_MAX)?;
+        Ok(format!("{version}, {}", program.path.display()))
+    });
+    match checked {
+        Ok(found) => Finding::good(SUBJECT, found),
+        Err(checkpoint::Error::NoProgram) => {
+            Finding::good(SUBJECT, "not installed; containers cannot be checkpointed")
+        }
+        Err(err) => Finding::warning(
+            SUBJECT,
+            format!("{}; containers cannot be checkpointed", Chain(&err)),
+            err.hint().unwrap_or_default(),
+        ),
+    }
 }
 
 fn capabilities() -> Option<Finding> {

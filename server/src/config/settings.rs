@@ -153,6 +153,8 @@ pub(crate) struct Runtime {
     pub(crate) launch_timeout_s: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) writable_layer_size: Option<Size>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) criu: Option<PathBuf>,
     #[serde(deserialize_with = "size::deserialize")]
     pub(crate) call_memory_bytes_max: u64,
 }
@@ -299,6 +301,7 @@ impl Default for Runtime {
             exec_syncs_max: limits::EXEC_SYNCS.count(),
             launch_timeout_s: limits::LAUNCH_S.default,
             writable_layer_size: None,
+            criu: None,
             call_memory_bytes_max: limits::CALL_MEMORY_BYTES.default,
         }
     }

@@ -83,6 +83,7 @@ fn runtime(runtime: &Runtime) -> Result<(), Invalid> {
     absolute("runtime.seccomp_root", [&runtime.seccomp_root])?;
     absolute("runtime.cdi_spec_dirs", &runtime.cdi_spec_dirs)?;
     absolute("runtime.hooks_dir", &runtime.hooks_dir)?;
+    absolute("runtime.criu", &runtime.criu)?;
     for limit in &runtime.default_ulimits {
         let bad = |why| ("runtime.default_ulimits", format!("`{limit}`: {why}"));
         Ulimit::parse(limit).map_err(bad)?;

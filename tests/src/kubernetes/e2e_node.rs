@@ -32,7 +32,7 @@ const CANNOT_RUN: [(&[&str], &str); 2] = [
         &["Kubelet Cgroup Manager"],
         "the suite looks for the kubelet's cgroups at the root of the hierarchies; a machine's are below its own",
     ),
-    (&["Checkpoint Container"], "Hull has no checkpoints"),
+    (&["Checkpoint Container"], "it checkpoints pods, and needs CRIU"),
 ];
 
 /// The specs that failed without a reason that is known.
