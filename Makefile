@@ -67,13 +67,16 @@ fmt: ## Format the code
 kubelet: setup ## Build the kubelet that some tests run, in the version of tests/kubernetes/kubernetes/go.mod
 	@scripts/kubernetes kubelet > /dev/null || echo 'kubelet: not built; tests that need it will say so' >&2
 
-tools: $(TOOLS)/critest $(TOOLS)/helm ## Build crictl, critest, kubectl's streaming client and Helm, in the versions of tests/tools
+tools: $(TOOLS)/critest $(TOOLS)/helm .cache/criu/criu ## Build crictl, critest, kubectl's streaming client and Helm, in the versions of tests/tools, and CRIU
 
 $(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum tests/tools/kubeclient/main.go tests/tools/nriplugin/main.go tests/tools/grpcclient/main.go scripts/tools
 	@scripts/tools "$(TOOLS)"
 
 $(TOOLS)/helm: tests/tools/helm/go.mod tests/tools/helm/go.sum scripts/helm
 	@scripts/helm "$(TOOLS)" > /dev/null || echo 'helm: not built; tests that need it will say so' >&2
+
+.cache/criu/criu: scripts/criu
+	@scripts/criu || echo 'criu: not built; tests that need it will say so' >&2
 
 # MODE selects one mode: serial, websocket, parallel. ARGS are for critest: ARGS=-ginkgo.focus=exec
 conformance: setup tools ## Run all of critest against a fresh node, in every mode

@@ -124,7 +124,7 @@ impl Changes<'_> {
         self.archive.append_data(&mut header, path, io::empty())
     }
 
-    /// A directory that was made anew hides everything that the image has in its place.
+    /// A directory that replaces one of the image hides everything that the image has in its place.
     fn hidden_below(&mut self, dir: &OwnedFd, path: &[u8]) -> io::Result<()> {
         let below = match openat(self.lower, OsStr::from_bytes(path), files::DIRECTORY, Mode::empty())
         {

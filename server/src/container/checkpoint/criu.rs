@@ -9,9 +9,9 @@
 //!      ◀─ DUMP ──────
 //! ```
 //!
-//! The rule: nothing is frozen but by CRIU's hold on the processes, which the kernel ends with CRIU. So the source runs
-//! on whoever is killed: CRIU itself, or the daemon, whose socket then is closed, at which CRIU gives up. Hull kills
-//! CRIU only at the time limit.
+//! The rule: nothing is frozen but by CRIU's hold on the processes, which the kernel ends with CRIU. So the processes run
+//! on when CRIU is killed, and when the daemon is, whose socket is closed then, at which CRIU gives up. Hull kills CRIU
+//! only at the time limit.
 
 use super::error::Error;
 use hull_sys::text::shown;
@@ -192,7 +192,7 @@ fn in_path(path: Option<&OsStr>) -> Option<PathBuf> {
     dirs.map(|dir| dir.join("criu")).find(|path| path.is_file())
 }
 
-/// What is dumped, and where to.
+/// The processes to dump, and the place of the images.
 #[derive(Debug)]
 pub(super) struct Dump<'a> {
     /// The first process.

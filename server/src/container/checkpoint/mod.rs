@@ -5,9 +5,9 @@
 //! location opened ─▶ directory ─▶ CRIU stops the processes ─▶ changed files copied ─▶ they run on ─▶ archive ─▶ its name
 //! ```
 //!
-//! The rule: whoever is killed meanwhile, the container runs on, and there is no half archive; see [`criu`] and
-//! [`archive`]. Processes of ExecSync and Exec in the container are not a part of it: they are not its first process's
-//! children.
+//! The rule: if CRIU or the daemon is killed meanwhile, the container runs on, and there is no half archive; see [`criu`]
+//! and [`archive`]. Commands of ExecSync and Exec in the container are not in it: they are no children of its first
+//! process.
 
 mod archive;
 mod criu;
@@ -139,7 +139,7 @@ impl Source<'_> {
         Ok(version)
     }
 
-    /// What CRIU is told to leave out: volumes, and namespaces of the pod that it does not store.
+    /// The objects that CRIU leaves out: volumes, and namespaces of the pod that it does not store.
     fn external(&self, pid: i32) -> Result<Vec<String>, Error> {
         const READING: &str = "read its mounts and namespaces";
         let path = format!("/proc/{pid}/mountinfo");
