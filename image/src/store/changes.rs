@@ -126,13 +126,13 @@ impl Changes<'_> {
 
     /// A directory that replaces one of the image hides everything that the image has in its place.
     fn hidden_below(&mut self, dir: &OwnedFd, path: &[u8]) -> io::Result<()> {
-        let below = match openat(self.lower, OsStr::from_bytes(path), files::DIRECTORY, Mode::empty())
-        {
-            Ok(below) => below,
-            // The image has no directory there.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
-            Err(err) => return Err(err.into()),
-        };
+        let below =
+            match openat(self.lower, OsStr::from_bytes(path), files::DIRECTORY, Mode::empty()) {
+                Ok(below) => below,
+                // The image has no directory there.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+                Err(err) => return Err(err.into()),
+            };
         let here: HashSet<Vec<u8>> = names(dir)?.into_iter().collect();
         for name in names(&below)?.into_iter().filter(|name| !here.contains(name)) {
             self.removed.add(&[path, b"/", &name].concat())?;
@@ -157,7 +157,8 @@ impl Changes<'_> {
             return Ok(());
         }
         let by_descriptor = format!("/proc/self/fd/{}", held.as_raw_fd());
-        let file = File::from(open(by_descriptor, flags.difference(OFlags::NOFOLLOW), Mode::empty())?);
+        let file =
+            File::from(open(by_descriptor, flags.difference(OFlags::NOFOLLOW), Mode::empty())?);
         self.attributes(file.as_fd(), path)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let mut header = self.header(&stat, EntryType::Regular);
@@ -347,8 +348,7 @@ mod tests {
         let mut archive = tar::Archive::new(&archive[..]);
         let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
         let extensions = entry.pax_extensions().unwrap().unwrap();
-        let keys: Vec<_> =
-            extensions.map(|of| of.unwrap().key().unwrap().to_owned()).collect();
+        let keys: Vec<_> = extensions.map(|of| of.unwrap().key().unwrap().to_owned()).collect();
         assert_eq!(keys, ["SCHILY.xattr.security.capability"]);
 
         setxattr(&tool, "trusted.overlay.metacopy", b"", XattrFlags::empty()).unwrap();

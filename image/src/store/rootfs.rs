@@ -131,10 +131,8 @@ impl WritableLayers {
         let upper = self.directory(container).map_err(failed)?.join("upper");
         let upper = files::open_dir(&upper).map_err(failed)?;
         let lower = view::stack(&self.paths(container, image).lower).map_err(failed)?;
-        changes::write(upper.as_fd(), lower.as_fd(), owner, out).map_err(|err| Error::Changes {
-            container: container.to_owned(),
-            why: err.to_string(),
-        })
+        changes::write(upper.as_fd(), lower.as_fd(), owner, out)
+            .map_err(|err| Error::Changes { container: container.to_owned(), why: err.to_string() })
     }
 
     /// Removes the writable layer of a container. One that is not there is a success.

@@ -52,8 +52,7 @@ impl Target {
         else {
             return Err(bad("it names no file"));
         };
-        let failed =
-            |errno: Errno| Error::Directory { path: shown.clone(), source: errno.into() };
+        let failed = |errno: Errno| Error::Directory { path: shown.clone(), source: errno.into() };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = open(parent, flags, Mode::empty()).map_err(failed)?;
         match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -258,8 +257,7 @@ mod tests {
             fs::write(dir.path().join(name), name).unwrap();
         }
         let open = |path: &Path| open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
-        let (work, images) =
-            (open(dir.path()).unwrap(), open(&dir.path().join("images")).unwrap());
+        let (work, images) = (open(dir.path()).unwrap(), open(&dir.path().join("images")).unwrap());
         let mut bytes = Vec::new();
         let documents = [("config.dump", b"{}".to_vec())];
         write(&mut bytes, &documents, b"[]", &work, &images).unwrap();

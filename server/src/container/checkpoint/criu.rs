@@ -236,7 +236,7 @@ impl Dump<'_> {
 /// Dumps the processes, and calls `stopped` while all of them are stopped. Returns CRIU's version.
 ///
 /// # Errors
-/// Whatever it is, the processes run on.
+/// The processes run on with any of them.
 pub(super) fn dump(
     program: &Program,
     what: &Dump<'_>,
@@ -261,8 +261,7 @@ pub(super) fn dump(
                     copied = copy();
                 }
                 let success = Some(copied.is_ok());
-                let go_on =
-                    Request { kind: NOTIFY, notify_success: success, ..Request::default() };
+                let go_on = Request { kind: NOTIFY, notify_success: success, ..Request::default() };
                 worker.send(&go_on)?;
             }
             _ if response.success && stopped.is_none() => {
@@ -328,9 +327,9 @@ impl Worker {
         let number = SOCKET.to_string();
         let pid = hull_sys::spawn_program(program.file.as_fd(), &["criu", "swrk", &number], &fds)
             .map_err(|err| Error::Program {
-                path: program.path.clone(),
-                why: err.to_string(),
-            })?;
+            path: program.path.clone(),
+            why: err.to_string(),
+        })?;
         let pid = Pid::from_raw(pid).ok_or(Errno::SRCH).map_err(Error::errno(STARTING))?;
         if let Some(lock) = lock {
             // For the next daemon, if this one is killed.
@@ -432,10 +431,15 @@ mod tests {
     #[test]
     fn messages_have_the_numbers_of_the_protocol() {
         let options = Options { images_dir_fd: 5, pid: Some(7), ..Options::default() };
-        let request =
-            Request { kind: DUMP, options: Some(options), keep_open: Some(true), ..Request::default() };
+        let request = Request {
+            kind: DUMP,
+            options: Some(options),
+            keep_open: Some(true),
+            ..Request::default()
+        };
         assert_eq!(request.encode_to_vec(), [8, 1, 18, 4, 8, 5, 16, 7, 32, 1]);
-        let response = [8, 6, 16, 1, 42, 11, 10, 9, b'p', b'o', b's', b't', b'-', b'd', b'u', b'm', b'p'];
+        let response =
+            [8, 6, 16, 1, 42, 11, 10, 9, b'p', b'o', b's', b't', b'-', b'd', b'u', b'm', b'p'];
         let response = Response::decode(&response[..]).unwrap();
         assert_eq!((response.kind, response.success), (NOTIFY, true));
         assert_eq!(response.notify.unwrap().script.unwrap(), "post-dump");
@@ -463,8 +467,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(LOG);
         assert_eq!(end_of_log(&path), "none");
-        fs::write(&path, "(00.1) a\n(00.2) Error (x): bad\u{7}\n(00.3) Error (y): Dumping FAILED.\n")
-            .unwrap();
+        fs::write(
+            &path,
+            "(00.1) a\n(00.2) Error (x): bad\u{7}\n(00.3) Error (y): Dumping FAILED.\n",
+        )
+        .unwrap();
         let shown = end_of_log(&path);
         assert!(shown.starts_with("(00.2) Error (x): bad"), "{shown}");
         assert!(!shown.contains('\u{7}') && !shown.contains(OUTCOME), "{shown}");

@@ -9,7 +9,9 @@ use std::time::Duration;
 /// The error of a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("CRIU is not installed: there is no program `criu` in PATH, and `runtime.criu` is not set")]
+    #[error(
+        "CRIU is not installed: there is no program `criu` in PATH, and `runtime.criu` is not set"
+    )]
     NoProgram,
     #[error("CRIU cannot be run as {}: {why}", path.display())]
     Program { path: PathBuf, why: String },

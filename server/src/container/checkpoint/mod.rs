@@ -124,13 +124,8 @@ impl Source<'_> {
         })?;
         let documents = documents::all(&self.pod.record, self.record, self.spec, &removed, at_ns);
         let mut out = Bounded::new(target.file(), u64::MAX, until);
-        let packed = archive::write(
-            &mut out,
-            &documents,
-            &descriptors,
-            &directory.work,
-            &directory.images,
-        );
+        let packed =
+            archive::write(&mut out, &documents, &descriptors, &directory.work, &directory.images);
         if let Some(late) = out.exceeded(0, limit) {
             return Err(late);
         }
@@ -157,7 +152,8 @@ impl Source<'_> {
         if let Some(inode) = is_of_pod("net")? {
             external.push(format!("net[{inode}]:{NETWORK}"));
         }
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(Error::io(READING))?;
+        let status =
+            fs::read_to_string(format!("/proc/{pid}/status")).map_err(Error::io(READING))?;
         if let Some(inode) = is_of_pod("pid")?.filter(|_| !is_first_process(&status)) {
             external.push(format!("pid[{inode}]:{PIDS}"));
         }

@@ -27,9 +27,8 @@ pub(super) fn external(mountinfo: &str, spec: &Spec) -> Vec<String> {
         mount.root == "/" && (KERNELS.contains(&mount.fstype) || is_own_tmpfs())
     };
     let devices: HashSet<&str> = mounts.iter().filter(own).map(|mount| mount.device).collect();
-    let others = mounts.iter().filter(|mount| {
-        mount.at != Path::new("/") && !devices.contains(mount.device)
-    });
+    let others =
+        mounts.iter().filter(|mount| mount.at != Path::new("/") && !devices.contains(mount.device));
     let mut names: Vec<String> = others
         .map(|mount| {
             let at = mount.at.display();
