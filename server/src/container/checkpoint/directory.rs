@@ -58,7 +58,7 @@ impl Directory {
         private(true).create(all)?;
         let path = all.join(container);
         private(false).create(&path)?;
-        let rest = || {
+        let rest = || -> io::Result<(OwnedFd, OwnedFd, File)> {
             private(false).create(path.join(IMAGES))?;
             let mut options = File::options();
             let lock = options.read(true).write(true).create_new(true).mode(0o600);

@@ -47,10 +47,10 @@ fn dumped_spec(pod: &PodRecord, record: &ContainerRecord, spec: &Spec) -> Value 
         ("io.kubernetes.cri.container-name", record.metadata().0),
         ("io.kubernetes.cri.container-type", "container"),
         ("io.kubernetes.cri.image-name", record.image_name()),
-        ("io.kubernetes.cri.sandbox-id", &record.pod),
-        ("io.kubernetes.cri.sandbox-name", &metadata.name),
-        ("io.kubernetes.cri.sandbox-namespace", &metadata.namespace),
-        ("io.kubernetes.cri.sandbox-uid", &metadata.uid),
+        ("io.kubernetes.cri.sandbox-id", record.pod.as_str()),
+        ("io.kubernetes.cri.sandbox-name", metadata.name.as_str()),
+        ("io.kubernetes.cri.sandbox-namespace", metadata.namespace.as_str()),
+        ("io.kubernetes.cri.sandbox-uid", metadata.uid.as_str()),
     ];
     if !spec["annotations"].is_object() {
         spec["annotations"] = json!({});

@@ -64,7 +64,8 @@ impl Error {
             Self::Directory { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("make the directory first".into())
             }
-            Self::Directory { source, .. } if source.kind() == io::ErrorKind::Unsupported => Some(
+            Self::Directory { source, .. }
+                if Errno::from_io_error(source) == Some(Errno::OPNOTSUPP) => Some(
                 "choose a directory on a filesystem with unnamed files (O_TMPFILE), such as ext4, xfs or tmpfs".into(),
             ),
             Self::InProgress => Some("try again when it is over".into()),
