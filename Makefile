@@ -8,7 +8,7 @@ TOOLS := .cache/bin
 # rustup puts cargo here; scripts/setup may have installed it a moment ago.
 export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 
-.PHONY: book nightly zoo cluster runtime-classes cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines compare-images deb install uninstall clean oci-interop test-upgrades rpm release check-packages reproducible sbom migrate-containerd
+.PHONY: book nightly zoo cluster runtime-classes cluster-programs cluster-down cluster-bench e2e e2e-gates e2e-node kind-node-vm kind-vm e2e-vm kind-image kubeadm-vm check-arm64 help setup check demo build test kubelet adversary test-vm conformance-vm power-cuts bench-vm vm vm-programs lint fmt tools conformance fuzz bench bench-oci bench-pull baselines criu compare-images deb install uninstall clean oci-interop test-upgrades rpm release check-packages reproducible sbom migrate-containerd
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,13 +67,16 @@ fmt: ## Format the code
 kubelet: setup ## Build the kubelet that some tests run, in the version of tests/kubernetes/kubernetes/go.mod
 	@scripts/kubernetes kubelet > /dev/null || echo 'kubelet: not built; tests that need it will say so' >&2
 
-tools: $(TOOLS)/critest $(TOOLS)/helm ## Build crictl, critest, kubectl's streaming client and Helm, in the versions of tests/tools
+tools: $(TOOLS)/critest $(TOOLS)/helm .cache/criu/criu ## Build crictl, critest, kubectl's streaming client and Helm, in the versions of tests/tools, and CRIU
 
 $(TOOLS)/critest: tests/tools/go.mod tests/tools/go.sum tests/tools/kubeclient/main.go tests/tools/nriplugin/main.go tests/tools/grpcclient/main.go scripts/tools
 	@scripts/tools "$(TOOLS)"
 
 $(TOOLS)/helm: tests/tools/helm/go.mod tests/tools/helm/go.sum scripts/helm
 	@scripts/helm "$(TOOLS)" > /dev/null || echo 'helm: not built; tests that need it will say so' >&2
+
+.cache/criu/criu: scripts/criu
+	@scripts/criu || echo 'criu: not built; tests that need it will say so' >&2
 
 # MODE selects one mode: serial, websocket, parallel, handler. ARGS are for critest: ARGS=-ginkgo.focus=exec
 conformance: setup tools ## Run all of critest against a fresh node, in every mode
@@ -210,6 +213,9 @@ bench: build ## Measure Hull beside the runtimes that `make baselines` installed
 
 baselines: setup ## Build or install the runtimes that `make bench` compares with
 	@scripts/baselines
+
+criu: ## Build CRIU into .cache/criu, for checkpoints where that of the distribution is too old
+	@scripts/criu
 
 # IMAGES is the number of images; ADVERSARY_SEED repeats a run with others.
 compare-images: setup ## Pull 300 images with Hull and with containerd, and compare their trees; needs `make baselines`

@@ -6,6 +6,7 @@
 //! <target>/fixtures/           Debian packages unpacked, layers made of them
 //! <target>/node-logs/<test>    the daemon's log of a test that failed
 //! <root>/.cache/bin/crictl     made by `make tools`, or $CRICTL; also kubeclient, grpcclient, helm
+//! <root>/.cache/criu/criu      made by `make criu`, or $CRIU
 //! ```
 
 use crate::expect::ExpectExt;
@@ -98,6 +99,13 @@ pub fn grpcclient() -> Option<PathBuf> {
 #[must_use]
 pub fn helm() -> Option<PathBuf> {
     let path = env::var_os("HELM").map_or_else(|| root().join(".cache/bin/helm"), PathBuf::from);
+    path.is_file().then_some(path)
+}
+
+/// The CRIU of `make criu`, when it is there.
+#[must_use]
+pub fn criu() -> Option<PathBuf> {
+    let path = env::var_os("CRIU").map_or_else(|| root().join(".cache/criu/criu"), PathBuf::from);
     path.is_file().then_some(path)
 }
 

@@ -180,12 +180,24 @@ pub enum Error {
     /// An operation on a container's writable layer failed.
     #[error("{doing} the writable layer of container {}", shown(container, NAME_MAX))]
     Rootfs {
-        /// The operation: `make`, `measure` or `remove`.
+        /// The operation: `make`, `measure`, `read` or `remove`.
         doing: &'static str,
         /// The id of the container.
         container: String,
         /// The underlying error.
         source: sys::Error,
+    },
+    /// The changes in a container's writable layer could not be archived.
+    #[error(
+        "archive the writable layer of container {}: {}",
+        shown(container, NAME_MAX),
+        shown(why, REASON_MAX)
+    )]
+    Changes {
+        /// The id of the container.
+        container: String,
+        /// The reason, as part of a sentence.
+        why: String,
     },
     /// The layers of an image could not be mounted as one view.
     #[error("mount {layers} layers of an image")]
@@ -231,6 +243,7 @@ impl Error {
             | Self::Remove { .. }
             | Self::Quota { .. }
             | Self::Rootfs { .. }
+            | Self::Changes { .. }
             | Self::View { .. }
             | Self::Read { .. }
             | Self::Broken { .. } => ErrorKind::Other,
@@ -276,6 +289,7 @@ impl Error {
             ),
             Self::NoImage { .. } => Some("list the images with `hull images`".into()),
             Self::Credentials { .. }
+            | Self::Changes { .. }
             | Self::View { .. }
             | Self::Read { .. }
             | Self::Broken { .. } => None,

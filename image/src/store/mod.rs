@@ -22,6 +22,7 @@
 
 mod blocking;
 mod boot;
+mod changes;
 mod commit;
 mod export;
 mod import;
@@ -388,6 +389,18 @@ impl Store {
     #[must_use]
     pub fn volume_layers(&self, image: &Image) -> Vec<PathBuf> {
         self.parts.writable_layers.volume_layers(image)
+    }
+
+    /// Writes what a container has changed in its root file system as an archive, and returns the absolute paths that it
+    /// has removed. `owner` maps the user and group of a file on the host to those in the container. Blocks.
+    pub fn rootfs_changes(
+        &self,
+        container: &str,
+        image: &Image,
+        owner: &dyn Fn(u32, u32) -> (u32, u32),
+        out: &mut dyn Write,
+    ) -> Result<Vec<String>, Error> {
+        self.parts.writable_layers.changes(container, image, owner, out)
     }
 
     /// Removes the writable layer of a container. Removing one that is not there is a success.

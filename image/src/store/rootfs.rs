@@ -4,6 +4,7 @@
 //! The rule: every path follows from the container's id, so a writable layer can be removed without a
 //! record, and more than once.
 
+use super::changes;
 use super::layout::Layout;
 use super::quotas::Quotas;
 use crate::error::Error;
@@ -11,10 +12,13 @@ use crate::fs::files;
 use crate::fs::walk;
 use crate::limits::{LAYERS, Work};
 use crate::types::{FsUsage, Image, LayerQuota};
+use crate::view;
 use hull_sys as sys;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, fstat};
 use rustix::io::Errno;
 use std::collections::HashMap;
+use std::io::Write;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -113,6 +117,22 @@ impl WritableLayers {
     /// The layers with which overlayfs shows an image without a writable layer: at least two.
     pub(super) fn volume_layers(&self, image: &Image) -> Vec<PathBuf> {
         with_lowest(image, self.layout.path("below"))
+    }
+
+    /// Writes the changes in a container's writable layer as an archive, and returns the removed paths.
+    pub(super) fn changes(
+        &self,
+        container: &str,
+        image: &Image,
+        owner: changes::Owner<'_>,
+        out: &mut dyn Write,
+    ) -> Result<Vec<String>, Error> {
+        let failed = |source| failed("read", container, source);
+        let upper = self.directory(container).map_err(failed)?.join("upper");
+        let upper = files::open_dir(&upper).map_err(failed)?;
+        let lower = view::stack(&self.paths(container, image).lower).map_err(failed)?;
+        changes::write(upper.as_fd(), lower.as_fd(), owner, out)
+            .map_err(|err| Error::Changes { container: container.to_owned(), why: err.to_string() })
     }
 
     /// Removes the writable layer of a container. One that is not there is a success.

@@ -4,6 +4,8 @@
 
 use super::finding::Finding;
 use crate::config::{Config, Size};
+use crate::container::checkpoint::{self, Program};
+use crate::error::Chain;
 use crate::oci_spec::{classes, hooks_dir};
 use crate::pod::driver::Driver;
 use crate::pod::host_dns::PodDns;
@@ -11,7 +13,10 @@ use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+/// How long CRIU may take to try the kernel.
+const CRIU_MAX: Duration = Duration::from_secs(10);
 /// With fewer free bytes, pulls are likely to fail.
 const FREE_BYTES: u64 = 2 << 30;
 /// Filesystems that cannot hold the writable layer of an overlay (statfs(2)).
@@ -50,6 +55,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     ]);
     findings.extend(hooks(&config.runtime.hooks_dir));
     findings.extend(config.runtime.blockio_config_file.as_deref().map(block_io));
+    findings.push(criu(config.runtime.criu.as_deref()));
     findings
 }
 
@@ -80,6 +86,27 @@ fn block_io(file: &Path) -> Finding {
         Err(err) => {
             Finding::warning(SUBJECT, format!("cannot {err}"), err.hint().unwrap_or_default())
         }
+    }
+}
+
+/// Whether containers can be checkpointed, which no pod needs.
+fn criu(path: Option<&Path>) -> Finding {
+    const SUBJECT: &str = "CRIU";
+    let checked = Program::find(path).and_then(|program| {
+        let scratch = std::env::temp_dir().join(format!("hull-check-{}", std::process::id()));
+        let version = program.check(&scratch, CRIU_MAX)?;
+        Ok(format!("{version}, {}", program.path.display()))
+    });
+    match checked {
+        Ok(found) => Finding::good(SUBJECT, found),
+        Err(checkpoint::Error::NoProgram) => {
+            Finding::good(SUBJECT, "not installed; containers cannot be checkpointed")
+        }
+        Err(err) => Finding::warning(
+            SUBJECT,
+            format!("{}; containers cannot be checkpointed", Chain(&err)),
+            err.hint().unwrap_or_default(),
+        ),
     }
 }
 

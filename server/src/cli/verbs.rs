@@ -263,8 +263,8 @@ pub(crate) const ABSENT: &[Absent] = &[
     ),
     absent(
         &["restore"],
-        "hull has no checkpoints yet",
-        "run the container again with `hull start`",
+        "hull writes checkpoints, and does not restore them",
+        "restore the archive of `hull checkpoint` with CRI-O or containerd, or run the container again with `hull start`",
     ),
     absent(
         &["untag"],

@@ -314,6 +314,12 @@ pub(crate) const KEYS: &[Key] = &[
         "Limit on the writable layer of each container, in bytes on disk with a unit, by project quotas of the filesystem of `data_dir` (xfs mounted with `prjquota`, ext4 with the features `project` and `quota`, mounted with `prjquota`). The pod's annotation `hull.run/writable-layer-size` sets a lower one for its containers, `hull.run/writable-layer-size.NAME` for one of them. `hull check` says whether the filesystem has them. Unset: none.",
     )
     .live(),
+    unset(
+        "runtime.criu",
+        "\"/usr/local/sbin/criu\"",
+        "Program of CRIU, which checkpoints containers, by its absolute path. It, and each directory on its path, must be root's, and not writable by others. Default: the first `criu` in PATH; without one, no container is checkpointed.",
+    )
+    .live(),
     key(
         "runtime.call_memory_bytes_max",
         "Limit on the memory of all requests and ExecSync responses together, in bytes; at most 16 KiB of each message or stream are not counted. A request beyond it is refused (RESOURCE_EXHAUSTED), and a command whose output exceeds it is killed. The daemon itself needs about 30 MiB more. At least 48 MiB.",

@@ -168,6 +168,8 @@ pub(crate) struct Runtime {
     pub(crate) subgid_file: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) writable_layer_size: Option<Size>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) criu: Option<PathBuf>,
     #[serde(deserialize_with = "size::deserialize")]
     pub(crate) call_memory_bytes_max: u64,
     /// The runtime handlers beside Hull's own, by name.
@@ -331,6 +333,7 @@ impl Default for Runtime {
             subuid_file: "/etc/subuid".into(),
             subgid_file: "/etc/subgid".into(),
             writable_layer_size: None,
+            criu: None,
             call_memory_bytes_max: limits::CALL_MEMORY_BYTES.default,
             handlers: BTreeMap::new(),
         }

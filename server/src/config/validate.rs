@@ -91,6 +91,7 @@ fn runtime(runtime: &Runtime) -> Result<(), Invalid> {
         return Err(("runtime.userns_user", why));
     }
     absolute("runtime.blockio_config_file", &runtime.blockio_config_file)?;
+    absolute("runtime.criu", &runtime.criu)?;
     for limit in &runtime.default_ulimits {
         let bad = |why| ("runtime.default_ulimits", format!("`{limit}`: {why}"));
         Ulimit::parse(limit).map_err(bad)?;

@@ -7,6 +7,7 @@
 pub(crate) mod again;
 mod cached_plan;
 pub(crate) mod cgroup;
+pub(crate) mod checkpoint;
 pub(crate) mod control;
 pub(crate) mod create;
 pub(crate) mod exec;

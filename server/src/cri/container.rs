@@ -4,9 +4,10 @@
 use super::service::Cri;
 use super::{convert, filter, names, status, termination};
 use crate::container::{self, ContainerRecord, ContainerSnapshot, State};
-use crate::container::{exec, logging};
+use crate::container::{checkpoint, exec, logging};
 use crate::diagnostics::explain;
 use crate::error::Error;
+use crate::limits::waits::{CHECKPOINT_MAX, CHECKPOINT_S_MAX};
 use crate::node::Node;
 use crate::observe::stats;
 use crate::pod::run_pods::{self, RestartPolicy};
@@ -134,6 +135,23 @@ impl Cri {
     pub(super) async fn reopen_log(&self, id: &str) -> Result<(), Status> {
         let (id, pod) = self.container(id)?;
         pod.request(|reply| Command::ReopenLog { id, reply }).await.map_err(status::of)
+    }
+
+    pub(super) async fn checkpoint(
+        &self,
+        request: api::CheckpointContainerRequest,
+    ) -> Result<(), Status> {
+        let limit = match u64::try_from(request.timeout) {
+            Ok(0) => CHECKPOINT_MAX,
+            Ok(seconds) => Duration::from_secs(seconds.min(CHECKPOINT_S_MAX)),
+            Err(_) => return Err(status::invalid("timeout", "it is negative")),
+        };
+        if request.location.is_empty() {
+            return Err(status::invalid("location", "it is empty"));
+        }
+        let (id, pod) = self.container(&request.container_id)?;
+        let location = request.location.into();
+        checkpoint::write(&self.node, &pod, &id, location, limit).await.map_err(status::of)
     }
 
     pub(super) async fn exec(

@@ -251,23 +251,24 @@ impl RuntimeService for Cri {
 
     async fn checkpoint_container(
         &self,
-        _: Request<api::CheckpointContainerRequest>,
+        request: Request<api::CheckpointContainerRequest>,
     ) -> Answer<api::CheckpointContainerResponse> {
-        Err(status::no_criu("checkpoint the container", "ContainerCheckpoint"))
+        self.checkpoint(request.into_inner()).await?;
+        Ok(Response::new(api::CheckpointContainerResponse {}))
     }
 
     async fn checkpoint_pod(
         &self,
         _: Request<api::CheckpointPodRequest>,
     ) -> Answer<api::CheckpointPodResponse> {
-        Err(status::no_criu("checkpoint the pod", "PodLevelCheckpointRestore"))
+        Err(status::no_pod_checkpoints("checkpoint the pod"))
     }
 
     async fn restore_pod(
         &self,
         _: Request<api::RestorePodRequest>,
     ) -> Answer<api::RestorePodResponse> {
-        Err(status::no_criu("restore the pod", "PodLevelCheckpointRestore"))
+        Err(status::no_pod_checkpoints("restore the pod"))
     }
 
     async fn get_container_events(

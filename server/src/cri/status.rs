@@ -6,6 +6,7 @@
 //! are in messages, and so are answers of registries and plugins: every message is one line without
 //! hidden characters, and bounded. clippy.toml refuses statuses made elsewhere.
 
+use crate::container::checkpoint;
 use crate::error::{Cause, Error, HINT_BYTES_MAX, message};
 use crate::monitors;
 use crate::node::reload;
@@ -89,12 +90,12 @@ pub(crate) fn invalid(field: &'static str, why: impl Into<String>) -> Status {
     of(Error::Invalid { field, why: why.into() })
 }
 
-/// Checkpoints need CRIU, which no setting names yet.
-pub(crate) fn no_criu(doing: &str, gate: &str) -> Status {
+/// Only single containers are checkpointed, not whole pods.
+pub(crate) fn no_pod_checkpoints(doing: &str) -> Status {
     plain(
         Code::FailedPrecondition,
         &format!(
-            "cannot {doing}: CRIU is not configured (hint: turn off the kubelet's feature gate {gate}; hull needs no CRIU for anything else)"
+            "cannot {doing}: hull checkpoints containers, not pods (hint: checkpoint each of its containers, and turn off the kubelet's feature gate PodLevelCheckpointRestore)"
         ),
     )
 }
@@ -230,7 +231,27 @@ fn code(error: &Error) -> Code {
         | Error::ExecPipes { .. }
         | Error::Freezer { .. }
         | Error::Unkillable { .. } => Code::Unknown,
+        Error::Checkpoint { source, .. } => checkpoint_code(source),
         Error::Internal { .. } => Code::Internal,
+    }
+}
+
+fn checkpoint_code(error: &checkpoint::Error) -> Code {
+    use checkpoint::Error as Checkpoint;
+    match error {
+        Checkpoint::Location { .. } => Code::InvalidArgument,
+        Checkpoint::Exists { .. } => Code::AlreadyExists,
+        Checkpoint::NoProgram
+        | Checkpoint::Program { .. }
+        | Checkpoint::Directory { .. }
+        | Checkpoint::Ended => Code::FailedPrecondition,
+        Checkpoint::InProgress => Code::Unavailable,
+        Checkpoint::TimedOut { .. } => Code::DeadlineExceeded,
+        Checkpoint::TooLarge { .. } => Code::ResourceExhausted,
+        Checkpoint::Io { .. }
+        | Checkpoint::Refused { .. }
+        | Checkpoint::Crashed { .. }
+        | Checkpoint::Changes { .. } => Code::Unknown,
     }
 }
 

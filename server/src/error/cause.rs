@@ -2,6 +2,7 @@
 //! The part of the node, or of the request, that an error is about. Metrics count errors by it. Pure.
 
 use super::Error;
+use crate::container::checkpoint;
 use crate::pod;
 use hull_image::ErrorKind;
 use hull_plan::Layer;
@@ -124,6 +125,24 @@ impl Cause {
         }
     }
 
+    fn of_checkpoint(error: &checkpoint::Error) -> Self {
+        use checkpoint::Error as Checkpoint;
+        match error {
+            Checkpoint::Location { .. } => Self::Request,
+            Checkpoint::Exists { .. }
+            | Checkpoint::InProgress
+            | Checkpoint::Ended
+            | Checkpoint::NoProgram => Self::State,
+            Checkpoint::Program { .. } => Self::Security,
+            Checkpoint::Directory { .. }
+            | Checkpoint::Io { .. }
+            | Checkpoint::TooLarge { .. }
+            | Checkpoint::Changes { .. } => Self::Storage,
+            Checkpoint::Refused { .. } | Checkpoint::Crashed { .. } => Self::Program,
+            Checkpoint::TimedOut { .. } => Self::Timeout,
+        }
+    }
+
     /// The cause of an error of a verb.
     pub(crate) fn of(error: &Error) -> Self {
         match error {
@@ -168,6 +187,7 @@ impl Cause {
             | Error::NodeExecs { .. }
             | Error::TooManyStreams { .. }
             | Error::ExecPipes { .. } => Self::Limit,
+            Error::Checkpoint { source, .. } => Self::of_checkpoint(source),
             Error::Internal { .. } => Self::Bug,
         }
     }

@@ -13,6 +13,7 @@ pub(crate) use cause::Cause;
 pub(crate) use chain::Chain;
 pub(crate) use message::{HINT_BYTES_MAX, message, sentence};
 
+use crate::container::checkpoint;
 use crate::container::exec::NoSlot;
 use crate::limits::call_memory::UsedUp;
 use crate::monitors;
@@ -158,6 +159,8 @@ pub(crate) enum Error {
     Unkillable { container: String, waited: Duration, stack: String },
     #[error("freeze or thaw container {container}")]
     Freezer { container: String, source: hull_cgroup::Error },
+    #[error("checkpoint container {container}")]
+    Checkpoint { container: String, source: checkpoint::Error },
     /// A bug: says which invariant broke.
     #[error("finish: {what} (this is a bug in hull)")]
     Internal { what: String },
@@ -283,6 +286,7 @@ impl Error {
             Self::Hook { hint, .. } => hint.clone().or_else(|| Some(advice::HOOK.into())),
             Self::NoQuotas { .. } => Some(advice::QUOTAS.into()),
             Self::Monitor { source, .. } => monitor_hint(source),
+            Self::Checkpoint { source, .. } => source.hint(),
             Self::Invalid { .. }
             | Self::WrongState { .. }
             | Self::ExecPipes { .. }

@@ -43,6 +43,12 @@ pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A file system that is not the node's own, such as that of a pod's logs: see [`crate::storage`].
 pub(crate) const STORAGE_MAX: Duration = Duration::from_secs(10);
 
+/// A checkpoint whose caller names no limit: as long as a kubelet waits for a call without one of its own.
+pub(crate) const CHECKPOINT_MAX: Duration = Duration::from_secs(120);
+
+/// A checkpoint whose caller names a limit, in seconds: longer ones are cut to a day.
+pub(crate) const CHECKPOINT_S_MAX: u64 = 86_400;
+
 /// At the start of a daemon: how long it waits for all monitors together, and for what it sweeps, before it
 /// serves. Those that take longer keep their own pods waiting, and no other.
 pub(crate) const RECOVER_MAX: Duration = Duration::from_secs(1);

@@ -12,6 +12,7 @@
 //! <state_dir>/network               addresses given out
 //! <state_dir>/metrics.sock          the daemon's own metrics
 //! <state_dir>/history               timelines of what is there, and of what is gone
+//! <data_dir>/checkpoints            checkpoints that are being made
 //! <data_dir>/                       images, layers, writable layers
 //! ```
 
@@ -227,6 +228,11 @@ impl Node {
     /// Where all pods' files are.
     pub(crate) fn pod_files_dir(&self) -> PathBuf {
         self.config.current().data_dir.join("pods")
+    }
+
+    /// Where checkpoints are made.
+    pub(crate) fn checkpoints_dir(&self) -> PathBuf {
+        self.config.current().data_dir.join("checkpoints")
     }
 
     /// Where the pod's monitor listens.

@@ -32,7 +32,7 @@ const CANNOT_RUN: [(&[&str], &str); 3] = [
         &["Kubelet Cgroup Manager"],
         "the suite looks for the kubelet's cgroups at the root of the hierarchies; a machine's are below its own",
     ),
-    (&["Checkpoint Container"], "Hull has no checkpoints"),
+    (&["Checkpoint Container"], "it checkpoints pods, and needs CRIU"),
     (
         &["Summary API", "should report resource usage through the stats api"],
         "it wants the system container `misc`, for which the kubelet moves every process of the host's root cgroups",

@@ -74,7 +74,7 @@ Examples:
     /// Create a container in a pod from files with the messages of CRI, as `crictl create` does
     #[command(after_help = "Example:\n  hull create-container POD container.yaml pod.yaml")]
     CreateContainer(CreateContainer),
-    /// Ask the daemon for a checkpoint of a container; Hull has none yet, and the error says so
+    /// Write the memory and files of a running container to an archive, by CRIU; it runs on
     Checkpoint(Checkpoint),
 }
 
@@ -219,7 +219,7 @@ pub(crate) struct CreateContainer {
 pub(crate) struct Checkpoint {
     #[command(flatten)]
     pub(crate) place: Place,
-    /// File to write
+    /// File to write, which must not be there; only root can read it
     #[arg(long, value_name = "FILE")]
     pub(crate) export: PathBuf,
     /// Container, by id, prefix of the id, name, POD/NAME or NAMESPACE/POD/NAME

@@ -6,6 +6,7 @@ use super::remove::{clear, remove_container, remove_hooks};
 use super::wait::wait_until;
 use crate::container::ContainerRecord;
 use crate::container::cgroup::clear_cgroup;
+use crate::container::checkpoint::directory;
 use crate::error::Chain;
 use crate::monitors;
 use crate::node::Node;
@@ -86,8 +87,17 @@ pub(super) async fn sweep(
     }
     let (shared, known) = (Arc::clone(node), containers.clone());
     blocking(move || shared.plans.sweep(&known)).await;
+    sweep_checkpoints(node);
     sweep_cgroups(node, pods, &mut work);
     wait_until(until, &mut work).await;
+}
+
+/// The directories of checkpoints that earlier daemons were making: each when its CRIU has ended, which nobody waits
+/// for.
+fn sweep_checkpoints(node: &Arc<Node>) {
+    for path in directory::left(&node.checkpoints_dir()) {
+        tokio::task::spawn_blocking(move || directory::sweep(&path));
+    }
 }
 
 /// A container whose pod has no record, and what its pod had beside it.

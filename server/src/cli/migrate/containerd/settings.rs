@@ -82,7 +82,7 @@ const OF_NRI: &[Rule] = &[
 const OF_CRI: &[Rule] = &[
     ("unset_seccomp_profile", Key("runtime.default_seccomp")),
     ("drain_exec_sync_io_timeout", Seconds("runtime.exec_drain_s")),
-    ("enable_criu", LostIfOn("Hull has no checkpoints yet")),
+    ("enable_criu", Same("Hull uses CRIU where it is installed: `runtime.criu`")),
     ("disable_pause_image_pull", Same("Hull has a pause program of its own")),
     ("runtime_platforms.", Lost("Hull pulls images for this machine")),
     ("stats_retention_period", Same("Hull reads usage when it is requested")),

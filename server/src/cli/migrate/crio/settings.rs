@@ -114,7 +114,10 @@ const RULES: &[Rule] = &[
     ("crio.runtime.minimum_mappable_uid", Same("the kubelet assigns the ids of user namespaces")),
     ("crio.runtime.minimum_mappable_gid", Same("the kubelet assigns the ids of user namespaces")),
     ("crio.runtime.enable_pod_events", Same("Hull sends events to a kubelet that requests them")),
-    ("crio.runtime.enable_criu_support", LostIfOn("Hull has no checkpoints yet")),
+    (
+        "crio.runtime.enable_criu_support",
+        Same("Hull uses CRIU where it is installed: `runtime.criu`"),
+    ),
     (
         "crio.runtime.irqbalance_config_file",
         Same("it belongs to annotations for interrupts, which Hull does not have"),
