@@ -3,7 +3,7 @@
 //! container may divide.
 
 use hull_tests::cri::{Cri, idle};
-use hull_tests::{ExpectExt as _, Node, eventually, fixture, host, node, shell};
+use hull_tests::{ExpectExt as _, Node, fixture, host, node, shell};
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -190,7 +190,7 @@ async fn what_a_start_container_hook_leaves_running_ends_with_the_container() {
     let inside: String = fs::read_to_string(root.join("left")).or_fail("read its number");
     let is_it = format!("tr '\\0' ' ' < /proc/{}/cmdline", inside.trim());
     assert_eq!(cri.exec(&id, &["sh", "-c", &is_it]).await.unwrap().stdout, "sleep 7333 ");
-    let pid = on_node(&cri, &id, "sleep\07333\0").await;
+    let pid = on_node(&cri, &id, "sleep\x007333\0").await;
     cri.stop(&id, 0).await.or_fail("stop it");
     assert!(!runs(pid), "it runs");
 }

@@ -19,6 +19,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use tar::{Builder, EntryType, Header};
 
@@ -160,13 +161,13 @@ impl Changes<'_> {
         let file =
             File::from(open(by_descriptor, flags.difference(OFlags::NOFOLLOW), Mode::empty())?);
         self.attributes(file.as_fd(), path)?;
+        let more = file.metadata()?.nlink().saturating_sub(1);
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let mut header = self.header(&stat, EntryType::Regular);
         header.set_size(size);
         // A file that a command in the container shrinks or extends meanwhile has the length that the header says.
         let padded = file.take(size).chain(io::repeat(0)).take(size);
         self.archive.append_data(&mut header, path, padded)?;
-        let more = u64::from(stat.st_nlink).saturating_sub(1);
         if more > 0 && self.linked.len() < LINKED_MAX {
             self.linked.insert(id(&stat), (path.to_owned(), more));
         }

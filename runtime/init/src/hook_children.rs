@@ -46,7 +46,7 @@ impl Children {
             }
             // Not reaped yet, so the numbers are still theirs.
             let new: Vec<OwnedFd> = self
-                .new()
+                .since()
                 .into_iter()
                 .filter_map(Pid::from_raw)
                 .filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
@@ -69,13 +69,13 @@ impl Children {
     /// be: that is also the answer of a kernel that lists none.
     fn has_no_new(&self) -> bool {
         if !self.before.is_empty() {
-            return self.new().is_empty();
+            return self.since().is_empty();
         }
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         matches!(waitid(WaitId::All, look), Err(Errno::CHILD))
     }
 
-    fn new(&self) -> Vec<i32> {
+    fn since(&self) -> Vec<i32> {
         let mut new = children();
         new.retain(|pid| !self.before.contains(pid));
         new

@@ -154,9 +154,11 @@ impl<'p> PartialArchive<'p> {
     /// It cannot be created, or exists.
     pub(super) fn create(path: &'p Path) -> Result<Self> {
         let file = File::options().write(true).create_new(true).open(path);
-        let file = file.map_err(|err| match err.kind() {
-            io::ErrorKind::AlreadyExists => Error::FileTaken { path: path.to_owned() },
-            _ => Error::io(format!("write {}", path.display()))(err),
+        let file = file.map_err(|err| {
+            if err.kind() == io::ErrorKind::AlreadyExists {
+                return Error::FileTaken { path: path.to_owned() };
+            }
+            Error::io(format!("write {}", path.display()))(err)
         })?;
         Ok(Self { file, path, is_complete: false })
     }

@@ -43,9 +43,11 @@ impl Directory {
     pub(super) fn make(all: &Path, container: &str) -> Result<Self, Error> {
         let failed = Error::io("make a directory for it");
         let made = Self::made(all, container);
-        made.map_err(|err| match err.kind() {
-            io::ErrorKind::AlreadyExists => Error::InProgress,
-            _ => failed(err),
+        made.map_err(|err| {
+            if err.kind() == io::ErrorKind::AlreadyExists {
+                return Error::InProgress;
+            }
+            failed(err)
         })
     }
 
@@ -157,8 +159,7 @@ mod tests {
         assert!(left(&all).is_empty());
         let made = Directory::make(&all, "c").unwrap();
         assert!(matches!(Directory::make(&all, "c"), Err(Error::InProgress)));
-        let path = made.path.clone();
-        assert_eq!(left(&all), [path.clone()]);
+        assert_eq!(left(&all), [made.path.clone()]);
         drop(made);
         assert!(left(&all).is_empty());
         drop(Directory::make(&all, "c").unwrap());
