@@ -159,7 +159,7 @@ mod tests {
         assert!(left(&all).is_empty());
         let made = Directory::make(&all, "c").unwrap();
         assert!(matches!(Directory::make(&all, "c"), Err(Error::InProgress)));
-        assert_eq!(left(&all), [made.path.clone()]);
+        assert_eq!(left(&all), std::slice::from_ref(&made.path));
         drop(made);
         assert!(left(&all).is_empty());
         drop(Directory::make(&all, "c").unwrap());
