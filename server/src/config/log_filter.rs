@@ -70,6 +70,7 @@ const CRATES: [(&str, &[&str]); 4] = [
             "streaming",
             "systemd",
             "tracer",
+            "userns",
         ],
     ),
     (
