@@ -244,12 +244,12 @@ fn checkpoint_code(error: &checkpoint::Error) -> Code {
         Checkpoint::NoProgram
         | Checkpoint::Program { .. }
         | Checkpoint::Directory { .. }
+        | Checkpoint::Refused { .. }
         | Checkpoint::Ended => Code::FailedPrecondition,
         Checkpoint::InProgress => Code::Unavailable,
         Checkpoint::TimedOut { .. } => Code::DeadlineExceeded,
         Checkpoint::TooLarge { .. } => Code::ResourceExhausted,
         Checkpoint::Io { .. }
-        | Checkpoint::Refused { .. }
         | Checkpoint::Crashed { .. }
         | Checkpoint::Changes { .. } => Code::Unknown,
     }
