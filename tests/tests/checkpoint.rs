@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Checkpoints of containers by CRIU: what is in the archive, and that the container runs on and nothing half made is
-//! left, whoever is killed meanwhile.
+//! left when CRIU or the daemon is killed meanwhile.
 
 use hull_proto::cri as api;
 use hull_tests::cri::shell;

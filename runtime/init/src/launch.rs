@@ -105,10 +105,7 @@ pub fn launch(
             hull_sys::unshare(flags::NEWCGROUP)
                 .map_err(StepError::at(Step::Join(NamespaceKind::Cgroup)))?;
         }
-        let terminal = match &io {
-            Io::NewTerminal(new) => Some(new),
-            Io::Terminal(_) | Io::Streams { .. } => None,
-        };
+        let terminal = io.new_terminal();
         let (host_devices, mapper) = (how.host_devices, map_phase.child());
         let before_pivot = || hook_phase.child(how);
         let pre_pivot = apply::PrePivot { procfs, host_devices, mapper, terminal, before_pivot };

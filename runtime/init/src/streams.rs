@@ -37,6 +37,14 @@ pub enum Io {
 const NULL: (FileType, u32, u32) = (FileType::CharacterDevice, 1, 3);
 
 impl Io {
+    /// The terminal that the child is to open, if this is one.
+    pub(crate) fn new_terminal(&self) -> Option<&NewTerminal> {
+        match self {
+            Self::NewTerminal(new) => Some(new),
+            Self::Terminal(_) | Self::Streams { .. } => None,
+        }
+    }
+
     /// Lets the container's user open its own streams again, as in `/dev/stdout`. Done by the parent: in a
     /// user namespace the child may not change the owner of files of the host. A refusal does not fail the
     /// start.

@@ -85,9 +85,7 @@ pub(crate) fn exec(global: &Global, args: &Exec) -> Result<u8> {
         return Err(error);
     }
     started.wait().map_err(|error| described(kills.or_memory(error)))?;
-    if let Some(receiver) = &pidfd_receiver {
-        receiver.give_pidfd(&started.pidfd)?;
-    }
+    pidfd_receiver.iter().try_for_each(|receiver| receiver.give_pidfd(&started.pidfd))?;
     if let Some(path) = &args.streams.pid_file {
         write_pid(path, started.pid)?;
     }

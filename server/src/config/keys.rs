@@ -45,6 +45,11 @@ const fn key(name: &'static str, doc: &'static str) -> Key {
     Key { name, doc, example: "", takes: Takes::WithRestart }
 }
 
+/// One that a reload takes over at once.
+const fn live(name: &'static str, doc: &'static str) -> Key {
+    key(name, doc).live()
+}
+
 const fn unset(name: &'static str, example: &'static str, doc: &'static str) -> Key {
     Key { name, doc, example, takes: Takes::WithRestart }
 }
@@ -63,11 +68,10 @@ pub(crate) const KEYS: &[Key] = &[
         "socket",
         "Unix socket on which the daemon serves CRI: the kubelet's --container-runtime-endpoint without `unix://`.",
     ),
-    key(
+    live(
         "log.level",
         "Log level: off, error, warn, info, debug or trace; and levels of modules, as in `info,hull_image=debug`. Libraries log from `warn` on, unless they are named as in `info,h2=debug`. `hull log-level` changes it for a time.",
-    )
-    .live(),
+    ),
     key(
         "log.format",
         "Log format: `text` for people, `json` for log collectors. The log goes to stderr, one line per event.",
@@ -84,11 +88,10 @@ pub(crate) const KEYS: &[Key] = &[
         "Bytes of log that a container may write at once before `rate_limit` takes effect. Annotation: `hull.run/log-burst`. Unset: what `rate_limit` allows in a second, at least 64k.",
     )
     .live(),
-    key(
+    live(
         "logs.over_rate",
         "Output that exceeds `rate_limit`. `drop`: whole lines are dropped, and a line of the log says how many; `wait`: it is read later, so that the container waits when its pipe is full. Annotation: `hull.run/log-over-rate`.",
-    )
-    .live(),
+    ),
     unset(
         "logs.size_max",
         "\"100m\"",
@@ -101,16 +104,14 @@ pub(crate) const KEYS: &[Key] = &[
         "Size at which Hull rotates a log: `0.log` becomes `0.log.1`, and so on. Only for containers that no kubelet made: kubelets rotate logs themselves. Unset: none is rotated.",
     )
     .live(),
-    key(
+    live(
         "logs.rotate_files",
         "Number of rotated files that are kept of each log, beside the current one.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "logs.journald",
         "Whether each line of output is sent to journald, too, with the names of container and pod as fields. journald is never waited for: lines that it does not take are counted as dropped. Only for containers that start from now on.",
-    )
-    .live(),
+    ),
     key("logs.journald_socket", "Socket of journald's native protocol.").live(),
     unset(
         "metrics.address",
@@ -209,11 +210,10 @@ pub(crate) const KEYS: &[Key] = &[
         "Directory of CNI network configurations: *.conflist, *.conf and *.json. The first valid one in the order of names is the network of pods. Changes take effect without a restart.",
     ),
     key("network.cni.bin_dirs", "Directories of CNI plugins, searched in this order.").live(),
-    key(
+    live(
         "network.cni.networks_max",
         "Number of networks in `conf_dir` that each pod is attached to, at most: eth0, eth1 and so on, in the order of the file names.",
-    )
-    .live(),
+    ),
     unset(
         "network.cni.conf_template",
         "\"/etc/hull/cni.conflist.template\"",
@@ -223,89 +223,75 @@ pub(crate) const KEYS: &[Key] = &[
         "network.cni.netns_dir",
         "Directory in which the network namespaces of pods are pinned. CNI plugins and their agents expect them in /run/netns.",
     ),
-    key(
+    live(
         "network.cni.plugin_timeout_s",
         "Timeout of one call of a CNI plugin, in seconds. After it, the plugin and all processes that it started are killed.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "network.cni.gc_interval_s",
         "Interval between GC calls to plugins of CNI 1.1, which remove what belongs to no pod, in seconds. The daemon also calls them when it starts.",
-    )
-    .live(),
+    ),
     key("runtime.shm_bytes", "Size of the /dev/shm of each pod, in bytes.").live(),
-    key(
+    live(
         "runtime.seccomp_root",
         "Directory of seccomp profiles of type Localhost: that of the kubelet, `<root-dir>/seccomp`.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "runtime.cdi_spec_dirs",
         "Directories of specs of the container device interface (CDI): `*.json`, `*.yaml`. Read when a container requests a CDI device; if several directories define a device, the last one takes effect.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "runtime.hooks_dir",
         "Directories of OCI hooks for containers: files `*.json` of oci-hooks(5), as in `[\"/usr/share/containers/oci/hooks.d\", \"/etc/containers/oci/hooks.d\"]`. A file replaces one of the same name in an earlier directory. Read when a container is created; a file that cannot be used, or a directory that is missing, refuses every container. Files, directories and programs, and each directory and link on their paths, must be root's, and not writable by others.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "runtime.default_seccomp",
         "Seccomp profile of containers whose client names none: `unconfined`, the default of CRI (kubelets always name one), or `runtime/default`. Privileged containers are never confined.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "runtime.default_ulimits",
         "Limits of resources of containers (getrlimit(2)), as in `[\"nofile=1024:524288\"]`: name, soft and hard limit. Without an entry: nofile 1048576; memlock 8 MiB; stack 8 MiB, hard unlimited; nproc and core unlimited; else those of the kernel. Nothing comes from the limits of the daemon's service.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "runtime.exit_message_output",
         "Whether the message of a container that failed ends with the last lines of its output. Readers of pods may then see what is otherwise only in logs. The pod's annotation `hull.run/exit-message-output: \"true\"` does the same for one pod.",
-    )
-    .live(),
+    ),
     unset(
         "runtime.blockio_config_file",
         "\"/etc/hull/blockio.yaml\"",
         "File of classes of block I/O, in the format of containerd and CRI-O, which a pod chooses by the annotations `blockio.resources.beta.kubernetes.io/pod` and `blockio.resources.beta.kubernetes.io/container.NAME`. Read when a container that asks for a class is created. Unset: such a container is refused.",
     )
     .live(),
-    key(
+    live(
         "runtime.exec_output_bytes_max",
         "Limit on the output of one ExecSync, in bytes per stream. More is dropped, and a last line says so. Both streams together are cut to fit a response of 16 MiB, the limit of the kubelet's client. The exit code is always kept.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "runtime.exec_drain_s",
         "Time to wait for more output after an ExecSync command has exited, in seconds, if a process that it left behind keeps the pipe open.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "runtime.exec_syncs_max",
         "Limit on concurrent ExecSync commands of the node; half of it for each container. More are refused (RESOURCE_EXHAUSTED). The default exceeds the probes of 110 pods with three containers each.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "runtime.launch_timeout_s",
         "Timeout of the launch of a container or a command, until its program runs, in seconds: its mounts may be on slow storage. After it, the launch is killed.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "runtime.userns",
         "User namespaces of pods for which the kubelet maps none. `auto`: pods whose client says nothing get one, with their own 65536 ids of `subuid_file` and `subgid_file`; `always`: pods, too, whose client asks for the host's, as kubelets since 1.33 do for every pod without `hostUsers: false`; `off`: none. Pods on the host's network, with its processes or shared memory, and privileged ones are not mapped, unless their handler's `user_namespaces` are `always`.",
-    )
-    .live(),
+    ),
     unset(
         "runtime.userns_user",
         "\"containers\"",
         "User whose lines of `subuid_file` and `subgid_file` pods get their ids from. Unset: `hull`, or, where a file has no line of it, `containers`, the user of podman and CRI-O.",
     )
     .live(),
-    key(
+    live(
         "runtime.subuid_file",
         "File of subuid(5) with ids of users for `userns`. Read when a pod starts. Only root may be able to write to it; a line that cannot be read, or that overlaps with one of the user, refuses every pod to be mapped.",
-    )
-    .live(),
+    ),
     key("runtime.subgid_file", "File of subgid(5) with ids of groups for `userns`, as `subuid_file`.")
         .live(),
     unset(
@@ -320,11 +306,10 @@ pub(crate) const KEYS: &[Key] = &[
         "Program of CRIU, which checkpoints containers, by its absolute path. It, and each directory on its path, must be root's, and not writable by others. Default: the first `criu` in PATH; without one, no container is checkpointed.",
     )
     .live(),
-    key(
+    live(
         "runtime.call_memory_bytes_max",
         "Limit on the memory of all requests and ExecSync responses together, in bytes; at most 16 KiB of each message or stream are not counted. A request beyond it is refused (RESOURCE_EXHAUSTED), and a command whose output exceeds it is killed. The daemon itself needs about 30 MiB more. At least 48 MiB.",
-    )
-    .live(),
+    ),
     unset(
         "runtime.handlers.NAME.type",
         "\"hull\"",
@@ -405,16 +390,14 @@ pub(crate) const KEYS: &[Key] = &[
         "nri.plugin_config_path",
         "Directory of the configuration of pre-installed plugins: `10-example.conf`, else `example.conf`.",
     ),
-    key(
+    live(
         "nri.registration_timeout_ms",
         "Timeout of the registration of a plugin, and of its synchronization, in milliseconds. After it, the plugin is disconnected.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "nri.request_timeout_ms",
         "Timeout of one call to a plugin, in milliseconds. After it, the plugin is disconnected and the pod goes on without it, unless the plugin requested another policy.",
-    )
-    .live(),
+    ),
     key("image.concurrent_layers", "Number of layers that one pull downloads at the same time.").live(),
     key("image.pinned", "Images that the garbage collection of the kubelet must keep, by name.").live(),
     unset(
@@ -435,37 +418,31 @@ pub(crate) const KEYS: &[Key] = &[
         "File that says which repositories are accepted, rejected, or must be signed, and with which keys. Default: all are accepted.",
     )
     .live(),
-    key(
+    live(
         "image.stall_s",
         "Time after which a connection to a registry that transfers almost nothing counts as stalled and is replaced, in seconds. Time spent unpacking does not count.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "image.layer_bytes_max",
         "Limit on the size of a decompressed layer, in bytes. A larger layer is rejected as a decompression bomb.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "image.keep_blobs",
         "Whether compressed layers are kept, too, in `<data_dir>/blobs`, for tools that share them with other nodes. Their disk space is not reported as that of images. Hull itself needs them only to export layers that replace their own entries.",
-    )
-    .live(),
+    ),
     key("image.layer_entries_max", "Limit on the number of entries in the archive of a layer.").live(),
-    key(
+    live(
         "image.layer_apparent_bytes_max",
         "Limit on the total length of the sparse files of a layer, in bytes, including holes. Holes take no disk space.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "image.layer_seconds_max",
         "Limit on the CPU time of one thread that decompresses, unpacks or verifies a layer, in seconds. Time spent waiting for network or disk does not count.",
-    )
-    .live(),
-    key(
+    ),
+    live(
         "image.archive_bytes_max",
         "Limit on the size of an imported archive, in bytes, compressed and decompressed. The archive is in `data_dir` during the import.",
-    )
-    .live(),
+    ),
     unset(
         "image.registry.host",
         "\"registry.example:5000\"",

@@ -249,9 +249,9 @@ fn checkpoint_code(error: &checkpoint::Error) -> Code {
         Checkpoint::InProgress => Code::Unavailable,
         Checkpoint::TimedOut { .. } => Code::DeadlineExceeded,
         Checkpoint::TooLarge { .. } => Code::ResourceExhausted,
-        Checkpoint::Io { .. }
-        | Checkpoint::Crashed { .. }
-        | Checkpoint::Changes { .. } => Code::Unknown,
+        Checkpoint::Io { .. } | Checkpoint::Crashed { .. } | Checkpoint::Changes { .. } => {
+            Code::Unknown
+        }
     }
 }
 

@@ -91,6 +91,11 @@ pub(super) const QUOTAS: &str = "leave out `size=` of `hull run --storage-opt` (
 
 pub(super) const LOG_FILE: &str = "the log path must be a regular file of one name below the pod's log directory, without symbolic links; remove what is there";
 
+/// For what a plugin asked for.
+pub(super) fn of_plugin(plugins: &str) -> String {
+    format!("see the configuration and the log of plugin `{plugins}`")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -248,12 +248,10 @@ impl Error {
             Self::HooksDir { source } => Some(source.hint()),
             Self::Plugins { source } => source.hint(),
             Self::Adjust { source } => source.hint(),
-            Self::ForeignLimits { plugins, .. } => {
-                Some(format!("see the configuration and the log of plugin `{plugins}`"))
+            Self::ForeignLimits { plugins, .. } => Some(advice::of_plugin(plugins)),
+            Self::AskedBy { plugins, source } => {
+                Some(source.hint().unwrap_or_else(|| advice::of_plugin(plugins)))
             }
-            Self::AskedBy { plugins, source } => Some(source.hint().unwrap_or_else(|| {
-                format!("see the configuration and the log of plugin `{plugins}`")
-            })),
             Self::Failed { failure, .. } => failure.hint.clone(),
             Self::Parts { source, .. } => source.hint(),
             Self::Store { source } => source.hint(),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whether a container may write to its own cgroup.
 //!
-//! The rule: only in a user namespace, where its limits are files of nobody inside. The mount option `nsdelegate` is no
+//! The rule: only in a user namespace, where its limits are files of nobody inside. The mount option `nsdelegate` is not a
 //! substitute: it keeps the limits of a cgroup namespace's root only from processes in that very namespace
 //! (`cgroups(7)`), and the host's root in a container can make another namespace below it, and write from there.
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// The annotation of pods and containers.
 pub(crate) const ANNOTATION: &str = "hull.run/cgroup-writable";
 
-/// What decides on it beside the pod.
+/// The facts that decide on it beside the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CgroupAccess {
     /// The setting of the pod's handler.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Failures of an assignment. Texts read after "cannot".
 
-use super::policy::IDS;
+use super::ids::IDS;
 
 /// A user namespace that cannot be assigned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

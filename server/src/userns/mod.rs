@@ -10,9 +10,11 @@
 //! the host's files alone, and none is assigned while another pod has a part of it.
 
 mod error;
+mod ids;
 mod policy;
 mod subids;
 
 pub(crate) use error::Error;
-pub(crate) use policy::{Decision, IDS, Question, decide, size};
+pub(crate) use ids::IDS;
+pub(crate) use policy::{Decision, Question, decide, size};
 pub(crate) use subids::{Files, overlap};

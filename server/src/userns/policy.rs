@@ -2,13 +2,12 @@
 //! Whether a pod gets a user namespace of Hull's, by its request and the node's policy. Pure.
 
 use super::Error;
+use super::ids::IDS;
 use crate::config::Userns;
 use crate::pod::run_pods;
 use hull_proto::cri::{self, NamespaceMode};
 use hull_sys::text::shown;
 
-/// Ids of a pod: all that images use, up to `nobody`.
-pub(crate) const IDS: u32 = 65_536;
 /// CRI-O's annotation. Only its `auto` is accepted, since other modes name ids of the host.
 const CRIO: &str = "io.kubernetes.cri-o.userns-mode";
 /// Longest mode that a message shows, in bytes.
@@ -103,7 +102,7 @@ pub(crate) fn size(mode: &str) -> Result<u32, &'static str> {
     }
 }
 
-/// What the pod shares with the host that it cannot use, or is not meant to use, from a user namespace.
+/// The thing that the pod shares with the host, and that it cannot use, or is not meant to use, from a user namespace.
 fn shared(config: &cri::PodSandboxConfig) -> Option<&'static str> {
     let context = config.linux.as_ref()?.security_context.as_ref()?;
     if context.privileged {

@@ -5,7 +5,7 @@
 //! knows then whose they are.
 
 use super::Error;
-use super::policy::IDS;
+use super::ids::IDS;
 use crate::oci_spec::node_file;
 use hull_sys::text::shown;
 use std::fs::File;
@@ -285,7 +285,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever pods have, a picked range is the user's, and nobody's yet.
+        /// For all ids that pods have, a picked range is the user's, and nobody's yet.
         #[test]
         fn a_picked_range_is_free_and_the_users(
             blocks in proptest::collection::vec((65_536..900_000u32, 1..400_000u32), 1..4),

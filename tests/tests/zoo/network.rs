@@ -62,7 +62,7 @@ pub(crate) static CASES: [Case; 7] = [
         set: Set::Configs(|setup| setup.handler = "gvisor"),
         place: &["runtime handler `gvisor`"],
         cause: &["it is unknown"],
-        fix: &["choose a node that has that handler"],
+        fix: &["configure the handler on this node", "choose a node that has it"],
         never: &[],
     },
     Case {

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The rule: if CRIU or the daemon is killed meanwhile, the container runs on, and there is no half archive; see [`criu`]
-//! and [`archive`]. Commands of ExecSync and Exec in the container are not in it: they are no children of its first
+//! and [`archive`]. Commands of ExecSync and Exec in the container are not in it: they are not children of its first
 //! process.
 
 mod archive;

@@ -67,15 +67,7 @@ pub(super) async fn sweep(
             work.spawn(async move { sweep_network(&node, id).await });
         }
     }
-    for name in node.images.rootfs_ids() {
-        if let Ok(id) = ContainerId::parse(&name)
-            && !containers.contains(id.as_str())
-        {
-            warn!(container_id = %id, "writable layer without a container swept");
-            let removed = remove_container(node, &id).await;
-            node.metrics.swept("writable layer", removed);
-        }
-    }
+    sweep_layers(node, containers).await;
     for id in node.bundles.left(containers) {
         warn!(container_id = %id, "hooks without a container swept");
         let node = Arc::clone(node);
@@ -90,6 +82,19 @@ pub(super) async fn sweep(
     sweep_checkpoints(node);
     sweep_cgroups(node, pods, &mut work);
     wait_until(until, &mut work).await;
+}
+
+/// The writable layers of containers without a record.
+async fn sweep_layers(node: &Arc<Node>, containers: &BTreeSet<String>) {
+    for name in node.images.rootfs_ids() {
+        if let Ok(id) = ContainerId::parse(&name)
+            && !containers.contains(id.as_str())
+        {
+            warn!(container_id = %id, "writable layer without a container swept");
+            let removed = remove_container(node, &id).await;
+            node.metrics.swept("writable layer", removed);
+        }
+    }
 }
 
 /// The directories of checkpoints that earlier daemons were making: each when its CRIU has ended, which nobody waits
