@@ -21,4 +21,4 @@ mod timeline;
 
 pub(crate) use recorder::{History, timed};
 pub(crate) use select::{Selected, related, select};
-pub(crate) use timeline::{End, FailedExec, Kind, Stage, Timeline};
+pub(crate) use timeline::{End, FailedExec, INTERRUPTED, Kind, Stage, Timeline};

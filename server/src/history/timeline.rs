@@ -323,11 +323,14 @@ impl Stage {
     }
 }
 
+/// The kind of the end of a pull that nobody saw: its daemon ended, or its caller left.
+pub(crate) const INTERRUPTED: &str = "interrupted";
+
 impl End {
     /// The end of a pull that nobody waited for.
     pub(crate) fn interrupted(at_ns: i64, why: &str) -> Self {
         let diagnosis = Diagnosis {
-            kind: "interrupted".into(),
+            kind: INTERRUPTED.into(),
             layer: Layer::Image,
             what: why.to_owned(),
             cause: None,

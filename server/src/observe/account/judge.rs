@@ -5,7 +5,7 @@ use super::finding::{Finding, Weight};
 use super::reading::Reading;
 use crate::container::remark_layer;
 use crate::diagnostics::ends::memory::size;
-use crate::history::{End, Kind, Timeline};
+use crate::history::{End, INTERRUPTED, Kind, Timeline};
 use hull_plan::{Certainty, Diagnosis, LastLines, Layer};
 use std::collections::BTreeMap;
 
@@ -36,7 +36,8 @@ pub(super) fn findings(
             }
             Kind::Container => {}
             Kind::Image => {
-                findings.extend(pull(timelines, of));
+                let is_here = readings.contains_key(&of.id) && reading.fault.is_none();
+                findings.extend(pull(timelines, of).map(|found| unless_here(found, is_here)));
                 findings.extend(reading.fault.as_ref().map(|fault| of_image(of, fault, now_ns)));
             }
         }
@@ -161,6 +162,12 @@ fn pull(timelines: &[Timeline], of: &Timeline) -> Option<Finding> {
     let is_over = timelines.iter().any(|other| has_it(other) || is_later_pod(other));
     let weight = if is_over { Weight::Note } else { Weight::Failure };
     Some(Finding { weight, ..ended(of, end) })
+}
+
+/// A pull whose end nobody saw, of an image that is on the node: it has come, by that pull or by another.
+fn unless_here(found: Finding, is_here: bool) -> Finding {
+    let is_over = is_here && found.diagnosis.kind == INTERRUPTED;
+    if is_over { Finding { weight: Weight::Note, ..found } } else { found }
 }
 
 /// An image that cannot be used as it is.
@@ -387,6 +394,20 @@ mod tests {
         assert!(found(&[better, pull.clone()], Reading::default()).is_empty(), "it came later");
         let later = Timeline { began_ns: 6, ..app(0) };
         assert_eq!(found(&[later, pull], runs())[0].0, Weight::Note);
+    }
+
+    #[test]
+    fn a_pull_whose_end_nobody_saw_counts_only_while_the_image_is_not_there() {
+        let end = Some(End::interrupted(5, "the daemon ended meanwhile"));
+        let pull = Timeline { kind: Kind::Image, name: String::new(), end, ..app(0) };
+        let weights = |fault: Option<String>| {
+            let reading = Reading { fault, ..Reading::default() };
+            let all = found(std::slice::from_ref(&pull), reading);
+            all.into_iter().map(|of| of.0).collect::<Vec<_>>()
+        };
+        assert_eq!(weights(None), [Weight::Note]);
+        let absent = Some("it is not on this node".to_owned());
+        assert_eq!(weights(absent), [Weight::Failure, Weight::Failure]);
     }
 
     #[test]
